@@ -1,0 +1,89 @@
+"""How polyslo's functions become machine code: numba, with a cache that knows every callee.
+
+numba's own cache looks only at the file of the function itself, so a change in a callee's file would leave
+stale machine code behind. Here the cache folder carries a fingerprint of the function's module and of every
+polyslo module that it imports, directly or not. The folder is `NUMBA_CACHE_DIR` when set, else
+`$XDG_CACHE_HOME/polyslo` (default `~/.cache/polyslo`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba import config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_IMPORT = re.compile(r"^from (polyslo[\w.]*) import ([\w, ()\n]+?)$", re.MULTILINE)
+
+
+def compiled(function: F) -> F:
+    """Compile `function` with numba on first call: cached on disk, without the GIL, IEEE division."""
+    saved = config.CACHE_DIR
+    config.CACHE_DIR = str(cache_folder() / fingerprint(function.__module__))
+    try:
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    finally:
+        config.CACHE_DIR = saved
+
+
+@cache
+def cache_folder() -> Path:
+    """Return the folder of the compiled code: the first of the known places that can be written."""
+    configured = os.environ.get("NUMBA_CACHE_DIR")
+    if configured:
+        return Path(configured)
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "polyslo"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.gettempdir()) / f"polyslo-{os.getuid()}"
+    return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir()) / f"polyslo-{os.getuid()}"
+
+
+def fingerprint(module: str) -> str:
+    """Return 16 hex digits that change when `module`, or any polyslo module below it, changes."""
+    seen: dict[str, bytes] = {}
+    _collect(module, seen)
+    digest = hashlib.sha256(f"{numba.__version__}".encode())
+    for name in sorted(seen):
+        digest.update(name.encode() + seen[name])
+    return digest.hexdigest()[:16]
+
+
+def is_warm() -> bool:
+    """Tell whether the simulator's main loop was compiled before on this machine."""
+    folder = cache_folder() / fingerprint("polyslo.sim.loop")
+    return folder.exists() and any(folder.rglob("*.nbc"))
+
+
+def _collect(module: str, seen: dict[str, bytes]) -> None:
+    if module in seen:
+        return
+    source = _source(module)
+    seen[module] = source
+    for package, names in _IMPORT.findall(source.decode()):
+        submodules = [f"{package}.{name.strip(' ()')}" for name in names.replace("\n", "").split(",")]
+        for candidate in [package, *submodules]:
+            if candidate != "polyslo" and _source(candidate):
+                _collect(candidate, seen)
+
+
+@cache
+def _source(module: str) -> bytes:
+    try:
+        spec = find_spec(module)
+    except (ModuleNotFoundError, ValueError):
+        return b""
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return b""
+    return Path(spec.origin).read_bytes()

@@ -1,0 +1,98 @@
+"""May this instance take this request and keep every promise, to the newcomer and to its residents?
+
+Four tests (PolyServe sections on admission; memory after a port that lacked it): first token, second token,
+steady state, memory. The first that fails is the reason of the refusal. A tighter tier's instance is judged by
+its own TPOT, so its residents are safe.
+"""
+
+from __future__ import annotations
+
+import math
+
+from polyslo.compiled import compiled
+from polyslo.core.forecast import foresee_batch, foresee_first_token
+from polyslo.core.profile import iteration_s
+from polyslo.core.state import (
+    FITS,
+    MEMORY,
+    SECOND_TOKEN,
+    UNHEALTHY,
+    Fleet,
+)
+
+
+@compiled
+def iteration_budget_s(fleet: Fleet, tier: int) -> float:
+    """Return the longest iteration of a tier's instances: its TPOT less the margin, seconds."""
+    return fleet.tpots_s[tier] * (1.0 - fleet.settings[0].margin_ratio)
+
+
+@compiled
+def admit_colocated(
+    fleet: Fleet, i: int, r: int, now_s: float, budget_s: float
+) -> tuple[int, float, int, float]:
+    """Judge one co-located instance: (reason, first token, its iteration, iteration time at the peak)."""
+    instance, request = fleet.instances[i], fleet.requests[r]
+    if instance.healthy == 0:
+        return UNHEALTHY, math.inf, 0, 0.0
+    if instance.num_residents >= instance.max_residents:
+        return MEMORY, math.inf, 0, 0.0
+    limit_s = budget_s if math.isfinite(budget_s) else request.tpot_s
+    filled = 0 if math.isfinite(budget_s) else max(0, instance.chunk_limit - instance.num_residents - 1)
+    reason, peak_s = foresee_batch(fleet, i, r, instance.iteration + 1, limit_s, filled)
+    if reason != FITS:
+        return reason, math.inf, 0, peak_s
+    reason, first_s, iteration = foresee_first_token(fleet, i, r, now_s, budget_s)
+    if reason != FITS:
+        return reason, first_s, iteration, peak_s
+    next_s = budget_s if math.isfinite(budget_s) else peak_s
+    if first_s + next_s > request.first_due_s + request.tpot_s + 1e-9:
+        return SECOND_TOKEN, first_s, iteration, peak_s
+    return FITS, first_s, iteration, peak_s
+
+
+@compiled
+def admit_prefill(fleet: Fleet, i: int, r: int, now_s: float) -> tuple[int, float]:
+    """Judge one prefill instance (PD): (reason, end of prefill). Its TPOT does not bind, its memory does."""
+    instance, request = fleet.instances[i], fleet.requests[r]
+    if instance.healthy == 0:
+        return UNHEALTHY, math.inf
+    if instance.kv_tokens + instance.queued_tokens + request.input_tokens > instance.kv_capacity_tokens:
+        return MEMORY, math.inf
+    reason, first_s, _ = foresee_first_token(fleet, i, r, now_s, instance.budget_s)
+    return reason, first_s
+
+
+@compiled
+def admit_decode(
+    fleet: Fleet, i: int, r: int, prefilled_s: float, now_s: float, limit_s: float
+) -> tuple[int, int, float]:
+    """Judge one decode instance (PD) for KV that leaves its prefill instance at `prefilled_s`.
+
+    Returns (reason, iteration after which the request joins, iteration time at the peak). The second token is
+    due one TPOT after the first: transfer, the iteration then running, and its own must fit in between.
+    """
+    instance, request = fleet.instances[i], fleet.requests[r]
+    if instance.healthy == 0:
+        return UNHEALTHY, 0, 0.0
+    if instance.num_residents >= instance.max_residents:
+        return MEMORY, 0, 0.0
+    step_s = iteration_s(
+        fleet.profile, instance.num_residents, 0, instance.decode_kv_tokens + request.input_tokens, 0.0
+    )
+    arrives_s = max(prefilled_s + transfer_s(fleet, request.prefill_tokens), instance.ready_s)
+    joins = instance.iteration + int(max(0.0, arrives_s - now_s) / max(step_s, 1e-4)) + 1
+    reason, peak_s = foresee_batch(fleet, i, r, joins, limit_s, 0)
+    if reason != FITS:
+        return reason, joins, peak_s
+    if arrives_s + 2.0 * peak_s > request.first_due_s + request.tpot_s and arrives_s + 2.0 * step_s > (
+        request.first_due_s + request.tpot_s
+    ):
+        return SECOND_TOKEN, joins, peak_s
+    return FITS, joins, peak_s
+
+
+@compiled
+def transfer_s(fleet: Fleet, tokens: int) -> float:
+    """Return how long the KV of `tokens` takes from a prefill to a decode instance, seconds."""
+    return fleet.settings[0].transfer_s + fleet.settings[0].transfer_s_per_token * tokens

@@ -1,0 +1,323 @@
+"""How belief follows the world: what was dispatched, and what the engines' streams have shown.
+
+Shells report facts in order of time: a request was sent; an iteration ended and these requests received their
+first token, these finished, these were preempted. Between facts belief runs the same chunk rule as the engine,
+so with an exact profile and no delay it equals the truth, and otherwise the next fact sets it right.
+"""
+
+from __future__ import annotations
+
+import math
+
+from polyslo.compiled import compiled
+from polyslo.core.chunking import plan_chunk
+from polyslo.core.gradient import change_load
+from polyslo.core.ledger import add_resident, overdue_resident, remove_resident
+from polyslo.core.lengths import expected_length, learn_length
+from polyslo.core.profile import iteration_s
+from polyslo.core.state import (
+    DECODING,
+    DONE,
+    KNOWN,
+    NEW,
+    NONE,
+    QUEUED,
+    RELEGATED,
+    TRANSFERRING,
+    Fleet,
+    prefill_group,
+)
+
+
+@compiled
+def arrive(fleet: Fleet, r: int) -> None:
+    """Enter a new request; its record already holds arrival, SLO, tier, prompt and max_tokens."""
+    request = fleet.requests[r]
+    request.stage = NEW
+    request.prefill_tokens = request.input_tokens
+    request.remaining_tokens = request.input_tokens
+    request.emitted_tokens = 0
+    if fleet.settings[0].lengths != KNOWN:
+        request.expected_tokens = expected_length(fleet, request.tier, 0, request.max_tokens)
+
+
+@compiled
+def enqueue(fleet: Fleet, r: int, i: int, now_s: float) -> None:
+    """A request was sent to an instance that will prefill it."""
+    request, instance = fleet.requests[r], fleet.instances[i]
+    request.instance = i
+    request.stage = QUEUED
+    insert_in_queue(fleet.requests, instance, r, fleet.settings[0].by_deadline == 1)
+    instance.num_queued += 1
+    instance.queued_tokens += request.remaining_tokens
+    change_load(fleet, i, _load(fleet, r, i))
+    _count_own(fleet, r, i, 1)
+    if instance.busy == 0 and now_s >= instance.ready_s:
+        begin_iteration(fleet, i, now_s)
+
+
+@compiled
+def observe_first_token(fleet: Fleet, i: int, r: int) -> None:
+    """A request's prefill ended with the iteration now being reported."""
+    request, instance = fleet.requests[r], fleet.instances[i]
+    remove_from_queue(fleet.requests, instance, r)
+    instance.num_queued -= 1
+    instance.queued_tokens -= request.remaining_tokens
+    # Belief credits the prompt to the KV as its chunks run; what it had not credited yet is known now.
+    instance.kv_tokens += request.remaining_tokens
+    request.remaining_tokens = 0
+    if instance.group == prefill_group(fleet):
+        request.stage = TRANSFERRING
+        return
+    remove_resident(fleet, i, r)
+    begin_decoding(fleet, i, r, instance.iteration)
+
+
+@compiled
+def begin_decoding(fleet: Fleet, i: int, r: int, iteration: int) -> None:
+    """A request joins an instance's batch after `iteration`, its KV already counted in `kv_tokens`."""
+    request, instance = fleet.requests[r], fleet.instances[i]
+    request.stage = DECODING
+    request.instance = i
+    instance.num_decodes += 1
+    instance.decode_kv_tokens += request.prefill_tokens
+    add_resident(fleet, i, r, iteration)
+
+
+@compiled
+def reserve(fleet: Fleet, r: int, i: int, start_iteration: int) -> None:
+    """PD: promise a decode instance to a request that is still being prefilled."""
+    fleet.requests[r].decode_instance = i
+    add_resident(fleet, i, r, start_iteration)
+    change_load(fleet, i, _load(fleet, r, i))
+    _count_own(fleet, r, i, 1)
+
+
+@compiled
+def unreserve(fleet: Fleet, r: int) -> None:
+    """PD: take that promise back."""
+    i = fleet.requests[r].decode_instance
+    if i == NONE:
+        return
+    remove_resident(fleet, i, r)
+    change_load(fleet, i, -_load(fleet, r, i))
+    _count_own(fleet, r, i, -1)
+    fleet.requests[r].decode_instance = NONE
+
+
+@compiled
+def promise_transfer(fleet: Fleet, r: int, i: int) -> None:
+    """PD: the KV of a prefilled request is on its way to decode instance `i`."""
+    fleet.requests[r].decode_instance = NONE
+    reserve(fleet, r, i, fleet.instances[i].iteration + 1)
+
+
+@compiled
+def observe_transfer_ended(fleet: Fleet, r: int, i: int, now_s: float) -> None:
+    """PD: the KV has left its prefill instance and arrived; the request decodes from the next iteration on."""
+    request, instance = fleet.requests[r], fleet.instances[i]
+    source = fleet.instances[request.instance]
+    source.kv_tokens -= request.prefill_tokens
+    change_load(fleet, request.instance, -request.input_tokens)
+    source.num_own -= 1
+    request.decode_instance = NONE
+    instance.kv_tokens += request.prefill_tokens
+    remove_resident(fleet, i, r)
+    begin_decoding(fleet, i, r, instance.iteration + instance.busy)
+    if instance.busy == 1:  # it is not in the iteration that runs now
+        instance.decode_kv_tokens -= 1
+        instance.kv_tokens -= 1
+    elif now_s >= instance.ready_s:
+        begin_iteration(fleet, i, now_s)
+
+
+@compiled
+def observe_finished(fleet: Fleet, i: int, r: int, output_tokens: int) -> None:
+    """A request's stream ended with the iteration now being reported."""
+    request, instance = fleet.requests[r], fleet.instances[i]
+    if request.stage == TRANSFERRING:  # PD: a single token, nothing to transfer
+        instance.kv_tokens -= request.prefill_tokens
+        unreserve(fleet, r)
+    else:
+        held = request.prefill_tokens + (instance.iteration - request.start_iteration)
+        instance.num_decodes -= 1
+        instance.decode_kv_tokens -= held
+        instance.kv_tokens -= held
+    _leave(fleet, i, r)
+    learn_length(fleet, request.tier, output_tokens)
+
+
+@compiled
+def observe_preempted(fleet: Fleet, i: int, r: int) -> None:
+    """The engine threw a request's KV away: prompt and emitted tokens are to be prefilled again."""
+    request, instance = fleet.requests[r], fleet.instances[i]
+    passed = instance.iteration - request.start_iteration
+    held = request.prefill_tokens + passed
+    instance.num_decodes -= 1
+    instance.decode_kv_tokens -= held
+    instance.kv_tokens -= held
+    remove_resident(fleet, i, r)
+    request.emitted_tokens += passed + 1
+    request.prefill_tokens = request.input_tokens + request.emitted_tokens
+    request.remaining_tokens = request.prefill_tokens
+    request.stage = QUEUED
+    insert_at_head(fleet.requests, instance, r)
+    instance.num_queued += 1
+    instance.queued_tokens += request.remaining_tokens
+
+
+@compiled
+def withdraw(fleet: Fleet, i: int, r: int) -> None:
+    """A queued request was taken back from its instance (relegated before it was prefilled)."""
+    request, instance = fleet.requests[r], fleet.instances[i]
+    remove_from_queue(fleet.requests, instance, r)
+    instance.num_queued -= 1
+    instance.queued_tokens -= request.remaining_tokens
+    instance.kv_tokens -= request.prefill_tokens - request.remaining_tokens
+    _leave(fleet, i, r)
+    request.stage = RELEGATED
+    request.instance = NONE
+
+
+@compiled
+def observe_iteration_end(fleet: Fleet, i: int) -> None:
+    """An iteration ended: every decode that was in it holds one KV token more.
+
+    Call it before the iteration's first tokens and finishes are reported.
+    """
+    instance = fleet.instances[i]
+    instance.iteration += 1
+    instance.decode_kv_tokens += instance.num_decodes
+    instance.kv_tokens += instance.num_decodes
+    instance.busy = 0
+
+
+@compiled
+def settle_iteration(fleet: Fleet, i: int, now_s: float) -> None:
+    """After all facts of an iteration: correct expectations that proved short, begin the next iteration."""
+    instance = fleet.instances[i]
+    r = overdue_resident(fleet, i)
+    while r != NONE:
+        _outlived(fleet, i, r)
+        r = overdue_resident(fleet, i)
+    if instance.num_decodes > 0 or instance.num_queued > 0:
+        begin_iteration(fleet, i, now_s)
+
+
+@compiled
+def begin_iteration(fleet: Fleet, i: int, now_s: float) -> None:
+    """Foresee the iteration that the engine begins now: its chunk and its end."""
+    instance = fleet.instances[i]
+    room = instance.kv_capacity_tokens - instance.kv_tokens - instance.num_decodes
+    chunk, pairs = plan_chunk(
+        fleet.profile,
+        fleet.requests,
+        instance.queue_head,
+        instance.num_decodes,
+        instance.decode_kv_tokens,
+        instance.budget_s,
+        min(instance.chunk_limit - instance.num_decodes, room),
+        instance.max_residents - instance.num_decodes,
+    )
+    context = pairs / chunk if chunk > 0 else 0.0
+    duration_s = iteration_s(fleet.profile, instance.num_decodes, chunk, instance.decode_kv_tokens, context)
+    instance.busy = 1
+    instance.chunk = chunk
+    instance.queued_tokens -= chunk
+    instance.kv_tokens += chunk
+    instance.iteration_end_s = now_s + duration_s
+
+
+@compiled
+def insert_in_queue(requests, instance, r, by_deadline):  # type: ignore[no-untyped-def]
+    """Link a request into an instance's prefill queue: by deadline, or at the end."""
+    after = instance.queue_tail
+    if by_deadline:
+        while after != NONE and requests[after].first_due_s > requests[r].first_due_s:
+            after = requests[after].previous
+    before = instance.queue_head if after == NONE else requests[after].next
+    requests[r].previous = after
+    requests[r].next = before
+    if after == NONE:
+        instance.queue_head = r
+    else:
+        requests[after].next = r
+    if before == NONE:
+        instance.queue_tail = r
+    else:
+        requests[before].previous = r
+
+
+@compiled
+def insert_at_head(requests, instance, r):  # type: ignore[no-untyped-def]
+    """Link a request in front of an instance's prefill queue."""
+    head = instance.queue_head
+    requests[r].previous = NONE
+    requests[r].next = head
+    instance.queue_head = r
+    if head == NONE:
+        instance.queue_tail = r
+    else:
+        requests[head].previous = r
+
+
+@compiled
+def remove_from_queue(requests, instance, r):  # type: ignore[no-untyped-def]
+    """Unlink a request from an instance's prefill queue."""
+    previous, following = requests[r].previous, requests[r].next
+    if previous == NONE:
+        instance.queue_head = following
+    else:
+        requests[previous].next = following
+    if following == NONE:
+        instance.queue_tail = previous
+    else:
+        requests[following].previous = previous
+    requests[r].previous = NONE
+    requests[r].next = NONE
+
+
+@compiled
+def emitted_tokens(fleet: Fleet, i: int, r: int) -> int:
+    """Return how many tokens a decoding request has been given."""
+    request = fleet.requests[r]
+    return request.emitted_tokens + 1 + int(fleet.instances[i].iteration - request.start_iteration)
+
+
+@compiled
+def _leave(fleet: Fleet, i: int, r: int) -> None:
+    remove_resident(fleet, i, r)
+    change_load(fleet, i, -_load(fleet, r, i))
+    _count_own(fleet, r, i, -1)
+    fleet.requests[r].stage = DONE
+
+
+@compiled
+def _outlived(fleet: Fleet, i: int, r: int) -> None:
+    """A resident emitted more than expected: expect what those that lived this long emitted."""
+    request = fleet.requests[r]
+    remove_resident(fleet, i, r)
+    if request.stage == DECODING:
+        emitted = emitted_tokens(fleet, i, r)
+        longer = expected_length(fleet, request.tier, emitted, max(request.max_tokens, emitted + 1))
+        change_load(fleet, i, longer - request.expected_tokens)
+        request.expected_tokens = longer
+        add_resident(fleet, i, r, request.start_iteration)
+    else:
+        add_resident(fleet, i, r, fleet.instances[i].iteration + 1)  # its prefill runs late
+
+
+@compiled
+def _load(fleet: Fleet, r: int, i: int) -> int:
+    """Return what a request adds to an instance's load: on a prefill instance the prompt alone."""
+    request = fleet.requests[r]
+    if fleet.instances[i].group == prefill_group(fleet):
+        return request.input_tokens
+    return request.input_tokens + request.expected_tokens
+
+
+@compiled
+def _count_own(fleet: Fleet, r: int, i: int, change: int) -> None:
+    instance = fleet.instances[i]
+    if instance.group == fleet.requests[r].tier or instance.group == prefill_group(fleet):
+        instance.num_own += change

@@ -1,0 +1,142 @@
+"""What an instance would do with one more request: when its first token comes, and what the batch grows to.
+
+First token: continuous chunked prefill prediction (PolyServe). Start when the running iteration ends, walk the
+prefill queue iteration by iteration, give each iteration the chunk budget that it will have as prompts turn into
+decodes and decodes leave, and let every iteration last its **full** budgeted time: later arrivals will fill it
+(ours; counting only the tokens now queued made 4 to 15% of first tokens late).
+Steady state and memory: the ledger's peak, where residents leave one by one while the rest grow.
+"""
+
+from __future__ import annotations
+
+import math
+
+from polyslo.compiled import compiled
+from polyslo.core.ledger import peak
+from polyslo.core.profile import decode_attention_s, iteration_s, largest_chunk
+from polyslo.core.state import (
+    DECODING,
+    FIRST_TOKEN,
+    FITS,
+    MEMORY,
+    NONE,
+    STEADY_STATE,
+    Fleet,
+)
+from polyslo.core.chunking import SMALLEST_CHUNK
+
+LATE_S = 1e-9  # rounding of sums of iterations
+
+
+@compiled
+def foresee_first_token(
+    fleet: Fleet, i: int, r: int, now_s: float, budget_s: float
+) -> tuple[int, float, int]:
+    """Return (FITS or FIRST_TOKEN, time of the first token, iteration that brings it).
+
+    `budget_s` is the iteration time that the instance keeps to (inf: a constant chunk). With queues by deadline
+    the requests behind the newcomer must stay on time too. After a refusal time and iteration are lower bounds.
+    """
+    instance, request, profile, requests = fleet.instances[i], fleet.requests[r], fleet.profile, fleet.requests
+    by_deadline = fleet.settings[0].by_deadline == 1
+    due_s = request.first_due_s
+    end_s = max(now_s, instance.iteration_end_s if instance.busy == 1 else instance.ready_s)
+    iteration = instance.iteration + instance.busy
+    decodes = instance.num_decodes
+    kv = instance.decode_kv_tokens + instance.busy * instance.num_decodes
+    q = instance.queue_head
+    while q != NONE:  # prompts that end with the running iteration
+        if requests[q].remaining_tokens == 0:
+            decodes += 1
+            kv += requests[q].prefill_tokens
+        q = requests[q].next
+    q = instance.queue_head
+    q_remaining = requests[q].remaining_tokens if q != NONE else 0
+    own_remaining, leaving = request.remaining_tokens, 0
+    first_s, first_iteration = math.inf, iteration
+    while True:
+        while leaving < instance.num_residents and fleet.resident_finish[i, leaving] <= iteration:
+            if requests[fleet.resident[i, leaving]].stage == DECODING:
+                decodes -= 1
+                kv -= fleet.resident_base[i, leaving] + iteration
+            leaving += 1
+        spare_s = budget_s - profile.host_s - decode_attention_s(profile, decodes, kv)
+        limit = instance.chunk_limit - decodes
+        chunk, pairs, ended, ended_kv, earliest_due_s, own_ended = 0, 0.0, 0, 0, math.inf, False
+        while chunk < limit:
+            own = own_remaining > 0 and (q == NONE or (by_deadline and requests[q].first_due_s > due_s))
+            if not own and q == NONE:
+                break
+            remaining = own_remaining if own else q_remaining
+            total = request.prefill_tokens if own else requests[q].prefill_tokens
+            take = min(remaining, limit - chunk)
+            if take > 0 and math.isfinite(budget_s):
+                left_s = spare_s - profile.prefill_s_per_pair * pairs
+                take = largest_chunk(profile, left_s, decodes + chunk, total - remaining, take)
+                if take == 0 and chunk == 0 and decodes == 0:
+                    take = min(remaining, limit, SMALLEST_CHUNK)
+                if take == 0:
+                    break
+            pairs += take * (total - remaining + 0.5 * take)
+            chunk += take
+            if own:
+                own_remaining -= take
+                own_ended = own_remaining == 0
+            else:
+                q_remaining -= take
+            if take < remaining:
+                break
+            if remaining > 0:
+                ended += 1
+                ended_kv += total
+            if not own:
+                if own_remaining == 0 and remaining > 0 and requests[q].predicted_first_s <= requests[q].first_due_s:
+                    earliest_due_s = min(earliest_due_s, requests[q].first_due_s)
+                q = requests[q].next
+                q_remaining = requests[q].remaining_tokens if q != NONE else 0
+        if math.isfinite(budget_s):
+            end_s += budget_s
+        else:
+            full = max(1, limit)
+            context = pairs / chunk if chunk > 0 else 0.0
+            end_s += iteration_s(profile, decodes, full, kv, context)
+        iteration += 1
+        if own_ended:
+            first_s, first_iteration = end_s, iteration
+        if end_s > earliest_due_s + LATE_S or (first_s == math.inf and end_s >= due_s):
+            return FIRST_TOKEN, min(first_s, end_s), iteration
+        if first_s < math.inf:
+            if first_s > due_s + LATE_S:
+                return FIRST_TOKEN, first_s, first_iteration
+            if q == NONE or not by_deadline:
+                return FITS, first_s, first_iteration
+        kv += decodes + ended_kv
+        decodes += ended
+
+
+@compiled
+def foresee_batch(
+    fleet: Fleet, i: int, r: int, start_iteration: int, limit_s: float, chunk: int
+) -> tuple[int, float]:
+    """Return (FITS, MEMORY or STEADY_STATE, iteration time at the peak) with the request in the batch.
+
+    The largest KV must fit the instance, and an iteration of all residents at that KV with `chunk` prompt tokens
+    must take at most `limit_s`. What was promised in all bounds both from above and often settles them.
+    """
+    instance, request = fleet.instances[i], fleet.requests[r]
+    count = instance.num_residents + 1
+    held = instance.committed_tokens + request.input_tokens + request.expected_tokens
+    if held > instance.kv_capacity_tokens:
+        start = start_iteration
+        outstanding = max(1, request.expected_tokens - request.emitted_tokens - 1)
+        held, _ = peak(fleet, i, start + outstanding, request.prefill_tokens - start)
+        if held > instance.kv_capacity_tokens:
+            return MEMORY, 0.0
+    at_peak_s = iteration_s(fleet.profile, count, chunk, held, 0.0)
+    if at_peak_s <= limit_s:
+        return FITS, at_peak_s
+    start = start_iteration
+    outstanding = max(1, request.expected_tokens - request.emitted_tokens - 1)
+    held, _ = peak(fleet, i, start + outstanding, request.prefill_tokens - start)
+    at_peak_s = iteration_s(fleet.profile, count, chunk, held, 0.0)
+    return (FITS if at_peak_s <= limit_s else STEADY_STATE), at_peak_s

@@ -1,0 +1,56 @@
+"""Pending queues: one heap a tier, earliest first-token deadline on top; one more for best-effort work.
+
+A request that no instance can take now waits here (PolyServe, figure 5); the wait counts against its TTFT.
+"""
+
+from __future__ import annotations
+
+from polyslo.compiled import compiled
+from polyslo.core.state import NONE, PENDING, Fleet
+
+
+@compiled
+def push(fleet: Fleet, queue: int, r: int) -> None:
+    """Add a request to a queue. The caller makes sure that the queue has room."""
+    heap, index = fleet.pending[queue], fleet.pending_size[queue]
+    fleet.pending_size[queue] = index + 1
+    due_s = fleet.requests[r].first_due_s
+    while index > 0:
+        parent = (index - 1) // 2
+        if fleet.requests[heap[parent]].first_due_s <= due_s:
+            break
+        heap[index] = heap[parent]
+        index = parent
+    heap[index] = r
+    if queue < fleet.tpots_s.shape[0]:
+        fleet.requests[r].stage = PENDING
+
+
+@compiled
+def head(fleet: Fleet, queue: int) -> int:
+    """Return the request with the earliest deadline, or NONE."""
+    return fleet.pending[queue, 0] if fleet.pending_size[queue] > 0 else NONE
+
+
+@compiled
+def pop(fleet: Fleet, queue: int) -> int:
+    """Remove the request with the earliest deadline and return it."""
+    heap, size = fleet.pending[queue], fleet.pending_size[queue] - 1
+    fleet.pending_size[queue] = size
+    top, moved, index = heap[0], heap[size], 0
+    due_s = fleet.requests[moved].first_due_s
+    while True:
+        child = 2 * index + 1
+        if child >= size:
+            break
+        if (
+            child + 1 < size
+            and fleet.requests[heap[child + 1]].first_due_s < fleet.requests[heap[child]].first_due_s
+        ):
+            child += 1
+        if fleet.requests[heap[child]].first_due_s >= due_s:
+            break
+        heap[index] = heap[child]
+        index = child
+    heap[index] = moved
+    return top

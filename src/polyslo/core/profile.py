@@ -1,0 +1,162 @@
+"""Iteration time of one engine: what a batch costs, and what fits into a time.
+
+    iteration = host + matrix(decodes + chunk) + decode_attention(decodes, kv) + prefill_attention(chunk, context)
+
+(PolyServe section 2; the last term, which the paper drops, is kept: a full chunk on a long context is several
+times slower without it.) `matrix` is piecewise linear in the tokens of the batch; decode attention is bilinear
+in decodes and KV tokens (and carries what each sequence costs beside attention: sampling, logits); prefill
+attention is proportional to the token pairs, chunk x context. How the tables are made from measured points is
+`measured.py`, from a datasheet `roofline.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from polyslo.compiled import compiled
+
+KV_KNOT_MIN = 64  # the first knot of the KV axis; later ones are 64, 96, 128, 192, 256, ... tokens
+
+
+class Profile(NamedTuple):
+    """Tables of one (model, GPU, tensor-parallel size), laid out for the hot path. Times in seconds.
+
+    `matrix_s(x) = matrix_intercept_s[g] + matrix_slope_s[g] * x` for x batch tokens in segment
+    g = segment[min(x, len(segment) - 1)]; `segment_end_tokens[g]` is the last x of segment g.
+    """
+
+    segment: npt.NDArray[np.int16]  # (max batch tokens + 1,)
+    segment_end_tokens: npt.NDArray[np.int64]  # (segments,)
+    matrix_intercept_s: npt.NDArray[np.float64]  # (segments,)
+    matrix_slope_s: npt.NDArray[np.float64]  # (segments,) seconds per token
+    decode_row: npt.NDArray[np.int16]  # (max decodes + 1,) row below or at a number of decodes
+    decode_knots: npt.NDArray[np.int64]  # (rows,) numbers of decodes
+    attention_s: npt.NDArray[np.float64]  # (rows, 1 + KV knots); column 0 is kv = 0
+    prefill_s_per_pair: float  # seconds per (chunk token x context token)
+    host_s: float  # the engine's own time per step
+    kv_capacity_tokens: int
+    kv_bytes_per_token: float
+
+
+@compiled
+def iteration_s(profile: Profile, decodes: int, chunk: int, kv_tokens: float, prefill_context: float) -> float:
+    """Predict one iteration, seconds.
+
+    `decodes` requests hold `kv_tokens` of KV in all; `chunk` prompt tokens attend to `prefill_context`
+    tokens each on average (for one prompt: tokens before the chunk plus half of the chunk).
+    """
+    pairs = chunk * prefill_context
+    return (
+        profile.host_s
+        + matrix_s(profile, decodes + chunk)
+        + decode_attention_s(profile, decodes, kv_tokens)
+        + profile.prefill_s_per_pair * pairs
+    )
+
+
+@compiled
+def matrix_s(profile: Profile, tokens: int) -> float:
+    """Return the matrix work of a batch of `tokens`, seconds; 0 for an empty batch."""
+    if tokens <= 0:
+        return 0.0
+    g = profile.segment[min(tokens, profile.segment.shape[0] - 1)]
+    return profile.matrix_intercept_s[g] + profile.matrix_slope_s[g] * tokens
+
+
+@compiled
+def decode_attention_s(profile: Profile, decodes: int, kv_tokens: float) -> float:
+    """Return decode attention (and per-sequence work) of `decodes` requests over `kv_tokens`, seconds."""
+    if decodes <= 0:
+        return 0.0
+    last = profile.decode_knots.shape[0] - 1
+    row = profile.decode_row[min(decodes, profile.decode_row.shape[0] - 1)]
+    row = min(row, last - 1)
+    low, high = profile.decode_knots[row], profile.decode_knots[row + 1]
+    weight = (decodes - low) / (high - low)  # beyond the last knot: the last slope goes on
+    column, left, right = _kv_column(kv_tokens, profile.attention_s.shape[1])
+    share = (kv_tokens - left) / (right - left)
+    below = profile.attention_s[row, column]
+    below += share * (profile.attention_s[row, column + 1] - below)
+    above = profile.attention_s[row + 1, column]
+    above += share * (profile.attention_s[row + 1, column + 1] - above)
+    return max(0.0, below + weight * (above - below))
+
+
+@compiled
+def _kv_column(kv_tokens: float, num_columns: int) -> tuple[int, float, float]:
+    """Return the column left of `kv_tokens` and the KV tokens at both of its ends."""
+    if kv_tokens < KV_KNOT_MIN:
+        return 0, 0.0, float(KV_KNOT_MIN)
+    mantissa, exponent = math.frexp(kv_tokens)  # kv = mantissa * 2**exponent, mantissa in [0.5, 1)
+    octave = exponent - 7  # 64 = 0.5 * 2**7
+    column = 1 + 2 * octave + (1 if mantissa >= 0.75 else 0)
+    column = min(column, num_columns - 2)
+    return column, kv_knot(column), kv_knot(column + 1)
+
+
+@compiled
+def kv_knot(column: int) -> float:
+    """Return the KV tokens at a column: 0, 64, 96, 128, 192, 256, 384, ..."""
+    if column == 0:
+        return 0.0
+    octave, half = (column - 1) // 2, (column - 1) % 2
+    return (KV_KNOT_MIN + half * (KV_KNOT_MIN // 2)) * float(2**octave)
+
+
+@compiled
+def largest_chunk(profile: Profile, time_s: float, tokens: int, context: int, limit: int) -> int:
+    """Return how many more tokens of one prompt fit into an iteration, in [0, limit].
+
+    `time_s` is what matrix work of the whole batch and this prompt's attention may take together, `tokens` is
+    already in the batch, `context` is the prompt's part that was prefilled before. Solves
+    `matrix_s(tokens + c) + pair_s * c * (context + c / 2) = time_s` on the piece of `matrix_s` where it lies.
+    """
+    pair_s = profile.prefill_s_per_pair
+    if limit <= 0:
+        return 0
+    if matrix_s(profile, tokens + limit) + pair_s * limit * (context + 0.5 * limit) <= time_s:
+        return limit
+    g = profile.segment[min(tokens + 1, profile.segment.shape[0] - 1)]
+    last = profile.segment_end_tokens.shape[0] - 1
+    while g < last:
+        c = profile.segment_end_tokens[g] - tokens
+        at_end_s = profile.matrix_intercept_s[g] + profile.matrix_slope_s[g] * (tokens + c)
+        if at_end_s + pair_s * c * (context + 0.5 * c) > time_s:
+            break
+        g += 1
+    constant = profile.matrix_intercept_s[g] + profile.matrix_slope_s[g] * tokens - time_s
+    if constant >= 0.0:
+        return 0
+    linear = profile.matrix_slope_s[g] + pair_s * context
+    quadratic = 0.5 * pair_s
+    # The positive root in the form that stays exact when the quadratic term is tiny.
+    root = -2.0 * constant / (linear + math.sqrt(linear * linear - 4.0 * quadratic * constant))
+    return max(0, min(limit, int(root + 1e-9)))
+
+
+@compiled
+def largest_batch(profile: Profile, time_s: float, context_tokens: float) -> int:
+    """Return the most decodes of `context_tokens` each that one iteration of `time_s` can carry."""
+    low, high = 0, profile.decode_row.shape[0] - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if iteration_s(profile, middle, 0, middle * context_tokens, 0.0) <= time_s:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@compiled
+def idle_ttft_s(profile: Profile, input_tokens: int, chunk: int) -> float:
+    """Return the TTFT of a prompt alone on an idle instance, prefilled in pieces of at most `chunk` tokens."""
+    done, total_s = 0, 0.0
+    while done < input_tokens:
+        piece = min(chunk, input_tokens - done)
+        total_s += iteration_s(profile, 0, piece, 0.0, done + 0.5 * piece)
+        done += piece
+    return total_s

@@ -1,0 +1,151 @@
+"""Which tier owns which instance: claim from the idle pool, release to it, hand over, take over.
+
+Tiers grow and shrink one instance at a time (PolyServe). An instance that holds no request of its tier leaves it:
+to the idle pool when empty, to its tightest guest's tier when only guests remain. A tier that owns nothing, has a
+request to place and finds the pool empty takes an instance of a looser tier whose residents it can keep on time.
+"""
+
+from __future__ import annotations
+
+from polyslo.compiled import compiled
+from polyslo.core.admission import admit_colocated, iteration_budget_s
+from polyslo.core.gradient import move_to_group
+from polyslo.core.profile import iteration_s
+from polyslo.core.state import (
+    FITS,
+    NONE,
+    RETIER,
+    START,
+    STOP_BEST_EFFORT,
+    Fleet,
+    act,
+    idle_group,
+    prefill_group,
+)
+
+
+@compiled
+def claim(fleet: Fleet, group: int, now_s: float) -> int:
+    """Give one instance of the idle pool to a group and return it; NONE when the pool is empty.
+
+    Healthy instances without best-effort work come first; best-effort work yields at once.
+    """
+    pool, chosen = idle_group(fleet), NONE
+    for rank in range(fleet.group_size[pool] - 1, -1, -1):
+        i = fleet.order[pool, rank]
+        if fleet.instances[i].healthy == 1:
+            chosen = i
+            if fleet.instances[i].best_effort == NONE:
+                break
+    if chosen == NONE:
+        return NONE
+    instance = fleet.instances[chosen]
+    if instance.best_effort != NONE:
+        act(fleet, STOP_BEST_EFFORT, instance.best_effort, chosen)
+    instance.ready_s = now_s + fleet.settings[0].cold_start_s
+    assign(fleet, chosen, group, now_s)
+    if instance.ready_s > now_s:
+        act(fleet, START, NONE, chosen)
+    return chosen
+
+
+@compiled
+def is_starting(fleet: Fleet, group: int, now_s: float) -> bool:
+    """Tell whether an instance of the group is still in its cold start."""
+    for rank in range(fleet.group_size[group] - 1, -1, -1):
+        i = fleet.order[group, rank]
+        if fleet.instances[i].ready_s > now_s:
+            return True
+        if fleet.instances[i].num_residents > 0:
+            break  # more loaded ones have been at work
+    return False
+
+
+@compiled
+def assign(fleet: Fleet, i: int, group: int, now_s: float) -> None:
+    """Put an instance into a group and set the iteration time that it keeps to."""
+    instance = fleet.instances[i]
+    _account(fleet, instance.group, now_s)
+    _account(fleet, group, now_s)
+    move_to_group(fleet, i, group)
+    if group == prefill_group(fleet):
+        instance.budget_s = fleet.settings[0].prefill_budget_s
+    elif group < prefill_group(fleet):
+        instance.budget_s = iteration_budget_s(fleet, group)
+    own = 0
+    for k in range(instance.num_residents):
+        if fleet.requests[fleet.resident[i, k]].tier == group:
+            own += 1
+    instance.num_own = own
+    act(fleet, RETIER, NONE, i)
+
+
+@compiled
+def leave_if_unneeded(fleet: Fleet, i: int, now_s: float) -> None:
+    """Release an instance without requests; hand one with guests only to the tightest guest's tier.
+
+    A hand-over waits until no prompt is queued: its iterations get longer, which first tokens may not survive.
+    """
+    instance = fleet.instances[i]
+    if instance.num_own > 0 or instance.group == idle_group(fleet):
+        return
+    if instance.num_residents == 0:
+        if instance.num_decodes == 0 and instance.num_queued == 0:
+            release(fleet, i, now_s)
+        return
+    if instance.num_queued > 0:
+        return
+    tightest = prefill_group(fleet)
+    for k in range(instance.num_residents):
+        tightest = min(tightest, fleet.requests[fleet.resident[i, k]].tier)
+    if tightest < prefill_group(fleet) and tightest != instance.group:
+        assign(fleet, i, tightest, now_s)
+
+
+@compiled
+def release(fleet: Fleet, i: int, now_s: float) -> None:
+    """Return an instance to the idle pool."""
+    assign(fleet, i, idle_group(fleet), now_s)
+
+
+@compiled
+def take_over(fleet: Fleet, r: int, now_s: float) -> int:
+    """Return an instance of a looser tier that now belongs to the request's tier, or NONE.
+
+    The least loaded instance of the tier that owns most is asked first, then the other looser tiers' ones. Only
+    an instance that can keep its residents' promises at the tighter pace is taken, and only by a tier that owns
+    none (an observation of ports on few instances: otherwise the tier starves).
+    """
+    tier = fleet.requests[r].tier
+    if fleet.group_size[tier] > 0:
+        return NONE
+    budget_s, best, best_size = iteration_budget_s(fleet, tier), NONE, 0
+    for looser in range(tier + 1, prefill_group(fleet)):
+        size = fleet.group_size[looser]
+        if size <= best_size:
+            continue
+        i = fleet.order[looser, size - 1]
+        if fleet.settings[0].disaggregated == 1:
+            instance = fleet.instances[i]
+            held = instance.committed_tokens + fleet.requests[r].input_tokens + fleet.requests[r].expected_tokens
+            fits = iteration_s(fleet.profile, instance.num_residents + 1, 0, held, 0.0) <= budget_s
+        else:
+            reason, _, _, _ = admit_colocated(fleet, i, r, now_s, budget_s)
+            fits = reason == FITS and fleet.instances[i].num_queued == 0
+        if fits:
+            best, best_size = i, size
+    if best != NONE:
+        assign(fleet, best, tier, now_s)
+    return best
+
+
+@compiled
+def owned_instance_s(fleet: Fleet, group: int, now_s: float) -> float:
+    """Return the instance-seconds that a group has owned until now."""
+    return fleet.group_owned_s[group] + fleet.group_size[group] * (now_s - fleet.group_since_s[group])
+
+
+@compiled
+def _account(fleet: Fleet, group: int, now_s: float) -> None:
+    fleet.group_owned_s[group] = owned_instance_s(fleet, group, now_s)
+    fleet.group_since_s[group] = now_s

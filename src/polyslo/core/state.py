@@ -1,0 +1,231 @@
+"""What the router believes: the fleet, its tiers, and every request it has seen.
+
+Plain typed arrays, so that the compiled code runs at the speed of C. Records are numpy structured arrays: in
+compiled code `fleet.instances[i].num_decodes`, in Python `fleet.instances["num_decodes"]` (a vector). Belief is
+filled from what was sent and what was observed (`belief.py`) and never from the simulator's truth.
+
+Groups: the instances of tier k are group k, prefill instances (PD) are group `num_tiers`, the idle pool is
+group `num_tiers + 1`. `order[g, :group_size[g]]` lists a group's instances, most loaded first: the load gradient.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from polyslo.compiled import compiled
+from polyslo.core.profile import Profile
+
+NONE = -1  # the absent index, in compiled code only
+
+# Stages of a request, in the order in which they can be passed.
+NEW, PENDING, QUEUED, TRANSFERRING, DECODING, DONE, RELEGATED, REFUSED = range(8)
+STAGES = ("new", "pending", "queued", "transferring", "decoding", "done", "relegated", "refused")
+
+# Rungs of the placement ladder.
+OWN, PROMOTED, SCALED_UP, TAKEN_OVER, FROM_PENDING, FALLBACK, NO_RUNG = range(7)
+RUNGS = ("own", "promoted", "scaled_up", "taken_over", "from_pending", "fallback", "none")
+
+# Reasons of refusal by an instance.
+FITS, FIRST_TOKEN, SECOND_TOKEN, STEADY_STATE, MEMORY, DRAINING, UNHEALTHY = range(7)
+REASONS = ("fits", "first_token", "second_token", "steady_state", "memory", "draining", "unhealthy")
+
+# Output lengths: told by an oracle, learned online and conditioned on what was emitted, or the tier's mean.
+KNOWN, LEARNED, MEAN = range(3)
+
+# What a shell must do after a decision.
+DISPATCH, TRANSFER, RELEGATE, REFUSE, RETIER, START, RUN_BEST_EFFORT, STOP_BEST_EFFORT = range(8)
+
+INSTANCE = np.dtype(
+    [
+        ("group", np.int32),  # tier, prefill group or idle pool
+        ("rank", np.int32),  # index in order[group]
+        ("healthy", np.int32),
+        ("num_residents", np.int32),  # promised: decoding, queued, or on its way here
+        ("num_decodes", np.int32),
+        ("num_own", np.int32),  # residents of the instance's own tier
+        ("num_queued", np.int32),
+        ("queue_head", np.int32),  # prefill queue, linked through the requests
+        ("queue_tail", np.int32),
+        ("queued_tokens", np.int64),
+        ("chunk_limit", np.int64),  # batch tokens that one iteration may carry
+        ("decode_kv_tokens", np.int64),
+        ("kv_tokens", np.int64),  # with what was prefilled of queued prompts
+        ("committed_tokens", np.int64),  # prompts and expected outputs of all residents: the load
+        ("kv_capacity_tokens", np.int64),
+        ("max_residents", np.int32),
+        ("iteration", np.int64),  # how many iterations ended
+        ("busy", np.int32),
+        ("chunk", np.int32),  # prompt tokens in the running iteration
+        ("best_effort", np.int32),  # a relegated request runs here, or NONE
+        ("budget_s", np.float64),  # longest iteration allowed (inf: none, a constant chunk)
+        ("iteration_end_s", np.float64),  # expected end of the running iteration
+        ("ready_s", np.float64),  # a cold start ends
+    ],
+    align=True,
+)
+
+REQUEST = np.dtype(
+    [
+        ("arrival_s", np.float64),
+        ("first_due_s", np.float64),
+        ("tpot_s", np.float64),
+        ("predicted_first_s", np.float64),
+        ("decided_s", np.float64),
+        ("predicted_tpot_s", np.float64),
+        ("start_iteration", np.int64),  # first token at the end of iteration start_iteration (expected or seen)
+        ("finish_iteration", np.int64),  # last token, expected
+        ("input_tokens", np.int32),
+        ("prefill_tokens", np.int32),  # prompt, or prompt and emitted tokens after a preemption
+        ("remaining_tokens", np.int32),  # of prefill_tokens, not yet in a finished or running iteration
+        ("emitted_tokens", np.int32),  # as of the last preemption; else derived from the iterations
+        ("max_tokens", np.int32),
+        ("expected_tokens", np.int32),  # output
+        ("tier", np.int32),
+        ("stage", np.int32),
+        ("instance", np.int32),
+        ("decode_instance", np.int32),  # PD: the one foreseen
+        ("rung", np.int32),
+        ("reasons", np.int32),  # bit 1 << reason for each reason met on the way
+        ("next", np.int32),
+        ("previous", np.int32),
+    ],
+    align=True,
+)
+
+SETTINGS = np.dtype(
+    [
+        ("num_tiers", np.int32),
+        ("disaggregated", np.int32),
+        ("relegate", np.int32),
+        ("by_deadline", np.int32),  # prefill queues by deadline instead of first come first served
+        ("lengths", np.int32),
+        ("elastic", np.int32),  # tiers grow and shrink
+        ("promote", np.int32),  # lazy promotion
+        ("lookahead", np.int32),  # pending requests examined behind one that does not fit
+        ("cold_start_s", np.float64),
+        ("margin_ratio", np.float64),  # of the TPOT, kept free by router and engine alike
+        ("transfer_s", np.float64),  # KV transfer: fixed part
+        ("transfer_s_per_token", np.float64),
+        ("prefill_budget_s", np.float64),  # PD: longest iteration of a prefill instance
+        ("chunk_limit", np.int64),
+        ("random_state", np.uint64),
+    ],
+    align=True,
+)
+
+
+class Fleet(NamedTuple):
+    """All that the policy knows. N instances, K tiers, R requests, S residents at most an instance."""
+
+    settings: npt.NDArray[np.void]  # (1,)
+    tpots_s: npt.NDArray[np.float64]  # (K,) rising
+    instances: npt.NDArray[np.void]  # (N,)
+    requests: npt.NDArray[np.void]  # (R,)
+    order: npt.NDArray[np.int32]  # (K + 2, N)
+    group_size: npt.NDArray[np.int32]  # (K + 2,)
+    resident_finish: npt.NDArray[np.int64]  # (N, S) iteration of the last token, rising
+    resident_base: npt.NDArray[np.int64]  # (N, S) KV tokens at iteration j are base + j
+    resident: npt.NDArray[np.int32]  # (N, S) request
+    pending: npt.NDArray[np.int32]  # (K + 1, pending capacity) heaps by deadline; the last is best-effort
+    pending_size: npt.NDArray[np.int32]  # (K + 1,)
+    length_weight: npt.NDArray[np.float64]  # (K, LENGTH_BINS) finished requests by output length
+    length_tokens: npt.NDArray[np.float64]  # (K, LENGTH_BINS) their tokens
+    actions: npt.NDArray[np.int32]  # (capacity, 3) kind, request, instance
+    num_actions: npt.NDArray[np.int64]  # (1,)
+    group_owned_s: npt.NDArray[np.float64]  # (K + 2,) instance-seconds up to group_since_s
+    group_since_s: npt.NDArray[np.float64]  # (K + 2,)
+    turn: npt.NDArray[np.int32]  # (K + 2,) round robin: last instance used in a group
+    counters: npt.NDArray[np.int64]  # (2, 8) placements by rung, refusals by reason
+    profile: Profile
+
+
+LENGTH_BINS = 72  # four an octave, up to 2**18 tokens
+
+
+def new_fleet(
+    profile: Profile,
+    *,
+    num_instances: int,
+    tpots_s: npt.ArrayLike,
+    num_requests: int,
+    max_residents: int = 1024,
+    chunk_limit: int = 8192,
+    num_pending: int | None = None,
+) -> Fleet:
+    """Allocate a fleet with every instance healthy, empty and in the idle pool."""
+    tpots = np.asarray(tpots_s, dtype=np.float64)
+    num_groups = len(tpots) + 2
+    instances = np.zeros(num_instances, dtype=INSTANCE)
+    instances["group"] = num_groups - 1
+    instances["rank"] = np.arange(num_instances)
+    instances["healthy"] = 1
+    instances["queue_head"] = instances["queue_tail"] = instances["best_effort"] = NONE
+    instances["chunk_limit"] = chunk_limit
+    instances["budget_s"] = np.inf
+    instances["kv_capacity_tokens"] = profile.kv_capacity_tokens
+    instances["max_residents"] = max_residents
+    order = np.zeros((num_groups, num_instances), dtype=np.int32)
+    order[-1] = np.arange(num_instances)
+    group_size = np.zeros(num_groups, dtype=np.int32)
+    group_size[-1] = num_instances
+    settings = np.zeros(1, dtype=SETTINGS)
+    settings["num_tiers"] = len(tpots)
+    settings["chunk_limit"] = chunk_limit
+    settings["random_state"] = 1
+    shape = (num_instances, max_residents)
+    return Fleet(
+        settings=settings,
+        tpots_s=tpots,
+        instances=instances,
+        requests=new_requests(num_requests),
+        order=order,
+        group_size=group_size,
+        resident_finish=np.zeros(shape, dtype=np.int64),
+        resident_base=np.zeros(shape, dtype=np.int64),
+        resident=np.zeros(shape, dtype=np.int32),
+        pending=np.zeros((len(tpots) + 1, num_pending or num_requests), dtype=np.int32),
+        pending_size=np.zeros(len(tpots) + 1, dtype=np.int32),
+        length_weight=np.zeros((len(tpots), LENGTH_BINS)),
+        length_tokens=np.zeros((len(tpots), LENGTH_BINS)),
+        actions=np.zeros((max(4096, 4 * num_instances), 3), dtype=np.int32),
+        num_actions=np.zeros(1, dtype=np.int64),
+        group_owned_s=np.zeros(num_groups),
+        group_since_s=np.zeros(num_groups),
+        turn=np.full(num_groups, NONE, dtype=np.int32),
+        counters=np.zeros((2, 8), dtype=np.int64),
+        profile=profile,
+    )
+
+
+def new_requests(num_requests: int) -> npt.NDArray[np.void]:
+    """Allocate requests that have not arrived."""
+    requests = np.zeros(num_requests, dtype=REQUEST)
+    for name in ("instance", "decode_instance", "next", "previous"):
+        requests[name] = NONE
+    requests["rung"] = NO_RUNG
+    return requests
+
+
+@compiled
+def act(fleet: Fleet, kind: int, r: int, i: int) -> None:
+    """Tell the shell to do something; it empties the list after each call into the core."""
+    n = fleet.num_actions[0]
+    fleet.actions[n, 0] = kind
+    fleet.actions[n, 1] = r
+    fleet.actions[n, 2] = i
+    fleet.num_actions[0] = n + 1
+
+
+@compiled
+def prefill_group(fleet: Fleet) -> int:
+    """Return the group of the prefill instances."""
+    return fleet.tpots_s.shape[0]
+
+
+@compiled
+def idle_group(fleet: Fleet) -> int:
+    """Return the group of the idle pool."""
+    return fleet.tpots_s.shape[0] + 1

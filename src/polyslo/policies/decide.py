@@ -1,0 +1,100 @@
+"""The decision surface: what every driver (simulator, gateway, replay) calls when something happened.
+
+Each function takes the time as an argument, decides at once, and leaves what is to be done in `fleet.actions`.
+"""
+
+from __future__ import annotations
+
+from polyslo.compiled import compiled
+from polyslo.core.admission import admit_decode, iteration_budget_s
+from polyslo.core.belief import arrive, enqueue, promise_transfer, settle_iteration, unreserve
+from polyslo.core.ladder import choose_decode, retry_pending
+from polyslo.core.scaling import leave_if_unneeded
+from polyslo.core.state import (
+    DISPATCH,
+    FITS,
+    NO_RUNG,
+    NONE,
+    OWN,
+    REFUSE,
+    REFUSED,
+    TRANSFER,
+    Fleet,
+    act,
+    idle_group,
+    prefill_group,
+)
+from polyslo.policies.table import EXTERNAL, POLYSERVE, choose
+
+
+@compiled
+def on_arrival(policy: int, fleet: Fleet, r: int, now_s: float) -> None:
+    """A request arrived. (An external policy is asked by the driver, which then calls `send`.)"""
+    arrive(fleet, r)
+    if policy == EXTERNAL:
+        return
+    i = choose(policy, fleet, r, now_s)
+    if policy != POLYSERVE:
+        send(fleet, r, i, now_s)
+
+
+@compiled
+def send(fleet: Fleet, r: int, i: int, now_s: float) -> None:
+    """Carry out the choice of a policy without a ladder; NONE refuses."""
+    request = fleet.requests[r]
+    request.decided_s = now_s
+    if i == NONE:
+        request.stage = REFUSED
+        act(fleet, REFUSE, r, NONE)
+        return
+    request.rung = OWN
+    fleet.counters[0, OWN] += 1
+    act(fleet, DISPATCH, r, i)
+    enqueue(fleet, r, i, now_s)
+
+
+@compiled
+def on_prefilled(policy: int, fleet: Fleet, r: int, now_s: float) -> None:
+    """PD: a prefill ended; settle which decode instance takes the request."""
+    d = NONE
+    if policy == POLYSERVE:
+        d = _settle(fleet, r, now_s)
+    elif policy != EXTERNAL:
+        d = choose(policy, fleet, r, now_s)
+    if d == NONE:  # external policies place the prefill side; decodes go to the least loaded
+        d = fleet.order[0, fleet.group_size[0] - 1]
+    promise_transfer(fleet, r, d)
+    act(fleet, TRANSFER, r, d)
+
+
+@compiled
+def on_iteration_settled(policy: int, fleet: Fleet, i: int, began_s: float, now_s: float) -> None:
+    """All facts of an iteration are in: foresee the next one, use the room that appeared, give back the rest."""
+    settle_iteration(fleet, i, began_s)
+    on_progress(policy, fleet, i, now_s)
+
+
+@compiled
+def on_progress(policy: int, fleet: Fleet, i: int, now_s: float) -> None:
+    """An instance could have room (tokens came, a cold start or a transfer ended)."""
+    if policy == POLYSERVE:
+        retry_pending(fleet, i, now_s)
+        leave_if_unneeded(fleet, i, now_s)
+
+
+@compiled
+def _settle(fleet: Fleet, r: int, now_s: float) -> int:
+    """Keep the decode instance foreseen at arrival if it still fits, else look for another, else keep it."""
+    request, foreseen = fleet.requests[r], fleet.requests[r].decode_instance
+    rung = request.rung
+    unreserve(fleet, r)
+    if fleet.instances[foreseen].group < prefill_group(fleet):
+        limit_s = iteration_budget_s(fleet, fleet.instances[foreseen].group)
+        reason, _, _ = admit_decode(fleet, foreseen, r, now_s, now_s, limit_s)
+        if reason == FITS:
+            return foreseen
+    chosen, _, _ = choose_decode(fleet, r, now_s, now_s)
+    request.rung = rung if rung != NO_RUNG else OWN
+    if chosen == NONE and fleet.instances[foreseen].group != idle_group(fleet):
+        return foreseen
+    return chosen

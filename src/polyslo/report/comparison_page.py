@@ -1,0 +1,294 @@
+"""One page for a comparison: what it found, the numbers, the figures, the setting and the raw data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from polyslo.errors import InputError
+from polyslo.report import markup
+from polyslo.report.curve_figures import attainment_figure, cost_figure
+from polyslo.report.curves import (
+    curve,
+    goodput_of,
+    is_ours,
+    optimum_of,
+    point_at,
+    shared_rates,
+    targets_of,
+    telling_rate,
+)
+from polyslo.report.data import to_json
+from polyslo.report.glossary import OF_COMPARISON
+from polyslo.report.goodput_figure import goodput_figure
+from polyslo.report.notation import MISSING, amount_text, percent_text, rate_text, share_text, tier_name
+from polyslo.report.run_figures import instances_figure
+from polyslo.report.table import best_indices
+from polyslo.report.tier_figure import tier_figure
+from polyslo.report.verdict import (
+    BEHIND_SHARE,
+    USABLE_SHARE,
+    headline,
+    losses,
+    optimum_sentence,
+    verdicts,
+)
+from polyslo.sim.results import Comparison, GoodputResult, RunResult
+
+NUM_LOSSES_SHOWN = 4  # more are folded away, not left out
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """Write a comparison as one self-contained HTML page."""
+    if not comparison.runs:
+        raise InputError("comparison has no runs to report; run at least one policy at one rate")
+    found = headline(comparison)
+    parts = [
+        markup.heading(found),
+        *(markup.paragraph(text, "lead") for text in [optimum_sentence(comparison)] if text),
+        markup.paragraph(_facts(comparison), "facts"),
+        _goodput_section(comparison),
+        *_loss_section(comparison),
+        _load_section(comparison),
+        _tier_section(comparison),
+        *_run_section(comparison),
+        markup.section("Setting", markup.definitions(_setting(comparison)), *_notes(comparison)),
+        markup.section("Definitions", markup.definitions(OF_COMPARISON)),
+        _data_section(comparison),
+    ]
+    return markup.document(found.rstrip("."), "comparison", "\n".join(parts))
+
+
+def _facts(comparison: Comparison) -> str:
+    tiers = "/".join(f"{tpot_ms:g}" for tpot_ms in comparison.tpots_ms)
+    return (
+        f"{comparison.workload} · {comparison.profile} · {comparison.mode.upper()} · "
+        f"{comparison.num_instances} instances · tiers {tiers} ms · "
+        f"{_count(len(comparison.rates_rps), 'rate')} · {_count(len(_seeds(comparison)), 'seed')}"
+    )
+
+
+def _goodput_section(comparison: Comparison) -> str:
+    targets = targets_of(comparison)
+    if not targets:
+        return markup.section("Goodput", markup.paragraph("No goodput was computed for this comparison."))
+    at = " and ".join(f"{target:.2f}" for target in targets)
+    return markup.section(
+        "Goodput",
+        _goodput_table(comparison),
+        markup.figure(
+            "goodput",
+            f"How much load each policy carries at {at} attainment, in requests/s and as a share of "
+            "the fluid optimum. Longer is better; the whisker is the 95% confidence interval over seeds.",
+            f"Bars: goodput of each policy at {at} attainment. The numbers are in the table above.",
+            lambda width_px: goodput_figure(comparison, width_px),
+        ),
+    )
+
+
+def _goodput_table(comparison: Comparison) -> str:
+    targets = targets_of(comparison)
+    optimum = optimum_of(comparison)
+    light = shared_rates(comparison)[0]
+    head = ["Policy"]
+    columns: list[list[str]] = []
+    scores: list[list[float | None]] = []
+    for target in targets:
+        found = [goodput_of(comparison, p, target) for p in comparison.policies]
+        head += [f"Goodput at {target:.2f}", "95% interval", *(["of optimum"] if optimum else [])]
+        columns += [
+            [MISSING if g is None else rate_text(g.rate_rps) for g in found],
+            [_interval(g) for g in found],
+        ]
+        scores += [[None if g is None else g.rate_rps for g in found], [None] * len(found)]
+        if optimum:
+            columns.append([MISSING if g is None else percent_text(g.rate_rps / optimum) for g in found])
+            scores.append([None] * len(found))
+    points = [point_at(comparison, p, light) for p in comparison.policies]
+    head.append(f"Cost at {rate_text(light)}/s")
+    columns.append([MISSING if p is None else amount_text(p.cost) for p in points])
+    scores.append([-p.cost if p and p.attainment >= USABLE_SHARE else None for p in points])
+    best = [best_indices(column_scores, texts) for column_scores, texts in zip(scores, columns, strict=True)]
+    rows = [
+        markup.Row(
+            policy,
+            [column[i] for column in columns],
+            {number for number, winners in enumerate(best) if i in winners},
+            is_ours(policy),
+        )
+        for i, policy in enumerate(comparison.policies)
+    ]
+    caption = "Goodput in requests per second; cost in instance-seconds per 1,000 attained requests. * best"
+    return markup.table(caption, head, rows)
+
+
+def _loss_section(comparison: Comparison) -> Iterator[str]:
+    if not verdicts(comparison):
+        return
+    found = losses(comparison)
+    if found:
+        rest = found[NUM_LOSSES_SHOWN:]
+        shown = [markup.bullets(found[:NUM_LOSSES_SHOWN])]
+        if rest:
+            shown.append(markup.details(f"and {_count(len(rest), 'more')}", markup.bullets(rest)))
+        yield markup.section("Where polyserve loses", *shown)
+    else:
+        yield markup.section(
+            "Where polyserve loses",
+            markup.paragraph(
+                "Nowhere that was measured: no baseline has a clear lead in goodput, nor at any rate one in "
+                f"attainment of more than {BEHIND_SHARE:g}, nor is one cheaper while it attains "
+                f"{USABLE_SHARE:.2f} or more."
+            ),
+        )
+
+
+def _load_section(comparison: Comparison) -> str:
+    points = [(p, point) for p in comparison.policies for point in curve(comparison, p)]
+    described = "; ".join(f"{p} {share_text(x.attainment)} at {rate_text(x.rate_rps)}" for p, x in points)
+    costs = "; ".join(
+        f"{p} {amount_text(x.cost)} at {rate_text(x.rate_rps)}"
+        for p, x in points
+        if x.attainment >= USABLE_SHARE
+    )
+    return markup.section(
+        "As load grows",
+        markup.figure(
+            "attainment",
+            "Attainment against the offered rate. A policy's goodput is where its line crosses a dotted "
+            "target; the band spans the seeds. The later a line bends, the better.",
+            f"Lines: attainment of each policy by rate. {described}.",
+            lambda width_px: attainment_figure(comparison, width_px),
+        ),
+        markup.figure(
+            "cost",
+            "What 1,000 attained requests cost in instance-seconds. A low line at light load means that "
+            "unneeded instances were given back. "
+            f"Lines end where attainment falls under {USABLE_SHARE:.2f}.",
+            f"Lines: cost of each policy by rate. {costs}.",
+            lambda width_px: cost_figure(comparison, width_px),
+        ),
+    )
+
+
+def _tier_section(comparison: Comparison) -> str:
+    rate = telling_rate(comparison)
+    return markup.section(
+        "Who is served",
+        markup.figure(
+            "tiers",
+            f"Attainment of each tier at {rate_text(rate)} requests/s, where the load begins to tell. "
+            "An even row is a fair one: no tier pays for another.",
+            f"Matrix: attainment by tier and policy at {rate_text(rate)} requests per second. "
+            + "; ".join(_tier_words(comparison, policy, rate) for policy in comparison.policies),
+            lambda width_px: tier_figure(comparison, rate, width_px),
+        ),
+    )
+
+
+def _tier_words(comparison: Comparison, policy: str, rate_rps: float) -> str:
+    point = point_at(comparison, policy, rate_rps)
+    if point is None:
+        return f"{policy}: not run"
+    pairs = zip(comparison.tpots_ms, point.tier_attainments, strict=True)
+    return f"{policy}: " + ", ".join(f"{tier_name(tpot_ms)} {share_text(share)}" for tpot_ms, share in pairs)
+
+
+def _run_section(comparison: Comparison) -> Iterator[str]:
+    """Show how one run shared out its instances, when a run near the telling rate recorded it."""
+    run = _told_run(comparison)
+    if run is None:
+        return
+    yield markup.section(
+        "Inside one run",
+        markup.figure(
+            "instances",
+            f"Who owns the {run.num_instances} instances during {run.policy} at {rate_text(run.rate_rps)} "
+            f"requests/s (seed {run.seed}): tiers grow and shrink instance by instance, and what is idle is "
+            "free for other work.",
+            f"Stacked areas: instances owned by each tier over time, of {run.num_instances}.",
+            lambda width_px: instances_figure(run, width_px),
+        ),
+    )
+
+
+def _told_run(comparison: Comparison) -> RunResult | None:
+    wanted = telling_rate(comparison)
+    told = [run for run in comparison.runs if run.timeline and run.timeline.time_s]
+    return min(told, key=lambda run: (not is_ours(run.policy), abs(run.rate_rps - wanted)), default=None)
+
+
+def _setting(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    raised = sum(run.num_ttft_raised for run in comparison.runs)
+    asked = sum(run.num_requests for run in comparison.runs)
+    yield "Workload", comparison.workload
+    yield "Profile", comparison.profile
+    yield "Mode", {"co": "co-located (CO)", "pd": "disaggregated (PD)"}.get(comparison.mode, comparison.mode)
+    yield "Instances", str(comparison.num_instances)
+    yield "Tiers", ", ".join(tier_name(tpot_ms) for tpot_ms in comparison.tpots_ms)
+    yield "Policies", ", ".join(comparison.policies)
+    yield "Rates", ", ".join(rate_text(rate) for rate in comparison.rates_rps) + " requests/s"
+    yield "Seeds", ", ".join(str(seed) for seed in _seeds(comparison)) + "; the same for every policy"
+    yield (
+        "Scored",
+        f"{asked:,} requests in {len(comparison.runs):,} runs; warm-up and cool-down are not scored",
+    )
+    if raised:
+        yield "TTFTs raised", f"{raised:,} requests whose drawn TTFT no idle instance could meet"
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    if comparison.notes:
+        yield "<h3>Notes</h3>" + markup.bullets(comparison.notes)
+
+
+def _data_section(comparison: Comparison) -> str:
+    head = [
+        "Policy",
+        "Rate",
+        "Attainment",
+        "Lowest",
+        "Highest",
+        "Cost",
+        "Instances",
+        *_tier_heads(comparison),
+    ]
+    rows = [
+        markup.Row(
+            policy,
+            [
+                rate_text(point.rate_rps),
+                *map(share_text, (point.attainment, point.lowest_attainment, point.highest_attainment)),
+                amount_text(point.cost),
+                amount_text(point.mean_instances),
+                *map(share_text, point.tier_attainments),
+            ],
+            is_ours=is_ours(policy),
+        )
+        for policy in comparison.policies
+        for point in curve(comparison, policy)
+    ]
+    caption = "Means over seeds, with the lowest and highest seed; the last columns are attainment by tier"
+    bare = replace(comparison, runs=tuple(replace(run, timeline=None) for run in comparison.runs))
+    href = markup.attachment_href(to_json(bare))
+    return markup.section(
+        "Raw numbers",
+        markup.download(href, "polyslo-comparison.json.gz", "Download every run as JSON (without timelines)"),
+        markup.details("Every policy at every rate", markup.table(caption, head, rows)),
+    )
+
+
+def _tier_heads(comparison: Comparison) -> list[str]:
+    return [tier_name(tpot_ms) for tpot_ms in comparison.tpots_ms]
+
+
+def _interval(goodput: GoodputResult | None) -> str:
+    return MISSING if goodput is None else f"{rate_text(goodput.low_rps)} to {rate_text(goodput.high_rps)}"
+
+
+def _seeds(comparison: Comparison) -> list[int]:
+    return sorted({run.seed for run in comparison.runs})
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 or noun == "more" else f"{number} {noun}s"

@@ -1,0 +1,121 @@
+"""Figures with a line a policy over the offered rate: attainment, and cost.
+
+Lines are named at their ends where the figure is wide enough, else in a legend above it. Colours are
+placeholders, for `canvas.to_svg` or `canvas.save_figure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from polyslo.report.canvas import TITLE_PX, add_axes, drawing, new_figure, write_title
+from polyslo.report.curves import OURS, curve, is_ours, optimum_of, targets_of
+from polyslo.report.labels import Key, draw_legend, label_line_ends, legend_height_px, text_px
+from polyslo.report.palette import placeholder, policy_style
+from polyslo.report.scales import BOTTOM_PX, HEADER_PX, scale_amount, scale_rate, scale_share
+from polyslo.report.verdict import USABLE_SHARE
+from polyslo.sim.results import Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDE_PX = 720
+NARROW_PX = 520  # below, names move from the line ends into a legend
+LEFT_PX = 46
+BAND_ALPHA = 0.16
+
+
+@drawing()
+def attainment_figure(comparison: Comparison, width_px: float = WIDE_PX) -> Figure:
+    """Draw attainment against offered rate: mean over seeds, their range, the targets and the optimum."""
+    drawn = _back_to_front(comparison.policies)
+    curves = {policy: points for policy in drawn if (points := curve(comparison, policy))}
+    has_legend = _has_legend(comparison, width_px)
+    figure, axes = _new_axes(comparison, width_px, height_px=410, has_legend=has_legend)
+    write_title(figure, "attainment")
+    lowest = min(p.lowest_attainment for points in curves.values() for p in points)
+    scale_share(axes, lowest, targets_of(comparison))
+    ends = {}
+    for policy, points in curves.items():
+        colour = policy_style(policy, comparison.policies).colour
+        rates = [p.rate_rps for p in points]
+        band = [p.lowest_attainment for p in points], [p.highest_attainment for p in points]
+        axes.fill_between(rates, *band, color=colour, alpha=BAND_ALPHA, linewidth=0)
+        ends[policy] = _draw_line(axes, comparison, policy, rates, [p.attainment for p in points])
+    if has_legend:
+        draw_legend(axes, _keys(comparison), left_px=-LEFT_PX, width_px=width_px, bottom_px=HEADER_PX)
+    else:
+        label_line_ends(axes, [(*ends[key.text], key) for key in _keys(comparison) if key.text in ends])
+    return figure
+
+
+@drawing()
+def cost_figure(comparison: Comparison, width_px: float = WIDE_PX) -> Figure:
+    """Draw instance-seconds per 1,000 attained requests against rate, where a policy is usable.
+
+    A line ends where attainment falls below `USABLE_SHARE`: past it, cost says little. Ends lie anywhere,
+    so names stand in a legend at every width.
+    """
+    figure, axes = _new_axes(comparison, width_px, height_px=340, has_legend=True)
+    write_title(figure, "instance-seconds per 1,000 attained requests")
+    top = 0.0
+    for policy in _back_to_front(comparison.policies):
+        points = [p for p in curve(comparison, policy) if p.attainment >= USABLE_SHARE]
+        if points:
+            costs = [p.cost for p in points]
+            _draw_line(axes, comparison, policy, [p.rate_rps for p in points], costs)
+            top = max(top, *costs)
+    scale_amount(axes, top)
+    draw_legend(axes, _keys(comparison), left_px=-LEFT_PX, width_px=width_px, bottom_px=HEADER_PX)
+    return figure
+
+
+def _new_axes(
+    comparison: Comparison, width_px: float, height_px: float, *, has_legend: bool
+) -> tuple[Figure, Axes]:
+    """Make axes over the offered rate, with room for names at line ends or a legend."""
+    right_px, top_px = 14.0, float(TITLE_PX + HEADER_PX)
+    if has_legend:
+        top_px += legend_height_px(_keys(comparison), width_px)
+    else:
+        right_px = max(text_px(p) for p in comparison.policies) + 24
+    figure = new_figure(width_px, height_px)
+    axes = add_axes(figure, left_px=LEFT_PX, right_px=right_px, top_px=top_px, bottom_px=BOTTOM_PX)
+    scale_rate(axes, [run.rate_rps for run in comparison.runs], optimum_of(comparison))
+    return figure, axes
+
+
+def _has_legend(comparison: Comparison, width_px: float) -> bool:
+    return width_px < NARROW_PX or max(text_px(p) for p in comparison.policies) > 0.3 * width_px
+
+
+def _keys(comparison: Comparison) -> list[Key]:
+    styles = [(p, policy_style(p, comparison.policies)) for p in comparison.policies]
+    return [Key(p, s.colour, s.dash, s.marker, s.width_px) for p, s in styles]
+
+
+def _back_to_front(policies: Sequence[str]) -> list[str]:
+    """Draw polyserve last, so that nothing hides it."""
+    return sorted(policies, key=lambda policy: (is_ours(policy), policy == OURS))
+
+
+def _draw_line(
+    axes: Axes, comparison: Comparison, policy: str, xs: Sequence[float], ys: Sequence[float]
+) -> tuple[float, float]:
+    """Draw one policy's line and return its end."""
+    style = policy_style(policy, comparison.policies)
+    axes.plot(
+        xs,
+        ys,
+        color=style.colour,
+        linestyle=style.dash,
+        linewidth=style.width_px,
+        marker=style.marker,
+        markersize=6,
+        markeredgecolor=placeholder("surface"),
+        markeredgewidth=0.8,
+        clip_on=False,
+    )
+    return xs[-1], ys[-1]

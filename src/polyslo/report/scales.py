@@ -1,0 +1,102 @@
+"""Axes that several figures share: the offered rate, time, attainment, amounts, and the fluid optimum.
+
+Ticks are chosen here and set as fixed texts, few enough for the width that labels can't meet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from polyslo.report.notation import rate_text
+from polyslo.report.palette import placeholder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BOTTOM_PX = 42  # margin under the axes: tick labels and the axis title
+HEADER_PX = 24  # margin above the axes that names the optimum
+TICK_PX = 66  # least distance of two tick labels
+
+
+def scale_rate(axes: Axes, rates_rps: Sequence[float], optimum_rps: float | None) -> None:
+    """Make the x axis the offered rate, wide enough for the rates and the optimum, which it marks."""
+    lowest, highest = min(rates_rps), max([*rates_rps, optimum_rps or 0.0])
+    margin = 0.03 * (highest - lowest) or 1.0
+    axes.set_xlim(lowest - margin, highest + margin)
+    set_x_ticks(axes, "offered rate (requests/s)")
+    if optimum_rps is not None:
+        _mark_optimum(axes, optimum_rps)
+
+
+def scale_goodput(axes: Axes, highest_rps: float, optimum_rps: float | None) -> None:
+    """Make the x axis a goodput from zero, wide enough for `highest_rps` and the optimum, which it marks."""
+    axes.set_xlim(0, 1.03 * max(highest_rps, optimum_rps or 0.0))
+    set_x_ticks(axes, "goodput (requests/s)")
+    if optimum_rps is not None:
+        _mark_optimum(axes, optimum_rps)
+
+
+def set_x_ticks(axes: Axes, title: str) -> None:
+    """Choose round ticks for the limits of the x axis, and write its title under its right end."""
+    ticks = _round_ticks(*axes.get_xlim(), max(2, int(axes.bbox.width / TICK_PX)))
+    axes.set_xticks(ticks, [rate_text(tick) for tick in ticks])
+    axes.annotate(
+        title,
+        xy=(axes.bbox.width, -BOTTOM_PX + 4),
+        xycoords="axes points",
+        ha="right",
+        va="bottom",
+        color=placeholder("muted"),
+        annotation_clip=False,
+    )
+
+
+def scale_amount(axes: Axes, top: float, num_ticks: int = 5) -> None:
+    """Make the y axis an amount from zero to a little over `top`."""
+    axes.set_ylim(0, 1.06 * top or 1)
+    ticks = _round_ticks(*axes.get_ylim(), num_ticks)
+    axes.set_yticks(ticks, [f"{tick:,g}" for tick in ticks])
+
+
+def scale_share(axes: Axes, lowest: float, targets: Sequence[float]) -> None:
+    """Make the y axis a share from a round floor under `lowest` up to 1, with a dotted line a target.
+
+    Targets are ticks themselves; a plain tick too near to one gives way.
+    """
+    floor = max(0.0, math.floor(lowest * 10 - 1e-9) / 10) if math.isfinite(lowest) else 0.0
+    axes.set_ylim(floor, 1.0)
+    gap = 18 / axes.bbox.height * (1 - floor)
+    kept: list[float] = []
+    for target in sorted(targets, reverse=True):
+        if all(abs(target - other) > gap for other in kept):
+            kept.append(target)
+        axes.axhline(target, color=placeholder("muted"), linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+    step = 0.1 if floor >= 0.5 else 0.2
+    plain = [round(floor + step * i, 1) for i in range(10)]
+    ticks = [t for t in plain if t < 0.95 and all(abs(t - target) > gap for target in kept)]
+    axes.set_yticks([*ticks, *kept], [*(f"{t:.1f}" for t in ticks), *(f"{t:.2f}" for t in kept)])
+
+
+def _round_ticks(low: float, high: float, num_ticks: int) -> list[float]:
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(num_ticks, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
+
+
+def _mark_optimum(axes: Axes, optimum_rps: float) -> None:
+    """Draw the fluid optimum as a vertical line, named above the axes on the side that has room."""
+    axes.axvline(optimum_rps, color=placeholder("ink"), linewidth=1.2)
+    low, high = axes.get_xlim()
+    place = (optimum_rps - low) / (high - low)
+    axes.annotate(
+        f"fluid optimum {rate_text(optimum_rps)}",
+        xy=(place * axes.bbox.width, axes.bbox.height + 6),
+        xycoords="axes points",
+        ha="right" if place > 0.5 else "left",
+        va="bottom",
+        color=placeholder("ink"),
+        annotation_clip=False,
+    )

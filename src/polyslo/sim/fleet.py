@@ -1,0 +1,164 @@
+"""The simulated fleet's settings, and how policies' names and options become a fleet and engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from polyslo.core.fluid import LengthMoments, instance_need
+from polyslo.core.profile import Profile
+from polyslo.core.scaling import assign
+from polyslo.core.state import KNOWN, LEARNED, MEAN, Fleet, new_fleet
+from polyslo.errors import ConfigError, nearest
+from polyslo.policies.table import POLICIES, PolicyKind
+
+LENGTHS = {"known": KNOWN, "learned": LEARNED, "mean": MEAN}
+
+
+@dataclass(frozen=True, slots=True)
+class FleetConfig:
+    """What the fleet is and how it misbehaves. Times in seconds; a straggler is `slowness` times slower."""
+
+    num_instances: int = 20
+    mode: str = "co"  # co-located, or "pd": disaggregated
+    max_residents: int = 1024  # vLLM: max_num_seqs
+    chunk_limit_tokens: int = 8192  # vLLM: max_num_batched_tokens, the bound of a dynamic chunk
+    kv_capacity_tokens: int | None = None  # None: the profile's
+    lengths: str = "learned"  # output lengths: known, learned or mean
+    relegate: bool = True
+    promote: bool = True
+    margin_ratio: float = 0.0
+    cold_start_s: float = 0.0
+    transfer_s: float = 0.001
+    transfer_gb_per_s: float = 50.0
+    prefill_budget_s: float = 0.05
+    noise_ratio: float = 0.0
+    telemetry_delay_s: float = 0.0
+    num_stragglers: int = 0
+    slowness: float = 1.5
+    prefill_instances: int | None = None  # PD, fixed splits; None: the fluid share
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises `ConfigError` naming the field."""
+        for name, low in (("num_instances", 1), ("max_residents", 1), ("chunk_limit_tokens", 16)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"fleet: {name} must be >= {low}, got {getattr(self, name)}")
+        for name in ("cold_start_s", "transfer_s", "noise_ratio", "telemetry_delay_s", "num_stragglers"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"fleet: {name} must be >= 0, got {getattr(self, name)}")
+        if self.mode not in ("co", "pd"):
+            raise ConfigError(f"fleet: mode must be co or pd, got {self.mode!r}{nearest(self.mode, ['co', 'pd'])}")
+        if self.lengths not in LENGTHS:
+            raise ConfigError(f"fleet: lengths got {self.lengths!r}{nearest(self.lengths, LENGTHS)}")
+        if self.mode == "pd" and self.num_instances < 2:
+            raise ConfigError("fleet: mode pd needs num_instances >= 2, got 1; add one or use mode co")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """A policy with its options, from `name` or `name:option=value,...`."""
+
+    name: str
+    kind: PolicyKind
+    chunk_tokens: int
+    relegate: bool | None = None  # None: as the fleet says
+
+    @classmethod
+    def parse(cls, text: str) -> PolicySpec:
+        """Read a policy's name and options; raises `ConfigError` naming the nearest when unknown."""
+        name, _, options = text.partition(":")
+        if name not in POLICIES:
+            raise ConfigError(f"policy: unknown {name!r}{nearest(name, POLICIES)}")
+        kind = POLICIES[name]
+        spec = cls(text, kind, kind.default_chunk)
+        for option in filter(None, options.split(",")):
+            spec = _with_option(spec, option)
+        return spec
+
+
+def _with_option(spec: PolicySpec, option: str) -> PolicySpec:
+    key, _, value = option.partition("=")
+    if key == "chunk":
+        if not value.isdigit() or int(value) < 16:
+            raise ConfigError(f"policy {spec.name!r}: chunk must be a whole number of tokens >= 16, got {value!r}")
+        return replace(spec, chunk_tokens=int(value))
+    if key == "relegate":
+        if value not in ("on", "off"):
+            raise ConfigError(f"policy {spec.name!r}: relegate must be on or off, got {value!r}")
+        return replace(spec, relegate=value == "on")
+    raise ConfigError(f"policy {spec.name!r}: unknown option {key!r}{nearest(key, ['chunk', 'relegate'])}")
+
+
+def build_fleet(
+    config: FleetConfig,
+    policy: PolicySpec,
+    profile: Profile,
+    tpots_s: npt.NDArray[np.float64],
+    shares: npt.NDArray[np.float64],
+    moments: LengthMoments,
+    num_requests: int,
+) -> Fleet:
+    """Allocate the belief and give the instances their first tiers and roles."""
+    tiered = policy.kind.tiers
+    if config.kv_capacity_tokens is not None:
+        profile = profile._replace(kv_capacity_tokens=config.kv_capacity_tokens)
+    fleet = new_fleet(
+        profile,
+        num_instances=config.num_instances,
+        tpots_s=tpots_s,
+        num_requests=num_requests,
+        max_residents=config.max_residents,
+        chunk_limit=config.chunk_limit_tokens if tiered else policy.chunk_tokens,
+    )
+    settings = fleet.settings
+    settings["disaggregated"] = config.mode == "pd"
+    settings["relegate"] = config.relegate if policy.relegate is None else policy.relegate
+    settings["by_deadline"] = tiered
+    settings["lengths"] = LENGTHS[config.lengths]
+    settings["elastic"] = policy.kind.elastic
+    settings["promote"] = config.promote
+    settings["cold_start_s"] = config.cold_start_s
+    settings["margin_ratio"] = config.margin_ratio
+    settings["transfer_s"] = config.transfer_s
+    settings["transfer_s_per_token"] = profile.kv_bytes_per_token / (config.transfer_gb_per_s * 1e9)
+    settings["prefill_budget_s"] = config.prefill_budget_s
+    if not policy.kind.elastic:
+        _partition(fleet, config, policy, instance_need(profile, tpots_s, shares, moments, mode=config.mode))
+    return fleet
+
+
+def _partition(
+    fleet: Fleet, config: FleetConfig, policy: PolicySpec, need: npt.NDArray[np.float64]
+) -> None:
+    """Fix every instance's group for good: by the fluid need of tiers and of the prefill side."""
+    weights = need if policy.kind.tiers else np.array([need[:-1].sum(), *[0.0] * (len(need) - 2), need[-1]])
+    counts = whole_shares(weights, config.num_instances)
+    if config.mode == "pd" and config.prefill_instances is not None:
+        rest = whole_shares(weights[:-1], config.num_instances - config.prefill_instances)
+        counts = np.append(rest, config.prefill_instances)
+    groups = np.repeat(np.arange(len(counts)), counts)
+    for i, group in enumerate(groups):
+        assign(fleet, i, int(group), 0.0)
+        if not policy.kind.tiers:
+            fleet.instances["budget_s"][i] = np.inf
+
+
+def whole_shares(weights: npt.NDArray[np.float64], total: int) -> npt.NDArray[np.int64]:
+    """Split `total` by weights into whole numbers (largest remainder), at least 1 where a weight is positive."""
+    wanted = np.where(np.isfinite(weights), weights, weights[np.isfinite(weights)].max(initial=1.0))
+    wanted = wanted / wanted.sum() * total
+    counts = np.floor(wanted).astype(np.int64)
+    for k in np.argsort(counts - wanted, kind="stable")[: total - counts.sum()]:
+        counts[k] += 1
+    for k in np.flatnonzero((weights > 0) & (counts == 0)):
+        if counts.max() > 1:
+            counts[np.argmax(counts)] -= 1
+            counts[k] += 1
+    return counts
+
+
+def field_names() -> set[str]:
+    """Return the names that a `[fleet]` table may have."""
+    return {f.name for f in fields(FleetConfig)}

@@ -1,0 +1,186 @@
+"""The simulator's main loop: the next event, the next fact, or the next arrival, whichever is first.
+
+At an iteration's end: tokens are handed out, the engine begins its next iteration, and what its streams show
+goes to the router, which may place pending requests. So a request placed now joins the iteration after, as with
+a real engine.
+"""
+
+from __future__ import annotations
+
+import math
+
+from polyslo.compiled import compiled
+from polyslo.core.belief import (
+    observe_finished,
+    observe_first_token,
+    observe_iteration_end,
+    observe_preempted,
+    observe_transfer_ended,
+    withdraw,
+)
+from polyslo.core.profile import iteration_s
+from polyslo.core.scaling import owned_instance_s
+from polyslo.core.state import (
+    DISPATCH,
+    NONE,
+    REFUSE,
+    RELEGATE,
+    RETIER,
+    START,
+    TRANSFER,
+    prefill_group,
+)
+from polyslo.core.admission import transfer_s
+from polyslo.policies.decide import on_arrival, on_iteration_settled, on_prefilled, on_progress
+from polyslo.policies.table import EXTERNAL
+from polyslo.sim.engine import end_iteration, join_batch, release_kv, report, start_iteration, submit
+from polyslo.sim.events import pop_event, schedule
+from polyslo.sim.world import (
+    F_FINISHED,
+    F_FIRST_TOKEN,
+    F_ITERATION_END,
+    F_PREEMPTED,
+    F_PREFILLED,
+    F_SETTLED,
+    F_WITHDRAWN,
+    ITERATION_END,
+    READY,
+    REFUSED_OUT,
+    RELEGATED_OUT,
+    TRANSFER_END,
+    World,
+)
+
+FINISHED = -1  # what `advance` returns when all is done
+
+
+@compiled
+def advance(world: World) -> int:
+    """Run until all is done (FINISHED), or an external policy must place a request (its index)."""
+    clock, fleet = world.clock[0], world.fleet
+    while True:
+        arrival_s = world.arrival_s[clock.cursor] if clock.cursor < world.arrival_s.shape[0] else math.inf
+        event_s = world.event_s[0] if clock.num_events > 0 else math.inf
+        fact_s = math.inf
+        if clock.fact_head < clock.fact_tail:
+            fact_s = world.fact_s[clock.fact_head % world.fact.shape[0], 0]
+        next_s = min(arrival_s, event_s, fact_s)
+        if next_s == math.inf:
+            return FINISHED
+        _watch(world, next_s)
+        clock.now_s = next_s
+        if fact_s <= event_s and fact_s <= arrival_s:
+            _apply_fact(world)
+        elif event_s <= arrival_s:
+            _handle_event(world)
+        else:
+            r = clock.cursor
+            clock.cursor += 1
+            on_arrival(clock.policy, fleet, r, next_s)
+            if clock.policy == EXTERNAL:
+                return int(r)
+        _carry_out(world)
+
+
+@compiled
+def _handle_event(world: World) -> None:
+    now_s, kind, i, r = pop_event(world)
+    policy, engine = world.clock[0].policy, world.engines[i]
+    if kind == ITERATION_END:
+        end_iteration(world, i, now_s)
+        start_iteration(world, i, now_s)
+        report(world, F_SETTLED, i, NONE, now_s)
+    elif kind == TRANSFER_END:
+        source = world.jobs[r].instance
+        release_kv(world, source, r)
+        join_batch(world, i, r, now_s)
+        observe_transfer_ended(world.fleet, r, i, now_s)
+        if world.engines[source].busy == 0:
+            start_iteration(world, source, now_s)
+        on_progress(policy, world.fleet, source, now_s)
+    elif kind == READY:
+        if engine.busy == 0:
+            start_iteration(world, i, now_s)
+            report(world, F_SETTLED, i, NONE, now_s)
+    elif engine.busy == 0:
+        start_iteration(world, i, now_s)
+
+
+@compiled
+def _apply_fact(world: World) -> None:
+    """The router sees the oldest fact under way."""
+    clock, fleet = world.clock[0], world.fleet
+    index = clock.fact_head % world.fact.shape[0]
+    clock.fact_head += 1
+    kind, i, r = world.fact[index, 0], world.fact[index, 1], world.fact[index, 2]
+    happened_s = world.fact_s[index, 1]
+    if kind == F_ITERATION_END:
+        observe_iteration_end(fleet, i)
+    elif kind == F_FIRST_TOKEN:
+        observe_first_token(fleet, i, r)
+    elif kind == F_PREFILLED:
+        on_prefilled(clock.policy, fleet, r, clock.now_s)
+    elif kind == F_FINISHED:
+        observe_finished(fleet, i, r, world.jobs[r].output_tokens)
+    elif kind == F_PREEMPTED:
+        observe_preempted(fleet, i, r)
+    elif kind == F_WITHDRAWN:
+        withdraw(fleet, i, r)
+    elif kind == F_SETTLED:
+        on_iteration_settled(clock.policy, fleet, i, happened_s, clock.now_s)
+
+
+@compiled
+def _carry_out(world: World) -> None:
+    """Do what the policy decided."""
+    fleet, now_s = world.fleet, world.clock[0].now_s
+    for a in range(fleet.num_actions[0]):
+        kind, r, i = fleet.actions[a, 0], fleet.actions[a, 1], fleet.actions[a, 2]
+        if kind == DISPATCH:
+            submit(world, i, r, now_s)
+        elif kind == TRANSFER:
+            took_s = transfer_s(fleet, world.jobs[r].prefill_tokens)
+            schedule(world, now_s + took_s, TRANSFER_END, i, r)
+        elif kind == RETIER:
+            world.engines[i].budget_s = fleet.instances[i].budget_s
+            world.engines[i].ready_s = fleet.instances[i].ready_s
+            world.engines[i].prefill_only = 1 if fleet.instances[i].group == prefill_group(fleet) else 0
+        elif kind == START:
+            schedule(world, fleet.instances[i].ready_s, READY, i, NONE)
+        elif kind == RELEGATE:
+            world.jobs[r].outcome = RELEGATED_OUT
+        elif kind == REFUSE:
+            world.jobs[r].outcome = REFUSED_OUT
+    fleet.num_actions[0] = 0
+
+
+@compiled
+def _watch(world: World, next_s: float) -> None:
+    """Take the samples and the window's accounts that are due before `next_s`."""
+    clock, fleet = world.clock[0], world.fleet
+    while clock.next_sample_s <= next_s and clock.num_samples < world.sample_s.shape[0]:
+        _sample(world, clock.next_sample_s)
+        clock.next_sample_s += clock.sample_every_s
+    for column, at_s in ((0, clock.window_start_s), (1, clock.window_end_s)):
+        if world.owned_at_s[0, column] < 0.0 and next_s >= at_s:
+            for group in range(world.owned_at_s.shape[0]):
+                world.owned_at_s[group, column] = owned_instance_s(fleet, group, at_s)
+
+
+@compiled
+def _sample(world: World, at_s: float) -> None:
+    fleet, m = world.fleet, world.clock[0].num_samples
+    world.clock[0].num_samples += 1
+    world.sample_s[m] = at_s
+    for g in range(fleet.group_size.shape[0]):
+        world.sample_groups[m, g] = fleet.group_size[g]
+    for tier in range(fleet.tpots_s.shape[0]):
+        world.sample_pending[m, tier] = fleet.pending_size[tier]
+    for i in range(fleet.instances.shape[0]):
+        instance = fleet.instances[i]
+        world.sample_group[m, i] = instance.group
+        if instance.group < prefill_group(fleet):
+            step_s = iteration_s(
+                fleet.profile, instance.num_decodes, instance.chunk, instance.decode_kv_tokens, 0.0
+            )
+            world.sample_load[m, i] = step_s / fleet.tpots_s[instance.group] if instance.busy == 1 else 0.0

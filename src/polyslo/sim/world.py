@@ -1,0 +1,132 @@
+"""The truth: what engines do and what became of every request. The policy never reads it.
+
+Engines and jobs are record arrays like the core's; the core's own rules (which prompt tokens an iteration
+carries, how queues are linked) run on them unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from polyslo.core.profile import Profile
+from polyslo.core.state import NONE, Fleet
+
+UNFINISHED, ATTAINED, MISSED, RELEGATED_OUT, REFUSED_OUT = range(5)
+OUTCOMES = ("unfinished", "attained", "missed", "relegated", "refused")
+
+# Events, by rank at equal times: iteration ends come before transfers, and all of them before arrivals.
+ITERATION_END, TRANSFER_END, READY, RESUME = range(4)
+
+# Facts that the engines' streams show to the router.
+F_ITERATION_END, F_FIRST_TOKEN, F_PREFILLED, F_FINISHED, F_PREEMPTED, F_WITHDRAWN, F_SETTLED = range(7)
+
+ENGINE = np.dtype(
+    [
+        ("busy", np.int32),
+        ("num_decodes", np.int32),
+        ("num_queued", np.int32),
+        ("num_ending", np.int32),  # queued prompts that end with the running iteration
+        ("queue_head", np.int32),
+        ("queue_tail", np.int32),
+        ("join_head", np.int32),  # PD: requests whose KV has arrived, until the next iteration
+        ("prefill_only", np.int32),
+        ("max_decodes", np.int32),
+        ("iteration", np.int64),
+        ("decode_kv_tokens", np.int64),
+        ("kv_tokens", np.int64),
+        ("kv_capacity_tokens", np.int64),
+        ("chunk_limit", np.int64),
+        ("budget_s", np.float64),
+        ("ready_s", np.float64),
+        ("slowness", np.float64),  # iteration time over the profile's: 1, more for a straggler
+        ("busy_s", np.float64),
+    ],
+    align=True,
+)
+
+JOB = np.dtype(
+    [
+        ("first_due_s", np.float64),
+        ("tpot_s", np.float64),
+        ("first_token_s", np.float64),
+        ("last_token_s", np.float64),
+        ("input_tokens", np.int32),
+        ("output_tokens", np.int32),
+        ("prefill_tokens", np.int32),
+        ("remaining_tokens", np.int32),
+        ("emitted_tokens", np.int32),
+        ("instance", np.int32),
+        ("outcome", np.int32),
+        ("late", np.int32),
+        ("num_preemptions", np.int32),
+        ("next", np.int32),
+        ("previous", np.int32),
+    ],
+    align=True,
+)
+
+CLOCK = np.dtype(
+    [
+        ("now_s", np.float64),
+        ("next_sample_s", np.float64),
+        ("sample_every_s", np.float64),
+        ("noise_ratio", np.float64),
+        ("delay_s", np.float64),  # of telemetry
+        ("random_state", np.uint64),
+        ("cursor", np.int64),  # next arrival
+        ("sequence", np.int64),
+        ("num_events", np.int64),
+        ("num_iterations", np.int64),
+        ("num_preemptions", np.int64),
+        ("num_samples", np.int64),
+        ("fact_head", np.int64),
+        ("fact_tail", np.int64),
+        ("window_start_s", np.float64),
+        ("window_end_s", np.float64),
+        ("policy", np.int32),
+        ("relegate", np.int32),
+        ("by_deadline", np.int32),
+    ],
+    align=True,
+)
+
+
+class World(NamedTuple):
+    """One simulated run. N engines, R requests, S decodes at most an engine, K tiers."""
+
+    fleet: Fleet  # the belief
+    profile: Profile  # the truth about iteration times
+    clock: npt.NDArray[np.void]  # (1,)
+    engines: npt.NDArray[np.void]  # (N,)
+    jobs: npt.NDArray[np.void]  # (R,)
+    arrival_s: npt.NDArray[np.float64]  # (R,)
+    slot: npt.NDArray[np.int32]  # (N, S) decoding request
+    slot_finish: npt.NDArray[np.int64]  # (N, S) iteration that brings the last token
+    slot_due_s: npt.NDArray[np.float64]  # (N, S) token of iteration j is due at slot_due + j * slot_tpot
+    slot_tpot_s: npt.NDArray[np.float64]  # (N, S)
+    event_s: npt.NDArray[np.float64]  # (E,) heap by (time, kind, sequence)
+    event_sequence: npt.NDArray[np.int64]  # (E,)
+    event: npt.NDArray[np.int32]  # (E, 3) kind, instance, request
+    fact_s: npt.NDArray[np.float64]  # (F, 2) ring: when seen, when it happened
+    fact: npt.NDArray[np.int32]  # (F, 3) kind, instance, request
+    owned_at_s: npt.NDArray[np.float64]  # (K + 1, 2) instance-seconds of tiers and prefill at window's ends
+    sample_s: npt.NDArray[np.float64]  # (M,)
+    sample_groups: npt.NDArray[np.int32]  # (M, K + 2)
+    sample_pending: npt.NDArray[np.int32]  # (M, K)
+    sample_group: npt.NDArray[np.int8]  # (M, N)
+    sample_load: npt.NDArray[np.float32]  # (M, N) expected iteration time over TPOT
+
+
+def new_engines(num_instances: int, profile: Profile, max_decodes: int, chunk_limit: int) -> npt.NDArray[np.void]:
+    """Allocate idle engines."""
+    engines = np.zeros(num_instances, dtype=ENGINE)
+    engines["queue_head"] = engines["queue_tail"] = engines["join_head"] = NONE
+    engines["kv_capacity_tokens"] = profile.kv_capacity_tokens
+    engines["max_decodes"] = max_decodes
+    engines["chunk_limit"] = chunk_limit
+    engines["budget_s"] = np.inf
+    engines["slowness"] = 1.0
+    return engines

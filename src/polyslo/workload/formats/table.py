@@ -1,0 +1,139 @@
+"""Rows of a text file as columns, with the line of each row kept for errors. Formats read through this.
+
+CSV with a header, or JSON lines. Values stay as they were in the file until `numbers` is asked for them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polyslo.errors import TraceError, nearest
+from polyslo.workload.origin import Origin
+
+_MISSING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns of equal length; `lines[row]` is the line of the row in the file, counted from 1."""
+
+    path: Path
+    columns: dict[str, Sequence[Any]]
+    lines: Sequence[int]
+
+    @classmethod
+    def from_csv(cls, path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Self:
+        """Read a CSV file with a header; other columns are left out, blank lines skipped.
+
+        Raises `TraceError` for a missing column and for a row longer or shorter than the header.
+        """
+        lines, rows = [], []
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            header = [name.strip() for name in next(reader, [])]
+            for row in reader:
+                if len(row) != len(header):
+                    if not row:
+                        continue
+                    raise TraceError(
+                        f"{path}, line {reader.line_num}: got {len(row)} values, the header has {len(header)}"
+                    )
+                lines.append(reader.line_num)
+                rows.append(row)
+        for name in required:
+            if name not in header:
+                raise TraceError(f"{path}: missing column {name!r}{nearest(name, header)}")
+        columns = (
+            dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
+        )
+        return cls(path, {name: columns[name] for name in (*required, *optional) if name in columns}, lines)
+
+    @classmethod
+    def from_json_lines(cls, path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Self:
+        """Read a file with one JSON object a line; blank lines are skipped, other keys left out.
+
+        Raises `TraceError` for a line that is not a JSON object or lacks a required key. An optional key
+        is a column only if every line has it.
+        """
+        lines, records = [], []
+        with path.open(encoding="utf-8-sig") as file:
+            for number, text in enumerate(file, start=1):
+                if text.strip():
+                    records.append(_record(text, path, number))
+                    lines.append(number)
+        columns: dict[str, Sequence[Any]] = {}
+        for name in (*required, *optional):
+            column = [record.get(name, _MISSING) for record in records]
+            if _MISSING not in column:
+                columns[name] = column
+            elif name in required:
+                row = column.index(_MISSING)
+                raise TraceError(
+                    f"{path}, line {lines[row]}: missing key {name!r}{nearest(name, records[row])}"
+                )
+        return cls(path, columns, lines)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """Turn a column into float64 [n]; raises `TraceError` naming the first cell that is not a number."""
+        column = self.columns[name]
+        if not set(map(type, column)) <= {int, float, str}:
+            raise self._not_a_number(name)
+        try:
+            return np.fromiter(map(float, column), np.float64, len(column))
+        except ValueError as error:
+            raise self._not_a_number(name) from error
+
+    def origin(self, **columns: str) -> Origin:
+        """Say where the rows come from; `columns` maps our names to the file's."""
+        return Origin(str(self.path), self.lines, columns)
+
+    def without_empty_outputs(self, name: str) -> tuple[Self, tuple[str, ...]]:
+        """Drop the rows whose output column `name` is 0: requests that failed; a notice counts them."""
+        empty = self.numbers(name) == 0
+        num_empty = int(np.count_nonzero(empty))
+        if not num_empty:
+            return self, ()
+        rows = np.flatnonzero(~empty).tolist()
+        columns: dict[str, Sequence[Any]] = {
+            key: [values[row] for row in rows] for key, values in self.columns.items()
+        }
+        notice = f"{num_empty} requests without any output dropped ({name} is 0)"
+        return type(self)(self.path, columns, [self.lines[row] for row in rows]), (notice,)
+
+    def _not_a_number(self, name: str) -> TraceError:
+        row = next(row for row, value in enumerate(self.columns[name]) if not _is_number(value))
+        return TraceError(
+            f"{self.origin().cell(row, name)}: must be a number, got {self.columns[name][row]!r}; "
+            "correct or remove the row"
+        )
+
+
+def _record(text: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        record = json.loads(text.rstrip())
+    except json.JSONDecodeError as error:
+        raise TraceError(f"{path}, line {number}, column {error.colno}: not JSON: {error.msg}") from error
+    if not isinstance(record, dict):
+        raise TraceError(f"{path}, line {number}: must be a JSON object, got {text.strip()[:40]!r}")
+    return record
+
+
+def _is_number(value: Any) -> bool:
+    if type(value) not in (int, float, str):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

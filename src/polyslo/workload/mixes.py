@@ -1,0 +1,41 @@
+"""The SLO mixes that have a name, in the words of a mix file; `slo` explains and reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MIXES: dict[str, dict[str, Any]] = {
+    "default": {
+        "source": "PolyServe, arXiv:2507.17769: the evaluation's four tiers and three TTFTs",
+        "ttft_ms": [300, 500, 1000],
+        "tiers": {
+            "tpot-20": {"tpot_ms": 20, "share": 0.1},
+            "tpot-30": {"tpot_ms": 30, "share": 0.2},
+            "tpot-50": {"tpot_ms": 50, "share": 0.3},
+            "tpot-100": {"tpot_ms": 100, "share": 0.4},
+        },
+    },
+    "two-tier": {
+        "source": "ours: the smallest mix in which tiers matter",
+        "ttft_ms": [500],
+        "tiers": {
+            "interactive": {"tpot_ms": 30, "share": 0.5},
+            "relaxed": {"tpot_ms": 100, "share": 0.5},
+        },
+    },
+    "single": {
+        "source": "ours: one class of service, where tiers can't help",
+        "ttft_ms": [500],
+        "tiers": {"all": {"tpot_ms": 50, "share": 1.0}},
+    },
+    "catalog": {
+        "source": "kubernetes-sigs/inference-perf workload catalog (Apache-2.0); the shares are ours",
+        "tiers": {
+            "chat": {"tpot_ms": 50, "share": 0.5, "ttft_ms": [1000]},
+            "reasoning": {"tpot_ms": 100, "share": 0.2, "ttft_ms": [2000]},
+            "deep-research": {"tpot_ms": 100, "share": 0.05, "ttft_ms": [10000]},
+            "code-generation": {"tpot_ms": 100, "share": 0.15, "ttft_ms": [30000]},
+            "batch-rag": {"tpot_ms": 150, "share": 0.1, "ttft_ms": [15000]},
+        },
+    },
+}
