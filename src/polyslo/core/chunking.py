@@ -35,7 +35,7 @@ def plan_chunk(
     `requests` is any record array with `next`, `prefill_tokens` and `remaining_tokens`, the last of which is
     lowered. At most `limit` tokens of at most `slots` prompts; `budget_s` bounds the whole iteration.
     """
-    spare_s = budget_s - profile.host_s - decode_attention_s(profile, decodes, decode_kv_tokens)
+    spare_s = budget_s - profile.physics[0].host_s - decode_attention_s(profile, decodes, decode_kv_tokens)
     chunk, pairs, r = 0, 0.0, queue_head
     while r != NONE and chunk < limit and slots > 0:
         remaining = requests[r].remaining_tokens
@@ -43,7 +43,7 @@ def plan_chunk(
             done = requests[r].prefill_tokens - remaining
             take = min(remaining, limit - chunk)
             if math.isfinite(budget_s):
-                left_s = spare_s - profile.prefill_s_per_pair * pairs
+                left_s = spare_s - profile.physics[0].prefill_s_per_pair * pairs
                 take = largest_chunk(profile, left_s, decodes + chunk, done, take)
                 if chunk == 0 and take == 0 and decodes == 0:
                     take = min(remaining, limit, SMALLEST_CHUNK)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from polyslo.core.profile import Profile, iteration_s
+from polyslo.core.profile import Profile
 
 NUM_LENGTHS = 48  # iteration lengths tried per tier, down to a tenth of the TPOT
 RATE_TOLERANCE_RATIO = 1e-3
@@ -96,9 +96,9 @@ def _rate_at_rps(profile: Profile, t: float, moments: LengthMoments, prefill: bo
         chunk = rate * t * moments.prompt if prefill else 0.0
         kv = rate * t * moments.kv if decode else 0.0
         whole = int(np.ceil(decodes))
-        time_s = iteration_s(profile, whole, round(chunk), kv, moments.pairs_per_token)
+        time_s = profile.iteration_s(whole, round(chunk), kv, moments.pairs_per_token)
         if whole > 0:  # between whole batches: linear
-            less_s = iteration_s(profile, whole - 1, round(chunk), kv, moments.pairs_per_token)
+            less_s = profile.iteration_s(whole - 1, round(chunk), kv, moments.pairs_per_token)
             time_s -= (whole - decodes) * (time_s - less_s)
         return bool(time_s <= t and kv + chunk <= profile.kv_capacity_tokens)
 

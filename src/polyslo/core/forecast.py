@@ -60,7 +60,7 @@ def foresee_first_token(
                 decodes -= 1
                 kv -= fleet.resident_base[i, leaving] + iteration
             leaving += 1
-        spare_s = budget_s - profile.host_s - decode_attention_s(profile, decodes, kv)
+        spare_s = budget_s - profile.physics[0].host_s - decode_attention_s(profile, decodes, kv)
         limit = instance.chunk_limit - decodes
         chunk, pairs, ended, ended_kv, earliest_due_s, own_ended = 0, 0.0, 0, 0, math.inf, False
         while chunk < limit:
@@ -71,7 +71,7 @@ def foresee_first_token(
             total = request.prefill_tokens if own else requests[q].prefill_tokens
             take = min(remaining, limit - chunk)
             if take > 0 and math.isfinite(budget_s):
-                left_s = spare_s - profile.prefill_s_per_pair * pairs
+                left_s = spare_s - profile.physics[0].prefill_s_per_pair * pairs
                 take = largest_chunk(profile, left_s, decodes + chunk, total - remaining, take)
                 if take == 0 and chunk == 0 and decodes == 0:
                     take = min(remaining, limit, SMALLEST_CHUNK)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from polyslo.core.profile import Profile, iteration_s, kv_knot
+from polyslo.core.profile import PHYSICS, Profile, kv_knot
 from polyslo.errors import ProfileError
 
 FloatArray = npt.NDArray[np.float64]
@@ -82,10 +82,7 @@ def build_profile(
         ),
         decode_knots=rows,
         attention_s=attention,
-        prefill_s_per_pair=pair_s,
-        host_s=float(host_s),
-        kv_capacity_tokens=int(kv_capacity_tokens),
-        kv_bytes_per_token=float(kv_bytes_per_token),
+        physics=np.array([(pair_s, host_s, kv_capacity_tokens, kv_bytes_per_token)], dtype=PHYSICS),
     )
 
 
@@ -97,12 +94,12 @@ def residuals(profile: Profile, points: MeasuredPoints) -> dict[str, FloatArray]
     """
 
     def ratio(predicted_s: float, ms: float) -> float:
-        return (predicted_s - profile.host_s) * 1e3 / ms - 1.0
+        return (predicted_s - profile.physics["host_s"][0]) * 1e3 / ms - 1.0
 
-    decode = [ratio(iteration_s(profile, int(n), 0, n * c, 0.0), ms) for n, c, ms in points.decode]
-    prefill = [ratio(iteration_s(profile, 0, int(c), 0.0, p + c / 2), ms) for c, p, ms in points.prefill]
+    decode = [ratio(profile.iteration_s(int(n), 0, n * c, 0.0), ms) for n, c, ms in points.decode]
+    prefill = [ratio(profile.iteration_s(0, int(c), 0.0, p + c / 2), ms) for c, p, ms in points.prefill]
     mixed = [
-        ratio(iteration_s(profile, int(n), int(c), n * k, min(c, k) / 2), ms) for c, n, k, ms in points.mixed
+        ratio(profile.iteration_s(int(n), int(c), n * k, min(c, k) / 2), ms) for c, n, k, ms in points.mixed
     ]
     return {"decode": np.array(decode), "prefill": np.array(prefill), "mixed": np.array(mixed)}
 

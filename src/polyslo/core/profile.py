@@ -12,21 +12,34 @@ attention is proportional to the token pairs, chunk x context. How the tables ar
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from polyslo.compiled import compiled
+from polyslo.native import Native
 
 KV_KNOT_MIN = 64  # the first knot of the KV axis; later ones are 64, 96, 128, 192, 256, ... tokens
 
 
-class Profile(NamedTuple):
+PHYSICS = np.dtype(
+    [
+        ("prefill_s_per_pair", np.float64),  # seconds per (chunk token x context token)
+        ("host_s", np.float64),  # the engine's own time per step
+        ("kv_capacity_tokens", np.int64),
+        ("kv_bytes_per_token", np.float64),
+    ],
+    align=True,
+)
+
+
+class Profile(Native):
     """Tables of one (model, GPU, tensor-parallel size), laid out for the hot path. Times in seconds.
 
     `matrix_s(x) = matrix_intercept_s[g] + matrix_slope_s[g] * x` for x batch tokens in segment
     g = segment[min(x, len(segment) - 1)]; `segment_end_tokens[g]` is the last x of segment g.
+    Compiled functions take `profile.handle`; the methods are for Python.
     """
 
     segment: npt.NDArray[np.int16]  # (max batch tokens + 1,)
@@ -36,10 +49,47 @@ class Profile(NamedTuple):
     decode_row: npt.NDArray[np.int16]  # (max decodes + 1,) row below or at a number of decodes
     decode_knots: npt.NDArray[np.int64]  # (rows,) numbers of decodes
     attention_s: npt.NDArray[np.float64]  # (rows, 1 + KV knots); column 0 is kv = 0
-    prefill_s_per_pair: float  # seconds per (chunk token x context token)
-    host_s: float  # the engine's own time per step
-    kv_capacity_tokens: int
-    kv_bytes_per_token: float
+    physics: npt.NDArray[np.void]  # (1,) PHYSICS
+
+    ARRAYS: ClassVar = {
+        "segment": (np.int16, 1),
+        "segment_end_tokens": (np.int64, 1),
+        "matrix_intercept_s": (np.float64, 1),
+        "matrix_slope_s": (np.float64, 1),
+        "decode_row": (np.int16, 1),
+        "decode_knots": (np.int64, 1),
+        "attention_s": (np.float64, 2),
+        "physics": (PHYSICS, 1),
+    }
+
+    def iteration_s(self, decodes: int, chunk: int, kv_tokens: float, prefill_context: float) -> float:
+        """Predict one iteration, seconds; see `iteration_s` below."""
+        return float(iteration_s(self.handle, decodes, chunk, float(kv_tokens), float(prefill_context)))
+
+    def largest_chunk(self, time_s: float, decodes: int, kv_tokens: float, context: int, limit: int) -> int:
+        """Return the most tokens of one prompt that an iteration of `time_s` can carry beside its decodes."""
+        spare_s = time_s - self.physics["host_s"][0] - decode_attention_s(self.handle, decodes, float(kv_tokens))
+        return int(largest_chunk(self.handle, spare_s, decodes, context, limit))
+
+    def largest_batch(self, time_s: float, context_tokens: float) -> int:
+        """Return the most decodes of `context_tokens` each that one iteration of `time_s` can carry."""
+        return int(largest_batch(self.handle, time_s, float(context_tokens)))
+
+    def idle_ttft_s(self, input_tokens: npt.ArrayLike, chunk: int = 8192) -> npt.NDArray[np.float64]:
+        """Return the TTFT of prompts, shape (n,), each alone on an idle instance, in pieces of `chunk` tokens."""
+        tokens = np.asarray(input_tokens, dtype=np.int64)
+        return np.asarray(idle_ttfts_s(self.handle, tokens, chunk))
+
+    def with_capacity(self, kv_capacity_tokens: int) -> Profile:
+        """Return the same profile for an instance that holds another number of KV tokens."""
+        physics = self.physics.copy()
+        physics["kv_capacity_tokens"] = kv_capacity_tokens
+        return Profile(**{name: getattr(self, name) for name in self.ARRAYS} | {"physics": physics})
+
+    @property
+    def kv_capacity_tokens(self) -> int:
+        """KV tokens that an instance holds."""
+        return int(self.physics["kv_capacity_tokens"][0])
 
 
 @compiled
@@ -51,10 +101,10 @@ def iteration_s(profile: Profile, decodes: int, chunk: int, kv_tokens: float, pr
     """
     pairs = chunk * prefill_context
     return (
-        profile.host_s
+        profile.physics[0].host_s
         + matrix_s(profile, decodes + chunk)
         + decode_attention_s(profile, decodes, kv_tokens)
-        + profile.prefill_s_per_pair * pairs
+        + profile.physics[0].prefill_s_per_pair * pairs
     )
 
 
@@ -115,7 +165,7 @@ def largest_chunk(profile: Profile, time_s: float, tokens: int, context: int, li
     already in the batch, `context` is the prompt's part that was prefilled before. Solves
     `matrix_s(tokens + c) + pair_s * c * (context + c / 2) = time_s` on the piece of `matrix_s` where it lies.
     """
-    pair_s = profile.prefill_s_per_pair
+    pair_s = profile.physics[0].prefill_s_per_pair
     if limit <= 0:
         return 0
     if matrix_s(profile, tokens + limit) + pair_s * limit * (context + 0.5 * limit) <= time_s:
@@ -160,3 +210,14 @@ def idle_ttft_s(profile: Profile, input_tokens: int, chunk: int) -> float:
         total_s += iteration_s(profile, 0, piece, 0.0, done + 0.5 * piece)
         done += piece
     return total_s
+
+
+@compiled
+def idle_ttfts_s(
+    profile: Profile, input_tokens: npt.NDArray[np.int64], chunk: int
+) -> npt.NDArray[np.float64]:
+    """Return `idle_ttft_s` for each prompt, shape (n,)."""
+    times_s = np.empty(input_tokens.shape[0])
+    for k in range(input_tokens.shape[0]):
+        times_s[k] = idle_ttft_s(profile, input_tokens[k], chunk)
+    return times_s

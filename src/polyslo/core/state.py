@@ -10,13 +10,14 @@ group `num_tiers + 1`. `order[g, :group_size[g]]` lists a group's instances, mos
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from polyslo.compiled import compiled
 from polyslo.core.profile import Profile
+from polyslo.native import Native
 
 NONE = -1  # the absent index, in compiled code only
 
@@ -117,7 +118,7 @@ SETTINGS = np.dtype(
 )
 
 
-class Fleet(NamedTuple):
+class Fleet(Native):
     """All that the policy knows. N instances, K tiers, R requests, S residents at most an instance."""
 
     settings: npt.NDArray[np.void]  # (1,)
@@ -140,6 +141,29 @@ class Fleet(NamedTuple):
     turn: npt.NDArray[np.int32]  # (K + 2,) round robin: last instance used in a group
     counters: npt.NDArray[np.int64]  # (2, 8) placements by rung, refusals by reason
     profile: Profile
+
+    ARRAYS: ClassVar = {
+        "settings": (SETTINGS, 1),
+        "tpots_s": (np.float64, 1),
+        "instances": (INSTANCE, 1),
+        "requests": (REQUEST, 1),
+        "order": (np.int32, 2),
+        "group_size": (np.int32, 1),
+        "resident_finish": (np.int64, 2),
+        "resident_base": (np.int64, 2),
+        "resident": (np.int32, 2),
+        "pending": (np.int32, 2),
+        "pending_size": (np.int32, 1),
+        "length_weight": (np.float64, 2),
+        "length_tokens": (np.float64, 2),
+        "actions": (np.int32, 2),
+        "num_actions": (np.int64, 1),
+        "group_owned_s": (np.float64, 1),
+        "group_since_s": (np.float64, 1),
+        "turn": (np.int32, 1),
+        "counters": (np.int64, 2),
+    }
+    BUNDLES: ClassVar = ("profile",)
 
 
 LENGTH_BINS = 72  # four an octave, up to 2**18 tokens

@@ -26,7 +26,6 @@ DPI = 72
 PNG_DPI = 144
 FONT_PX = 12
 TITLE_PX = 24  # height of the title row
-CHAR_PX = 7.2  # a generous width of one character of FONT_PX text, to size margins before drawing
 FONT_STACK = "system-ui,-apple-system,Segoe UI,Roboto,Helvetica,Arial,sans-serif"
 
 _SETTINGS: dict[Any, Any] = {

@@ -21,7 +21,7 @@ from polyslo.report.curves import (
 from polyslo.report.data import to_json
 from polyslo.report.glossary import OF_COMPARISON
 from polyslo.report.goodput_figure import goodput_figure
-from polyslo.report.notation import MISSING, amount_text, percent_text, rate_text, share_text, tier_name
+from polyslo.report.notation import MISSING, amount_text, percent_cell_text, rate_text, share_text, tier_name
 from polyslo.report.run_figures import instances_figure
 from polyslo.report.table import best_indices
 from polyslo.report.tier_figure import tier_figure
@@ -102,7 +102,7 @@ def _goodput_table(comparison: Comparison) -> str:
         ]
         scores += [[None if g is None else g.rate_rps for g in found], [None] * len(found)]
         if optimum:
-            columns.append([MISSING if g is None else percent_text(g.rate_rps / optimum) for g in found])
+            columns.append([MISSING if g is None else percent_cell_text(g.rate_rps / optimum) for g in found])
             scores.append([None] * len(found))
     points = [point_at(comparison, p, light) for p in comparison.policies]
     head.append(f"Cost at {rate_text(light)}/s")

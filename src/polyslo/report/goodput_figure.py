@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from polyslo.report.canvas import CHAR_PX, add_axes, drawing, new_figure
+from polyslo.report.canvas import add_axes, drawing, new_figure
 from polyslo.report.curves import goodput_of, is_ours, optimum_of, targets_of
 from polyslo.report.labels import shorten, text_px
-from polyslo.report.notation import MISSING, percent_text, rate_text
+from polyslo.report.notation import MISSING, percent_cell_text, rate_text
 from polyslo.report.palette import placeholder, policy_style
 from polyslo.report.scales import BOTTOM_PX, HEADER_PX, scale_goodput
 from polyslo.sim.results import Comparison
@@ -21,6 +21,7 @@ WIDE_PX = 720
 ROW_PX = 24
 BLOCK_GAP = 0.6  # between the blocks of two targets, in rows
 NUMBERS_PX = 116  # margin right of the bars: the rate and its share of the optimum
+SHARE_PX = 58  # of that, the share
 BASELINE_ALPHA = 0.62
 
 
@@ -62,7 +63,7 @@ def _draw_policy(
     goodput = goodput_of(comparison, policy, target)
     optimum = optimum_of(comparison)
     weight = "bold" if is_ours(policy) else "normal"
-    numbers_px = axes.bbox.width + 12 + 5 * CHAR_PX
+    numbers_px = axes.bbox.width + NUMBERS_PX - SHARE_PX
     _write(axes, shorten(policy, left_px - 10), -8, row, ha="right", fontweight=weight)
     _write(
         axes,
@@ -81,7 +82,7 @@ def _draw_policy(
     axes.plot(interval, [row, row], color=placeholder("ink"), linewidth=1.5)
     axes.plot(interval, [row, row], color=placeholder("ink"), linestyle="", marker="|", markersize=7)
     if optimum:
-        share = percent_text(goodput.rate_rps / optimum)
+        share = percent_cell_text(goodput.rate_rps / optimum)
         _write(axes, share, axes.bbox.width + NUMBERS_PX - 2, row, ha="right", color=placeholder("muted"))
 
 

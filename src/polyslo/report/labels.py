@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from polyslo.report.canvas import CHAR_PX, FONT_PX
+from polyslo.report.canvas import FONT_PX
 from polyslo.report.palette import placeholder
 
 if TYPE_CHECKING:
@@ -35,14 +35,21 @@ class Key:
 
 
 def text_px(text: str) -> float:
-    """Estimate the width of a label, from above."""
-    return CHAR_PX * len(text)
+    """Measure a label as matplotlib would set it in bold: no font that a reader has is much wider."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family="DejaVu Sans", weight="bold", size=FONT_PX)
+    width_px, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return float(width_px)
 
 
 def shorten(text: str, width_px: float) -> str:
     """Cut a label to a width, with an ellipsis."""
-    room = max(2, int(width_px / CHAR_PX))
-    return text if len(text) <= room else text[: room - 1] + "…"
+    if text_px(text) <= width_px:
+        return text
+    kept = next((n for n in range(len(text) - 1, 1, -1) if text_px(text[:n] + "…") <= width_px), 1)
+    return text[:kept] + "…"
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -85,11 +85,12 @@ def definitions(pairs: Iterable[tuple[str, str]]) -> str:
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Row]) -> str:
     """Make a table that scrolls by itself when it is wider than the screen; best cells get a star."""
+    size = "scroll small" if len(head) <= 3 else "scroll"
     columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "\n".join(_row(row) for row in rows)
     return (
         f'<p class="caption">{escape(caption)}</p>\n'
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table>\n'
+        f'<div class="{size}" role="region" tabindex="0" aria-label="{escape(caption)}"><table>\n'
         f"<thead><tr>{columns}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody></table></div>"
     )

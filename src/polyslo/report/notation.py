@@ -21,6 +21,13 @@ def percent_text(share: float) -> str:
     return f"{math.floor(share * 1000 + 1e-9) / 10:g}%"
 
 
+def percent_cell_text(share: float) -> str:
+    """Write a share as `percent_text` does, but always with its decimal, so that a column lines up."""
+    if not math.isfinite(share):
+        return MISSING
+    return f"{math.floor(share * 1000 + 1e-9) / 10:.1f}%"
+
+
 def rate_text(rate_rps: float) -> str:
     """Write requests per second: whole from 100 up, else with one decimal (412, 41.2, 4.1)."""
     if not math.isfinite(rate_rps):

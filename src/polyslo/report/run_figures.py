@@ -26,7 +26,7 @@ WIDE_PX = 720
 LEFT_PX = 46
 RIGHT_PX = 14
 PANEL_PX = 78  # height of one tier's panel
-PANEL_GAP_PX = 26
+PANEL_GAP_PX = 32
 PX_PER_SAMPLE = 4
 TARGETS = (0.99,)
 

@@ -8,7 +8,15 @@ from dataclasses import replace
 from polyslo.report import markup
 from polyslo.report.data import to_json
 from polyslo.report.glossary import OF_RUN
-from polyslo.report.notation import amount_text, ms_text, percent_text, rate_text, share_text, tier_name
+from polyslo.report.notation import (
+    amount_text,
+    ms_text,
+    percent_cell_text,
+    percent_text,
+    rate_text,
+    share_text,
+    tier_name,
+)
 from polyslo.report.run_figures import (
     gradient_figure,
     instances_figure,
@@ -139,7 +147,9 @@ def _count_section(title: str, caption: str, counts: dict[str, int]) -> Iterator
     if not counts:
         return
     total = sum(counts.values()) or 1
-    rows = [markup.Row(name, [f"{count:,}", percent_text(count / total)]) for name, count in counts.items()]
+    rows = [
+        markup.Row(name, [f"{count:,}", percent_cell_text(count / total)]) for name, count in counts.items()
+    ]
     yield markup.section(title, markup.table(caption, ["", "Count", "Share"], rows))
 
 

@@ -65,7 +65,8 @@ def scale_share(axes: Axes, lowest: float, targets: Sequence[float]) -> None:
 
     Targets are ticks themselves; a plain tick too near to one gives way.
     """
-    floor = max(0.0, math.floor(lowest * 10 - 1e-9) / 10) if math.isfinite(lowest) else 0.0
+    step = 0.1 if lowest >= 0.5 else 0.2
+    floor = max(0.0, math.floor(lowest / step - 1e-9) * step) if math.isfinite(lowest) else 0.0
     axes.set_ylim(floor, 1.0)
     gap = 18 / axes.bbox.height * (1 - floor)
     kept: list[float] = []
@@ -73,7 +74,6 @@ def scale_share(axes: Axes, lowest: float, targets: Sequence[float]) -> None:
         if all(abs(target - other) > gap for other in kept):
             kept.append(target)
         axes.axhline(target, color=placeholder("muted"), linewidth=1, linestyle=(0, (1, 2)), zorder=1)
-    step = 0.1 if floor >= 0.5 else 0.2
     plain = [round(floor + step * i, 1) for i in range(10)]
     ticks = [t for t in plain if t < 0.95 and all(abs(t - target) > gap for target in kept)]
     axes.set_yticks([*ticks, *kept], [*(f"{t:.1f}" for t in ticks), *(f"{t:.2f}" for t in kept)])

@@ -6,7 +6,7 @@ The best value of a row is bold, coloured and starred, so that it is seen withou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 
 from rich import box
 from rich.table import Table
@@ -17,7 +17,7 @@ from polyslo.report.notation import (
     MISSING,
     amount_text,
     ms_text,
-    percent_text,
+    percent_cell_text,
     rate_text,
     share_text,
     tier_name,
@@ -114,7 +114,7 @@ def _add_goodput_rows(table: Table, comparison: Comparison, target: float) -> No
     table.add_row("  requests/s", *_cells(texts, best_indices(scores, texts)))
     table.add_row("  95% interval", *_cells(spreads), style=QUIET_STYLE)
     if optimum := optimum_of(comparison):
-        shares = [MISSING if score is None else percent_text(score / optimum) for score in scores]
+        shares = [MISSING if score is None else percent_cell_text(score / optimum) for score in scores]
         table.add_row(f"  of fluid {rate_text(optimum)}", *_cells(shares), style=QUIET_STYLE)
 
 
@@ -128,7 +128,7 @@ def _add_quantity_rows(table: Table, comparison: Comparison, quantity: Quantity)
         table.add_row(f"  at {rate_text(rate)}/s", *_cells(texts, best_indices(scores, texts)))
 
 
-def _cells(texts: Sequence[str], best: set[int] = frozenset()) -> Iterator[Text]:  # type: ignore[assignment]
+def _cells(texts: Sequence[str], best: Set[int] = frozenset()) -> Iterator[Text]:
     """Pad every text by the width of the star, so that digits stay aligned."""
     for i, text in enumerate(texts):
         yield Text(f"{text}*", style=BEST_STYLE) if i in best else Text(f"{text} ")

@@ -74,7 +74,7 @@ def start_iteration(world: World, i: int, now_s: float) -> None:
         return
     room = engine.kv_capacity_tokens - engine.kv_tokens - engine.num_decodes
     chunk, pairs = plan_chunk(
-        world.profile,
+        world.truth,
         world.jobs,
         engine.queue_head,
         engine.num_decodes,
@@ -88,7 +88,7 @@ def start_iteration(world: World, i: int, now_s: float) -> None:
         return
     engine.num_ending = _count_ending(world, i)
     context = pairs / chunk if chunk > 0 else 0.0
-    duration_s = iteration_s(world.profile, engine.num_decodes, chunk, engine.decode_kv_tokens, context)
+    duration_s = iteration_s(world.truth, engine.num_decodes, chunk, engine.decode_kv_tokens, context)
     duration_s *= engine.slowness * _noise(world)
     engine.busy = 1
     engine.busy_s += duration_s
@@ -256,7 +256,7 @@ def _skip_hopeless(world: World, i: int, now_s: float) -> None:
         job = world.jobs[r]
         if job.emitted_tokens > 0 or job.remaining_tokens < job.prefill_tokens:
             return
-        alone_s = iteration_s(world.profile, 0, job.prefill_tokens, 0.0, 0.5 * job.prefill_tokens)
+        alone_s = iteration_s(world.truth, 0, job.prefill_tokens, 0.0, 0.5 * job.prefill_tokens)
         if now_s + alone_s <= job.first_due_s:
             return
         remove_from_queue(world.jobs, engine, r)

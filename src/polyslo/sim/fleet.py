@@ -103,7 +103,7 @@ def build_fleet(
     """Allocate the belief and give the instances their first tiers and roles."""
     tiered = policy.kind.tiers
     if config.kv_capacity_tokens is not None:
-        profile = profile._replace(kv_capacity_tokens=config.kv_capacity_tokens)
+        profile = profile.with_capacity(config.kv_capacity_tokens)
     fleet = new_fleet(
         profile,
         num_instances=config.num_instances,
@@ -122,7 +122,7 @@ def build_fleet(
     settings["cold_start_s"] = config.cold_start_s
     settings["margin_ratio"] = config.margin_ratio
     settings["transfer_s"] = config.transfer_s
-    settings["transfer_s_per_token"] = profile.kv_bytes_per_token / (config.transfer_gb_per_s * 1e9)
+    settings["transfer_s_per_token"] = profile.physics["kv_bytes_per_token"] / (config.transfer_gb_per_s * 1e9)
     settings["prefill_budget_s"] = config.prefill_budget_s
     if not policy.kind.elastic:
         _partition(fleet, config, policy, instance_need(profile, tpots_s, shares, moments, mode=config.mode))
@@ -140,7 +140,7 @@ def _partition(
         counts = np.append(rest, config.prefill_instances)
     groups = np.repeat(np.arange(len(counts)), counts)
     for i, group in enumerate(groups):
-        assign(fleet, i, int(group), 0.0)
+        assign(fleet.handle, i, int(group), 0.0)
         if not policy.kind.tiers:
             fleet.instances["budget_s"][i] = np.inf
 

@@ -58,10 +58,10 @@ def simulate(
 
 def run_world(world: World, place: PlaceFunction | None = None) -> None:
     """Run to the end, asking `place` where the policy is external."""
-    while (r := advance(world)) != FINISHED:
+    while (r := advance(world.handle)) != FINISHED:
         assert place is not None
         i = int(place(world.fleet, r, float(world.clock["now_s"][0])))
-        send(world.fleet, r, i, float(world.clock["now_s"][0]))
+        send(world.fleet.handle, r, i, float(world.clock["now_s"][0]))
 
 
 def build_world(
@@ -96,7 +96,7 @@ def build_world(
     num_facts = max(1 << 16, 8 * config.num_instances) if config.telemetry_delay_s == 0 else 1 << 20
     return World(
         fleet=fleet,
-        profile=truth,
+        truth=truth,
         clock=_new_clock(workload, policy, config, fleet, seed, num_samples),
         engines=engines,
         jobs=_new_jobs(workload),

@@ -6,13 +6,14 @@ carries, how queues are linked) run on them unchanged.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from polyslo.core.profile import Profile
 from polyslo.core.state import NONE, Fleet
+from polyslo.native import Native
 
 UNFINISHED, ATTAINED, MISSED, RELEGATED_OUT, REFUSED_OUT = range(5)
 OUTCOMES = ("unfinished", "attained", "missed", "relegated", "refused")
@@ -94,11 +95,11 @@ CLOCK = np.dtype(
 )
 
 
-class World(NamedTuple):
+class World(Native):
     """One simulated run. N engines, R requests, S decodes at most an engine, K tiers."""
 
     fleet: Fleet  # the belief
-    profile: Profile  # the truth about iteration times
+    truth: Profile  # about iteration times
     clock: npt.NDArray[np.void]  # (1,)
     engines: npt.NDArray[np.void]  # (N,)
     jobs: npt.NDArray[np.void]  # (R,)
@@ -118,6 +119,29 @@ class World(NamedTuple):
     sample_pending: npt.NDArray[np.int32]  # (M, K)
     sample_group: npt.NDArray[np.int8]  # (M, N)
     sample_load: npt.NDArray[np.float32]  # (M, N) expected iteration time over TPOT
+
+    ARRAYS: ClassVar = {
+        "clock": (CLOCK, 1),
+        "engines": (ENGINE, 1),
+        "jobs": (JOB, 1),
+        "arrival_s": (np.float64, 1),
+        "slot": (np.int32, 2),
+        "slot_finish": (np.int64, 2),
+        "slot_due_s": (np.float64, 2),
+        "slot_tpot_s": (np.float64, 2),
+        "event_s": (np.float64, 1),
+        "event_sequence": (np.int64, 1),
+        "event": (np.int32, 2),
+        "fact_s": (np.float64, 2),
+        "fact": (np.int32, 2),
+        "owned_at_s": (np.float64, 2),
+        "sample_s": (np.float64, 1),
+        "sample_groups": (np.int32, 2),
+        "sample_pending": (np.int32, 2),
+        "sample_group": (np.int8, 2),
+        "sample_load": (np.float32, 2),
+    }
+    BUNDLES: ClassVar = ("fleet", "truth")
 
 
 def new_engines(num_instances: int, profile: Profile, max_decodes: int, chunk_limit: int) -> npt.NDArray[np.void]:

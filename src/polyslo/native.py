@@ -1,0 +1,93 @@
+"""Bundles of arrays that compiled code receives as one pointer.
+
+A numba function that takes a NamedTuple of fifty arrays passes some four hundred words a call, counts references
+on each, and takes minutes to compile. A `Native` is a record of addresses and shapes instead: compiled code gets
+a pointer to it and `bundle.name` makes a view of the array there, without a reference count. In Python the same
+`bundle.name` is the numpy array itself, and `bundle.handle` is what compiled functions are given.
+
+The Python object owns the arrays: keep it alive while compiled code runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload_attribute
+
+MAX_ARRAYS = 64  # distinct names over all bundles
+
+RECORD = np.dtype(
+    [("addresses", np.int64, (MAX_ARRAYS,)), ("shapes", np.int64, (MAX_ARRAYS, 2))],
+    align=True,
+)
+
+_index_of: dict[str, int] = {}
+
+
+class Native:
+    """Base of bundles: subclasses name their arrays, with dtype and number of dimensions, in `ARRAYS`."""
+
+    ARRAYS: ClassVar[dict[str, tuple[Any, int]]] = {}
+    BUNDLES: ClassVar[tuple[str, ...]] = ()
+    handle: np.void
+
+    def __init__(self, **parts: Any) -> None:
+        record = np.zeros(1, dtype=RECORD)
+        for name, (dtype, ndim) in self.ARRAYS.items():
+            array = parts[name]
+            if array.dtype != dtype or array.ndim != ndim or not array.flags.c_contiguous:
+                raise TypeError(
+                    f"{type(self).__name__}.{name}: expected C-contiguous {dtype} with {ndim} dimensions, "
+                    f"got {array.dtype} with {array.ndim}"
+                )
+            record["addresses"][0, _index_of[name]] = array.ctypes.data
+            record["shapes"][0, _index_of[name], :ndim] = array.shape
+            setattr(self, name, array)
+        for name in self.BUNDLES:
+            record["addresses"][0, _index_of[name]] = parts[name]._record.ctypes.data
+            setattr(self, name, parts[name])
+        self._record = record
+        self.handle = record[0]
+
+    def __init_subclass__(cls) -> None:
+        for name, (dtype, ndim) in cls.ARRAYS.items():
+            _define(name, np.dtype(dtype), ndim)
+        for name in cls.BUNDLES:
+            _define(name, RECORD, 0)
+
+
+@intrinsic
+def _as_pointer(typing_context: Any, address: Any) -> Any:
+    """Turn an address into a pointer that `carray` accepts."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate
+
+
+def _define(name: str, dtype: np.dtype[Any], ndim: int) -> None:
+    """Teach compiled code the attribute `name` of bundles; a name means the same in every bundle."""
+    if name in _index_of:
+        return
+    index = _index_of[name] = len(_index_of)
+
+    @overload_attribute(types.Record, name, strict=False)
+    def attribute(record: Any) -> Any:
+        if "addresses" not in record.fields:
+            return None
+
+        def bundle(record: Any) -> Any:
+            return carray(_as_pointer(record.addresses[index]), 1, dtype)[0]
+
+        def line(record: Any) -> Any:
+            return carray(_as_pointer(record.addresses[index]), record.shapes[index, 0], dtype)
+
+        def table(record: Any) -> Any:
+            shape = (record.shapes[index, 0], record.shapes[index, 1])
+            return carray(_as_pointer(record.addresses[index]), shape, dtype)
+
+        return (bundle, line, table)[ndim]
