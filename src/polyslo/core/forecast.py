@@ -1,9 +1,10 @@
 """What an instance would do with one more request: when its first token comes, and what the batch grows to.
 
 First token: continuous chunked prefill prediction (PolyServe). Start when the running iteration ends, walk the
-prefill queue iteration by iteration, give each iteration the chunk budget that it will have as prompts turn into
-decodes and decodes leave, and let every iteration last its **full** budgeted time: later arrivals will fill it
-(ours; counting only the tokens now queued made 4 to 15% of first tokens late).
+prefill queue iteration by iteration, give each iteration the chunk budget that it will have as prompts turn into decodes,
+and let every iteration last its **full** budgeted time: later arrivals will fill it (ours; counting only the tokens
+now queued made 4 to 15% of first tokens late). Decodes leave during the walk only where output lengths are known:
+counting on expected lengths made up to 4% of first tokens late.
 Steady state and memory: the ledger's peak, where residents leave one by one while the rest grow.
 """
 
@@ -18,6 +19,7 @@ from polyslo.core.state import (
     DECODING,
     FIRST_TOKEN,
     FITS,
+    KNOWN,
     MEMORY,
     NONE,
     STEADY_STATE,
@@ -54,8 +56,9 @@ def foresee_first_token(
     q_remaining = requests[q].remaining_tokens if q != NONE else 0
     own_remaining, leaving = request.remaining_tokens, 0
     first_s, first_iteration = math.inf, iteration
+    known = fleet.settings[0].lengths == KNOWN
     while True:
-        while leaving < instance.num_residents and fleet.resident_finish[i, leaving] <= iteration:
+        while known and leaving < instance.num_residents and fleet.resident_finish[i, leaving] <= iteration:
             if requests[fleet.resident[i, leaving]].stage == DECODING:
                 decodes -= 1
                 kv -= fleet.resident_base[i, leaving] + iteration

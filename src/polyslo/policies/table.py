@@ -29,7 +29,7 @@ class PolicyKind:
     source: str
     tiers: bool = False  # instances belong to tiers, and keep to their TPOT (dynamic chunking)
     elastic: bool = False  # tiers own what they need; the rest is idle
-    default_chunk: int = 2048  # tokens of an iteration where the chunk is constant
+    default_chunk: int = 2048  # tokens of an iteration where the chunk is constant (vLLM max_num_batched_tokens)
 
 
 POLICIES: dict[str, PolicyKind] = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from importlib import import_module
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,9 @@ from polyslo.core.profile import Profile
 from polyslo.core.scaling import assign
 from polyslo.core.state import KNOWN, LEARNED, MEAN, Fleet, new_fleet
 from polyslo.errors import ConfigError, nearest
-from polyslo.policies.table import POLICIES, PolicyKind
+from polyslo.policies.table import EXTERNAL, POLICIES, PolicyKind
+
+PlaceFunction = Callable[[Fleet, int, float], int]
 
 LENGTHS = {"known": KNOWN, "learned": LEARNED, "mean": MEAN}
 
@@ -64,11 +68,17 @@ class PolicySpec:
     kind: PolicyKind
     chunk_tokens: int
     relegate: bool | None = None  # None: as the fleet says
+    place: PlaceFunction | None = None  # an external policy's function
 
     @classmethod
     def parse(cls, text: str) -> PolicySpec:
-        """Read a policy's name and options; raises `ConfigError` naming the nearest when unknown."""
+        """Read `name`, `name:option=value,...` or `module:function` (an external policy).
+
+        Raises `ConfigError` naming the nearest when unknown.
+        """
         name, _, options = text.partition(":")
+        if options and "=" not in options:
+            return cls(text, PolicyKind(EXTERNAL, text), 2048, place=_load_place(name, options))
         if name not in POLICIES:
             raise ConfigError(f"policy: unknown {name!r}{nearest(name, POLICIES)}")
         kind = POLICIES[name]
@@ -76,6 +86,13 @@ class PolicySpec:
         for option in filter(None, options.split(",")):
             spec = _with_option(spec, option)
         return spec
+
+
+def _load_place(module: str, name: str) -> PlaceFunction:
+    try:
+        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"policy '{module}:{name}': can't be loaded, {error}; check the path of the module") from error
 
 
 def _with_option(spec: PolicySpec, option: str) -> PolicySpec:

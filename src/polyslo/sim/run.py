@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
@@ -12,7 +10,7 @@ from polyslo.core.profile import Profile
 from polyslo.core.state import REASONS, RUNGS, Fleet
 from polyslo.errors import InputError
 from polyslo.policies.decide import send
-from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
+from polyslo.sim.fleet import FleetConfig, PlaceFunction, PolicySpec, build_fleet
 from polyslo.sim.loop import FINISHED, advance
 from polyslo.sim.results import RunResult, TierResult, Timeline
 from polyslo.sim.world import (
@@ -28,8 +26,6 @@ from polyslo.sim.world import (
 )
 from polyslo.workload.workload import Workload
 
-PlaceFunction = Callable[[Fleet, int, float], int]
-
 WARMUP_RATIO = 0.2  # of the span of arrivals, at its start: not scored
 COOLDOWN_RATIO = 0.1
 
@@ -43,16 +39,15 @@ def simulate(
     seed: int = 0,
     num_samples: int = 0,
     profile_name: str = "",
-    place: PlaceFunction | None = None,
     true_profile: Profile | None = None,
 ) -> RunResult:
-    """Simulate one run. `num_samples` > 0 records a timeline; `place` is an external policy's function.
+    """Simulate one run. `num_samples` > 0 records a timeline.
 
     `true_profile` is what the engines obey where it differs from what the policy believes. Raises `InputError`
     for prompts that no instance can hold.
     """
     world = build_world(workload, profile, policy, config, seed=seed, num_samples=num_samples, truth=true_profile)
-    run_world(world, place)
+    run_world(world, policy.place)
     return summarize(world, workload, policy, config, seed=seed, profile_name=profile_name)
 
 

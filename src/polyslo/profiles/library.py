@@ -1,0 +1,79 @@
+"""Profiles by name (shipped with the package) or by file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from polyslo.core.measured import MeasuredPoints, build_profile, read_points
+from polyslo.core.profile import Profile
+from polyslo.errors import ProfileError, nearest
+
+DEFAULT_PROFILE = "llama-3.1-8b-h200-tp1"
+_FACTS = ("model", "system", "tensor_parallel", "engine", "engine_version", "dtype", "source")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NamedProfile:
+    """A profile with its measured points and the facts that its file states (model, GPU, engine, source)."""
+
+    name: str
+    profile: Profile
+    points: MeasuredPoints
+    facts: Mapping[str, Any]
+
+
+def shipped_profiles() -> list[str]:
+    """Return the names of the profiles in the package."""
+    folder = files("polyslo.profiles") / "data"
+    return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
+
+
+def load_profile(name_or_path: str | Path, *, host_s: float = 0.0) -> NamedProfile:
+    """Load a shipped profile by name or one from a JSON file; `host_s` is the engine's own time per step.
+
+    Raises `ProfileError` for unknown names (naming the nearest), unreadable files, holes and falling times.
+    """
+    text, name = _read(str(name_or_path))
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ProfileError(
+            f"{name_or_path}:{error.lineno}:{error.colno}: not JSON, {error.msg}; write it with `polyslo profile`"
+        ) from error
+    return parse_profile(data, name, where=str(name_or_path), host_s=host_s)
+
+
+def parse_profile(data: Any, name: str, *, where: str, host_s: float = 0.0) -> NamedProfile:
+    """Build a profile from the content of a file; errors name `where`."""
+    if not isinstance(data, dict):
+        raise ProfileError(f"{where}: a profile is a JSON object, got {type(data).__name__}")
+    for key in ("kv_capacity_tokens", "kv_bytes_per_token"):
+        value = data.get(key)
+        if not isinstance(value, int | float) or not value > 0:
+            raise ProfileError(f"{where}: {key} must be a number > 0, got {value!r}; state it in the file")
+    points = read_points(data, where)
+    profile = build_profile(
+        points,
+        kv_capacity_tokens=int(data["kv_capacity_tokens"]),
+        kv_bytes_per_token=float(data["kv_bytes_per_token"]),
+        host_s=host_s,
+    )
+    facts = {key: data[key] for key in _FACTS if key in data}
+    return NamedProfile(name, profile, points, facts)
+
+
+def _read(name_or_path: str) -> tuple[str, str]:
+    path = Path(name_or_path)
+    if path.suffix == ".json" or "/" in name_or_path:
+        try:
+            return path.read_text(), path.stem
+        except OSError as error:
+            raise ProfileError(f"{path}: can't be read, {error.strerror}; check the path") from error
+    if name_or_path not in shipped_profiles():
+        raise ProfileError(f"profile: unknown {name_or_path!r}{nearest(name_or_path, shipped_profiles())}")
+    return (files("polyslo.profiles") / "data" / f"{name_or_path}.json").read_text(), name_or_path

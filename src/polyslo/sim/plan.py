@@ -1,0 +1,95 @@
+"""How many instances does this workload need, and what does each tier cost?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from polyslo.errors import InputError
+from polyslo.sim.compare import Progress
+from polyslo.sim.fleet import PolicySpec
+from polyslo.sim.results import RunResult
+from polyslo.sim.run import simulate
+from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
+from polyslo.sim.warmup import warm_up
+
+MAX_INSTANCES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class PlanResult:
+    """The smallest fleet with which a policy attains the target in every seed."""
+
+    policy: str
+    target: float
+    rate_rps: float
+    num_instances: int
+    fluid_instances: float  # what the fluid optimum needs, not whole
+    runs: tuple[RunResult, ...]  # at that size, one a seed
+
+    def mean_instances(self, tier: int) -> float:
+        """Return the instances that a tier owned on average."""
+        return sum(r.tiers[tier].instance_seconds / r.span_s for r in self.runs) / len(self.runs)
+
+    def cost(self, tier: int) -> float:
+        """Return a tier's instance-seconds per 1,000 of its attained requests (inf when none attained)."""
+        attained = sum(r.tiers[tier].num_attained for r in self.runs)
+        owned_s = sum(r.tiers[tier].instance_seconds for r in self.runs)
+        return 1000 * owned_s / attained if attained else float("inf")
+
+
+def plan(
+    setting: Setting,
+    *,
+    rate_rps: float,
+    policies: Sequence[str] = ("polyserve",),
+    target: float = 0.99,
+    seeds: int = 2,
+    duration_s: float = DEFAULT_DURATION_S,
+    progress: Progress | None = None,
+) -> list[PlanResult]:
+    """Search the smallest fleet for each policy: double from the fluid need, then bisect."""
+    warm_up()
+    results = []
+    for done, text in enumerate(policies, start=1):
+        results.append(_smallest(setting, PolicySpec.parse(text), rate_rps, target, seeds, duration_s))
+        if progress:
+            progress(done, len(policies))
+    return results
+
+
+def _smallest(
+    setting: Setting, spec: PolicySpec, rate_rps: float, target: float, seeds: int, duration_s: float
+) -> PlanResult:
+    need = setting.fluid_need(rate_rps)
+    least = 2 if setting.config.mode == "pd" else 1
+    low, high = least - 1, max(least, int(need) + 1)
+    runs = _runs_with(setting, spec, high, rate_rps, seeds, duration_s)
+    while min(r.attainment for r in runs) < target:
+        if high >= MAX_INSTANCES:
+            raise InputError(
+                f"plan: {spec.name} does not attain {target:g} with {high} instances at {rate_rps:g} requests/s; "
+                "lower the target or loosen the SLOs"
+            )
+        low, high = high, min(MAX_INSTANCES, high + max(1, high // 4))
+        runs = _runs_with(setting, spec, high, rate_rps, seeds, duration_s)
+    while high - low > 1:
+        middle = (low + high) // 2
+        tried = _runs_with(setting, spec, middle, rate_rps, seeds, duration_s)
+        if min(r.attainment for r in tried) >= target:
+            high, runs = middle, tried
+        else:
+            low = middle
+    return PlanResult(spec.name, target, rate_rps, high, need, tuple(runs))
+
+
+def _runs_with(
+    setting: Setting, spec: PolicySpec, instances: int, rate_rps: float, seeds: int, duration_s: float
+) -> list[RunResult]:
+    config = replace(setting.config, num_instances=instances)
+    return [
+        simulate(
+            setting.workload(rate_rps, seed, duration_s=duration_s), setting.named.profile, spec, config, seed=seed
+        )
+        for seed in range(seeds)
+    ]

@@ -1,0 +1,63 @@
+"""Conservation over policies, modes and disturbances: what arrives ends, and nothing is left behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from polyslo.policies.table import POLICIES
+from polyslo.sim.fleet import FleetConfig, PolicySpec
+
+from .invariants import run_checked
+
+NAMES = sorted(POLICIES)
+
+
+@pytest.mark.parametrize("relegate", [True, False], ids=["relegate", "keep"])
+@pytest.mark.parametrize("mode", ["co", "pd"])
+@pytest.mark.parametrize("name", NAMES)
+def test_all_is_conserved_for_every_policy_at_moderate_load(make_workload, profile, name, mode, relegate):
+    """I1-I11: every arrival ends once and engines, belief, queues and groups end empty."""
+    config = FleetConfig(num_instances=5, mode=mode, relegate=relegate)
+    run_checked(make_workload(800, 70.0), profile, PolicySpec.parse(name), config)
+
+
+@pytest.mark.parametrize("lengths", ["known", "learned", "mean"])
+@pytest.mark.parametrize("relegate", [True, False], ids=["relegate", "keep"])
+@pytest.mark.parametrize("mode", ["co", "pd"])
+def test_all_is_conserved_over_capacity(make_workload, profile, mode, relegate, lengths):
+    """I1-I11 hold at about twice the fluid optimum, however output lengths are estimated."""
+    config = FleetConfig(num_instances=3, mode=mode, relegate=relegate, lengths=lengths)
+    run_checked(make_workload(1200, 140.0), profile, PolicySpec.parse("polyserve"), config)
+
+
+DISTURBANCES = {
+    "noise": ({"noise_ratio": 0.1}, False),
+    "delay": ({"telemetry_delay_s": 0.05}, False),
+    "cold-start": ({"cold_start_s": 5.0}, True),
+    "stragglers": ({"num_stragglers": 2, "slowness": 1.8}, False),
+    "few-slots": ({"max_residents": 16}, True),
+    "margin": ({"margin_ratio": 0.1}, True),
+    "no-promotion": ({"promote": False}, True),
+    "tiny-kv": ({"kv_capacity_tokens": 20_000}, False),
+    "all": (
+        {"noise_ratio": 0.1, "telemetry_delay_s": 0.05, "cold_start_s": 5.0, "num_stragglers": 1},
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("relegate", [True, False], ids=["relegate", "keep"])
+@pytest.mark.parametrize("mode", ["co", "pd"])
+@pytest.mark.parametrize("name", ["polyserve", "minimal"])
+@pytest.mark.parametrize("disturbance", sorted(DISTURBANCES))
+def test_all_is_conserved_when_the_fleet_misbehaves(
+    make_workload, profile, disturbance, name, mode, relegate
+):
+    """I1-I3, I5-I11 hold under noise, delays, cold starts, slow instances and little memory."""
+    options, exact = DISTURBANCES[disturbance]
+    config = FleetConfig(num_instances=4, mode=mode, relegate=relegate, **options)
+    workload = make_workload(600, 50.0)
+    if disturbance == "tiny-kv":
+        fits = workload.input_tokens + workload.output_tokens < 20_000
+        assert fits.all()
+    run_checked(workload, profile, PolicySpec.parse(name), config, exact=exact)
