@@ -144,9 +144,7 @@ def with_mean(mean: float, points: dict[float, float], free: float) -> Quantiles
         quantiles = log_linear(points | {free: middle})
         low, high = (middle, high) if quantiles.mean < mean else (low, middle)
     if not abs(quantiles.mean / mean - 1) < 0.01:
-        raise SystemExit(
-            f"no value at rank {free} gives mean {mean}: {points}, nearest: {quantiles.mean:.0f}"
-        )
+        raise SystemExit(f"no value at rank {free} gives mean {mean}: {points}, nearest: {quantiles.mean:.0f}")
     return quantiles
 
 

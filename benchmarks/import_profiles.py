@@ -1,6 +1,6 @@
 """Rewrite measured-iteration files as the profiles that the package ships: the same numbers, one row a line.
 
-    python benchmarks/import_profiles.py FOLDER_WITH_JSON_FILES
+python benchmarks/import_profiles.py FOLDER_WITH_JSON_FILES
 """
 
 from __future__ import annotations

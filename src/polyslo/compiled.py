@@ -16,10 +16,9 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
-from numba import config
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,10 +27,11 @@ _IMPORT = re.compile(r"^from (polyslo[\w.]*) import ([\w, ()\n]+?)$", re.MULTILI
 
 def compiled(function: F) -> F:
     """Compile `function` with numba on first call: cached on disk, without the GIL, IEEE division."""
+    config: Any = numba.config  # its settings are made at run time
     saved = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder() / fingerprint(function.__module__))
     try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
     finally:
         config.CACHE_DIR = saved
 

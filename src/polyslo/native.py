@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import carray, types
+from numba import carray, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic, overload_attribute
 
@@ -32,7 +32,7 @@ class Native:
 
     ARRAYS: ClassVar[dict[str, tuple[Any, int]]] = {}
     BUNDLES: ClassVar[tuple[str, ...]] = ()
-    handle: np.void
+    handle: Any  # what compiled functions take in the bundle's place
 
     def __init__(self, **parts: Any) -> None:
         record = np.zeros(1, dtype=RECORD)
@@ -60,7 +60,7 @@ class Native:
 
 
 @intrinsic
-def _as_pointer(typing_context: Any, address: Any) -> Any:
+def _pointer(typing_context: Any, address: Any) -> Any:
     """Turn an address into a pointer that `carray` accepts."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -69,13 +69,16 @@ def _as_pointer(typing_context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
+_as_pointer: Any = _pointer  # numba hides the first argument from callers; type checkers don't know
+
+
 def _define(name: str, dtype: np.dtype[Any], ndim: int) -> None:
     """Teach compiled code the attribute `name` of bundles; a name means the same in every bundle."""
     if name in _index_of:
         return
     index = _index_of[name] = len(_index_of)
 
-    @overload_attribute(types.Record, name, strict=False)
+    @overload_attribute(types.Record, name)
     def attribute(record: Any) -> Any:
         if "addresses" not in record.fields:
             return None

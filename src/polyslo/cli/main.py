@@ -24,7 +24,14 @@ def cli() -> None:
     """Plan, compare and replay multi-SLO serving of large language models."""
 
 
-for command in (compare_command, simulate_command, goodput_command, plan_command, workload_group, profile_group):
+for command in (
+    compare_command,
+    simulate_command,
+    goodput_command,
+    plan_command,
+    workload_group,
+    profile_group,
+):
     cli.add_command(command)
 
 

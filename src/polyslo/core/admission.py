@@ -28,9 +28,7 @@ def iteration_budget_s(fleet: Fleet, tier: int) -> float:
 
 
 @compiled
-def admit_colocated(
-    fleet: Fleet, i: int, r: int, now_s: float, budget_s: float
-) -> tuple[int, float, int, float]:
+def admit_colocated(fleet: Fleet, i: int, r: int, now_s: float, budget_s: float) -> tuple[int, float, int, float]:
     """Judge one co-located instance: (reason, first token, its iteration, iteration time at the peak)."""
     instance, request = fleet.instances[i], fleet.requests[r]
     if instance.healthy == 0:

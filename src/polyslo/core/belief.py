@@ -7,7 +7,7 @@ so with an exact profile and no delay it equals the truth, and otherwise the nex
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 from polyslo.compiled import compiled
 from polyslo.core.chunking import plan_chunk
@@ -229,7 +229,7 @@ def begin_iteration(fleet: Fleet, i: int, now_s: float) -> None:
 
 
 @compiled
-def insert_in_queue(requests, instance, r, by_deadline):  # type: ignore[no-untyped-def]
+def insert_in_queue(requests: Any, instance: Any, r: int, by_deadline: bool) -> None:
     """Link a request into an instance's prefill queue: by deadline, or at the end."""
     after = instance.queue_tail
     if by_deadline:
@@ -249,7 +249,7 @@ def insert_in_queue(requests, instance, r, by_deadline):  # type: ignore[no-unty
 
 
 @compiled
-def insert_at_head(requests, instance, r):  # type: ignore[no-untyped-def]
+def insert_at_head(requests: Any, instance: Any, r: int) -> None:
     """Link a request in front of an instance's prefill queue."""
     head = instance.queue_head
     requests[r].previous = NONE
@@ -262,7 +262,7 @@ def insert_at_head(requests, instance, r):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def remove_from_queue(requests, instance, r):  # type: ignore[no-untyped-def]
+def remove_from_queue(requests: Any, instance: Any, r: int) -> None:
     """Unlink a request from an instance's prefill queue."""
     previous, following = requests[r].previous, requests[r].next
     if previous == NONE:

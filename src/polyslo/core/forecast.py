@@ -1,10 +1,10 @@
 """What an instance would do with one more request: when its first token comes, and what the batch grows to.
 
 First token: continuous chunked prefill prediction (PolyServe). Start when the running iteration ends, walk the
-prefill queue iteration by iteration, give each iteration the chunk budget that it will have as prompts turn into decodes,
-and let every iteration last its **full** budgeted time: later arrivals will fill it (ours; counting only the tokens
-now queued made 4 to 15% of first tokens late). Decodes leave during the walk only where output lengths are known:
-counting on expected lengths made up to 4% of first tokens late.
+prefill queue iteration by iteration, give each iteration the chunk budget that it will have as prompts turn into
+decodes, and let every iteration last its **full** budgeted time: later arrivals will fill it (ours; counting only
+the tokens now queued made 4 to 15% of first tokens late). Decodes leave during the walk only where output lengths
+are known: counting on expected lengths made up to 4% of first tokens late.
 Steady state and memory: the ledger's peak, where residents leave one by one while the rest grow.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 
 from polyslo.compiled import compiled
+from polyslo.core.chunking import SMALLEST_CHUNK
 from polyslo.core.ledger import peak
 from polyslo.core.profile import decode_attention_s, iteration_s, largest_chunk
 from polyslo.core.state import (
@@ -25,15 +26,14 @@ from polyslo.core.state import (
     STEADY_STATE,
     Fleet,
 )
-from polyslo.core.chunking import SMALLEST_CHUNK
 
 LATE_S = 1e-9  # rounding of sums of iterations
+# Of the KV capacity, kept free: expected lengths are off, and queued prompts begin a few iterations off.
+MEMORY_MARGIN_RATIO = 0.03
 
 
 @compiled
-def foresee_first_token(
-    fleet: Fleet, i: int, r: int, now_s: float, budget_s: float
-) -> tuple[int, float, int]:
+def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: float) -> tuple[int, float, int]:
     """Return (FITS or FIRST_TOKEN, time of the first token, iteration that brings it).
 
     `budget_s` is the iteration time that the instance keeps to (inf: a constant chunk). With queues by deadline
@@ -118,22 +118,21 @@ def foresee_first_token(
 
 
 @compiled
-def foresee_batch(
-    fleet: Fleet, i: int, r: int, start_iteration: int, limit_s: float, chunk: int
-) -> tuple[int, float]:
+def foresee_batch(fleet: Fleet, i: int, r: int, start_iteration: int, limit_s: float, chunk: int) -> tuple[int, float]:
     """Return (FITS, MEMORY or STEADY_STATE, iteration time at the peak) with the request in the batch.
 
     The largest KV must fit the instance, and an iteration of all residents at that KV with `chunk` prompt tokens
     must take at most `limit_s`. What was promised in all bounds both from above and often settles them.
     """
     instance, request = fleet.instances[i], fleet.requests[r]
+    capacity = instance.kv_capacity_tokens * (1.0 - MEMORY_MARGIN_RATIO)
     count = instance.num_residents + 1
     held = instance.committed_tokens + request.input_tokens + request.expected_tokens
-    if held > instance.kv_capacity_tokens:
+    if held > capacity:
         start = start_iteration
         outstanding = max(1, request.expected_tokens - request.emitted_tokens - 1)
         held, _ = peak(fleet, i, start + outstanding, request.prefill_tokens - start)
-        if held > instance.kv_capacity_tokens:
+        if held > capacity:
             return MEMORY, 0.0
     at_peak_s = iteration_s(fleet.profile, count, chunk, held, 0.0)
     if at_peak_s <= limit_s:

@@ -25,8 +25,8 @@ from polyslo.core.state import (
     FALLBACK,
     FITS,
     FROM_PENDING,
-    NONE,
     NO_RUNG,
+    NONE,
     OWN,
     PROMOTED,
     RELEGATE,
@@ -159,9 +159,7 @@ def _try_instance(fleet: Fleet, i: int, r: int, now_s: float, rung: int) -> bool
 
 
 @compiled
-def _dispatch(
-    fleet: Fleet, r: int, i: int, now_s: float, rung: int, first_s: float, iteration: int
-) -> None:
+def _dispatch(fleet: Fleet, r: int, i: int, now_s: float, rung: int, first_s: float, iteration: int) -> None:
     request = fleet.requests[r]
     request.rung = rung
     request.predicted_first_s = first_s
@@ -243,8 +241,9 @@ def _place_disaggregated(fleet: Fleet, r: int, now_s: float) -> bool:
 
 @compiled
 def _alone_s(fleet: Fleet, r: int) -> float:
-    tokens = fleet.requests[r].prefill_tokens
-    return iteration_s(fleet.profile, 0, tokens, 0.0, 0.5 * tokens)
+    """Return the prefill time on an empty prefill instance, in whole iterations of its budget."""
+    tokens, budget_s = fleet.requests[r].prefill_tokens, fleet.settings[0].prefill_budget_s
+    return math.ceil(iteration_s(fleet.profile, 0, tokens, 0.0, 0.5 * tokens) / budget_s) * budget_s
 
 
 @compiled

@@ -77,9 +77,7 @@ def build_profile(
         segment_end_tokens=ends,
         matrix_intercept_s=intercepts,
         matrix_slope_s=slopes,
-        decode_row=np.maximum(np.searchsorted(rows, np.arange(MAX_DECODES + 1), side="right") - 1, 0).astype(
-            np.int16
-        ),
+        decode_row=np.maximum(np.searchsorted(rows, np.arange(MAX_DECODES + 1), side="right") - 1, 0).astype(np.int16),
         decode_knots=rows,
         attention_s=attention,
         physics=np.array([(pair_s, host_s, kv_capacity_tokens, kv_bytes_per_token)], dtype=PHYSICS),
@@ -98,9 +96,7 @@ def residuals(profile: Profile, points: MeasuredPoints) -> dict[str, FloatArray]
 
     decode = [ratio(profile.iteration_s(int(n), 0, n * c, 0.0), ms) for n, c, ms in points.decode]
     prefill = [ratio(profile.iteration_s(0, int(c), 0.0, p + c / 2), ms) for c, p, ms in points.prefill]
-    mixed = [
-        ratio(profile.iteration_s(int(n), int(c), n * k, min(c, k) / 2), ms) for c, n, k, ms in points.mixed
-    ]
+    mixed = [ratio(profile.iteration_s(int(n), int(c), n * k, min(c, k) / 2), ms) for c, n, k, ms in points.mixed]
     return {"decode": np.array(decode), "prefill": np.array(prefill), "mixed": np.array(mixed)}
 
 
@@ -169,9 +165,7 @@ def _matrix_knots(points: MeasuredPoints, pair_s: float) -> tuple[npt.NDArray[np
     return knots, np.maximum.accumulate(np.array([at[int(k)] for k in knots]))
 
 
-def _pieces(
-    knots: npt.NDArray[np.int64], matrix: FloatArray
-) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
+def _pieces(knots: npt.NDArray[np.int64], matrix: FloatArray) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
     """Return the linear pieces between knots; before the first knot flat, after the last its slope goes on."""
     slopes = np.concatenate([[0.0], np.diff(matrix) / np.diff(knots)])
     intercepts = np.concatenate([[matrix[0]], matrix[:-1] - slopes[1:] * knots[:-1]])

@@ -43,10 +43,7 @@ def pop(fleet: Fleet, queue: int) -> int:
         child = 2 * index + 1
         if child >= size:
             break
-        if (
-            child + 1 < size
-            and fleet.requests[heap[child + 1]].first_due_s < fleet.requests[heap[child]].first_due_s
-        ):
+        if child + 1 < size and fleet.requests[heap[child + 1]].first_due_s < fleet.requests[heap[child]].first_due_s:
             child += 1
         if fleet.requests[heap[child]].first_due_s >= due_s:
             break

@@ -213,9 +213,7 @@ def idle_ttft_s(profile: Profile, input_tokens: int, chunk: int) -> float:
 
 
 @compiled
-def idle_ttfts_s(
-    profile: Profile, input_tokens: npt.NDArray[np.int64], chunk: int
-) -> npt.NDArray[np.float64]:
+def idle_ttfts_s(profile: Profile, input_tokens: npt.NDArray[np.int64], chunk: int) -> npt.NDArray[np.float64]:
     """Return `idle_ttft_s` for each prompt, shape (n,)."""
     times_s = np.empty(input_tokens.shape[0])
     for k in range(input_tokens.shape[0]):

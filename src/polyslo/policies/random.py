@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from polyslo.compiled import compiled
-from polyslo.core.state import NONE, Fleet
 from polyslo.core.randomness import next_state, uniform
+from polyslo.core.state import NONE, Fleet
 from polyslo.policies.candidates import entry_group
 
 

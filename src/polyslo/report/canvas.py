@@ -106,9 +106,7 @@ def save_figure(figure: Figure, path: Path | str, theme: Theme) -> None:
         with drawing():
             themed.savefig(path, dpi=PNG_DPI, facecolor=theme.surface, metadata={"Software": None})
     else:
-        raise InputError(
-            f"figure file {path}: expected a name that ends in .svg or .png, got {path.suffix!r}"
-        )
+        raise InputError(f"figure file {path}: expected a name that ends in .svg or .png, got {path.suffix!r}")
 
 
 @contextmanager

@@ -147,9 +147,7 @@ def _load_section(comparison: Comparison) -> str:
     points = [(p, point) for p in comparison.policies for point in curve(comparison, p)]
     described = "; ".join(f"{p} {share_text(x.attainment)} at {rate_text(x.rate_rps)}" for p, x in points)
     costs = "; ".join(
-        f"{p} {amount_text(x.cost)} at {rate_text(x.rate_rps)}"
-        for p, x in points
-        if x.attainment >= USABLE_SHARE
+        f"{p} {amount_text(x.cost)} at {rate_text(x.rate_rps)}" for p, x in points if x.attainment >= USABLE_SHARE
     )
     return markup.section(
         "As load grows",

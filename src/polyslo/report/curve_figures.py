@@ -72,9 +72,7 @@ def cost_figure(comparison: Comparison, width_px: float = WIDE_PX) -> Figure:
     return figure
 
 
-def _new_axes(
-    comparison: Comparison, width_px: float, height_px: float, *, has_legend: bool
-) -> tuple[Figure, Axes]:
+def _new_axes(comparison: Comparison, width_px: float, height_px: float, *, has_legend: bool) -> tuple[Figure, Axes]:
     """Make axes over the offered rate, with room for names at line ends or a legend."""
     right_px, top_px = 14.0, float(TITLE_PX + HEADER_PX)
     if has_legend:

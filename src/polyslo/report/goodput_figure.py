@@ -56,9 +56,7 @@ def _by_goodput(comparison: Comparison, target: float) -> list[str]:
     return sorted(comparison.policies, key=rate_rps, reverse=True)
 
 
-def _draw_policy(
-    axes: Axes, comparison: Comparison, policy: str, target: float, row: float, left_px: float
-) -> None:
+def _draw_policy(axes: Axes, comparison: Comparison, policy: str, target: float, row: float, left_px: float) -> None:
     """Draw one bar, its name, and its numbers in a column of their own, where nothing crosses them."""
     goodput = goodput_of(comparison, policy, target)
     optimum = optimum_of(comparison)

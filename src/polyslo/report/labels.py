@@ -108,9 +108,7 @@ def legend_height_px(keys: Sequence[Key], width_px: float) -> float:
     return LINE_PX * len(_rows(keys, width_px)) + 6
 
 
-def draw_legend(
-    axes: Axes, keys: Sequence[Key], *, left_px: float, width_px: float, bottom_px: float
-) -> None:
+def draw_legend(axes: Axes, keys: Sequence[Key], *, left_px: float, width_px: float, bottom_px: float) -> None:
     """Draw a legend above the axes, its lowest row `bottom_px` above them, from `left_px` (of the axes)."""
     rows = _rows(keys, width_px)
     for number, row in enumerate(rows):

@@ -78,9 +78,7 @@ def bullets(sentences: Iterable[str]) -> str:
 
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
     """Make a list of terms and what they mean."""
-    return (
-        "<dl>" + "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in pairs) + "</dl>"
-    )
+    return "<dl>" + "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in pairs) + "</dl>"
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Row]) -> str:

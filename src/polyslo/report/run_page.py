@@ -37,12 +37,8 @@ def run_page(run: RunResult) -> str:
         markup.paragraph(_facts(run), "facts"),
         markup.section("By tier", _tier_table(run)),
         *_time_sections(run),
-        *_count_section(
-            "Placements", "Requests by the rung of the ladder that placed them", run.placements_by_rung
-        ),
-        *_count_section(
-            "Refusals", "Instances that turned a request down, by reason", run.refusals_by_reason
-        ),
+        *_count_section("Placements", "Requests by the rung of the ladder that placed them", run.placements_by_rung),
+        *_count_section("Refusals", "Instances that turned a request down, by reason", run.refusals_by_reason),
         markup.section("Setting", markup.definitions(_setting(run))),
         markup.section("Definitions", markup.definitions(OF_RUN)),
         _data_section(run),
@@ -76,8 +72,7 @@ def _tier_table(run: RunResult) -> str:
     rows = [markup.Row(tier_name(tier.tpot_ms), _tier_cells(tier)) for tier in run.tiers]
     totals = [run.num_requests, run.num_attained]
     totals += [
-        sum(getattr(tier, name) for tier in run.tiers)
-        for name in ("num_missed", "num_relegated", "num_refused")
+        sum(getattr(tier, name) for tier in run.tiers) for name in ("num_missed", "num_relegated", "num_refused")
     ]
     cells = [
         *(f"{n:,}" for n in totals),
@@ -147,9 +142,7 @@ def _count_section(title: str, caption: str, counts: dict[str, int]) -> Iterator
     if not counts:
         return
     total = sum(counts.values()) or 1
-    rows = [
-        markup.Row(name, [f"{count:,}", percent_cell_text(count / total)]) for name, count in counts.items()
-    ]
+    rows = [markup.Row(name, [f"{count:,}", percent_cell_text(count / total)]) for name, count in counts.items()]
     yield markup.section(title, markup.table(caption, ["", "Count", "Share"], rows))
 
 

@@ -35,9 +35,7 @@ def tier_figure(comparison: Comparison, rate_rps: float | None = None, width_px:
     figure, axes = _new_axes(width_px, len(rows), left_px)
     axes.set_xlim(0, places[-1] + 1)
     _write_name(axes, "tier (ms)", -0.4, left_px, placeholder("muted"))
-    for place, name in zip(
-        places, [*(f"{tpot_ms:g}" for tpot_ms in comparison.tpots_ms), "all"], strict=True
-    ):
+    for place, name in zip(places, [*(f"{tpot_ms:g}" for tpot_ms in comparison.tpots_ms), "all"], strict=True):
         axes.text(place + 0.5, -0.4, name, ha="center", va="center", color=placeholder("muted"))
     for row, (policy, point) in enumerate(rows):
         _write_name(axes, policy, row + 0.5, left_px, placeholder("ink"))

@@ -115,9 +115,7 @@ def _signs(ours: GoodputResult | None, best: GoodputResult | None) -> set[bool]:
 def _opening(verdict: Verdict) -> str:
     at = f"at {percent_text(verdict.target)} attainment"
     if verdict.ours is None:
-        rest = (
-            f"; the best baseline ({verdict.best.policy}) does" if verdict.best else ", nor does a baseline"
-        )
+        rest = f"; the best baseline ({verdict.best.policy}) does" if verdict.best else ", nor does a baseline"
         return f"polyserve does not reach {percent_text(verdict.target)} attainment at any rate{rest}"
     if verdict.best is None:
         rate = rate_text(verdict.ours.rate_rps)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 from polyslo.sim.fleet import PolicySpec
@@ -40,7 +41,7 @@ def compare(
     optimum = setting.optimum_rps()
     rates = sorted(rates_rps) if rates_rps else [_rounded(share * optimum) for share in OPTIMUM_SHARES]
     jobs = list(product(rates, range(seeds)))
-    batches = run_all((lambda job=job: _run_policies(setting, specs, *job, duration_s) for job in jobs), progress)
+    batches = run_all([partial(_run_policies, setting, specs, rate, seed, duration_s) for rate, seed in jobs], progress)
     runs = sorted((run for batch in batches for run in batch), key=lambda r: (r.policy, r.rate_rps, r.seed))
     goodputs = tuple(
         interpolated_goodput(runs, spec.name, target, rates, seeds, optimum) for spec in specs for target in TARGETS
@@ -91,7 +92,12 @@ def _run_policies(
     return [
         replace(
             simulate(
-                workload, setting.named.profile, spec, setting.config, seed=seed, profile_name=setting.named.name
+                workload,
+                setting.named.profile,
+                spec,
+                setting.config,
+                seed=seed,
+                profile_name=setting.named.name,
             ),
             rate_rps=rate,
         )

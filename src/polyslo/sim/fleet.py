@@ -90,9 +90,11 @@ class PolicySpec:
 
 def _load_place(module: str, name: str) -> PlaceFunction:
     try:
-        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+        return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"policy '{module}:{name}': can't be loaded, {error}; check the path of the module") from error
+        raise ConfigError(
+            f"policy '{module}:{name}': can't be loaded, {error}; check the path of the module"
+        ) from error
 
 
 def _with_option(spec: PolicySpec, option: str) -> PolicySpec:
@@ -146,9 +148,7 @@ def build_fleet(
     return fleet
 
 
-def _partition(
-    fleet: Fleet, config: FleetConfig, policy: PolicySpec, need: npt.NDArray[np.float64]
-) -> None:
+def _partition(fleet: Fleet, config: FleetConfig, policy: PolicySpec, need: npt.NDArray[np.float64]) -> None:
     """Fix every instance's group for good: by the fluid need of tiers and of the prefill side."""
     weights = need if policy.kind.tiers else np.array([need[:-1].sum(), *[0.0] * (len(need) - 2), need[-1]])
     counts = whole_shares(weights, config.num_instances)

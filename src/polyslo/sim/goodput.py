@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from polyslo.errors import ConfigError
 from polyslo.sim.compare import Progress, run_all
@@ -33,7 +34,7 @@ def goodput(
     specs = [PolicySpec.parse(text) for text in policies]
     optimum = setting.optimum_rps()
     pairs = [(spec, seed) for spec in specs for seed in range(seeds)]
-    tasks = (lambda p=p: _bisect(setting, *p, target, optimum, duration_s) for p in pairs)
+    tasks = [partial(_bisect, setting, spec, seed, target, optimum, duration_s) for spec, seed in pairs]
     last_runs = run_all(tasks, progress)
     results = []
     for spec in specs:

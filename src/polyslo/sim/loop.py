@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from polyslo.compiled import compiled
+from polyslo.core.admission import transfer_s
 from polyslo.core.belief import (
     observe_finished,
     observe_first_token,
@@ -30,7 +31,6 @@ from polyslo.core.state import (
     TRANSFER,
     prefill_group,
 )
-from polyslo.core.admission import transfer_s
 from polyslo.policies.decide import on_arrival, on_iteration_settled, on_prefilled, on_progress
 from polyslo.policies.table import EXTERNAL
 from polyslo.sim.engine import end_iteration, join_batch, release_kv, report, start_iteration, submit
@@ -180,7 +180,5 @@ def _sample(world: World, at_s: float) -> None:
         instance = fleet.instances[i]
         world.sample_group[m, i] = instance.group
         if instance.group < prefill_group(fleet):
-            step_s = iteration_s(
-                fleet.profile, instance.num_decodes, instance.chunk, instance.decode_kv_tokens, 0.0
-            )
+            step_s = iteration_s(fleet.profile, instance.num_decodes, instance.chunk, instance.decode_kv_tokens, 0.0)
             world.sample_load[m, i] = step_s / fleet.tpots_s[instance.group] if instance.busy == 1 else 0.0

@@ -89,7 +89,11 @@ def _runs_with(
     config = replace(setting.config, num_instances=instances)
     return [
         simulate(
-            setting.workload(rate_rps, seed, duration_s=duration_s), setting.named.profile, spec, config, seed=seed
+            setting.workload(rate_rps, seed, duration_s=duration_s),
+            setting.named.profile,
+            spec,
+            config,
+            seed=seed,
         )
         for seed in range(seeds)
     ]

@@ -99,9 +99,7 @@ class Setting:
         else:
             trace = self.source
         moments = LengthMoments.of(trace.input_tokens, trace.output_tokens)
-        return instance_need(
-            self.named.profile, self.mix.tpots_s, self.mix.tier_shares, moments, mode=self.config.mode
-        )
+        return instance_need(self.named.profile, self.mix.tpots_s, self.mix.tier_shares, moments, mode=self.config.mode)
 
     @staticmethod
     def _from_trace(trace: Trace, count: int, rate_rps: float, seed: int) -> Trace:

@@ -12,10 +12,15 @@ def warm_up() -> None:
     if is_warm():
         return
     print("polyslo: compiling the simulator for this machine (once, about a minute or two) ...", file=sys.stderr)
-    from polyslo.sim.setting import Setting
     from polyslo.sim.fleet import PolicySpec
     from polyslo.sim.run import simulate
+    from polyslo.sim.setting import Setting
 
     setting = Setting.of(instances=2)
-    simulate(setting.workload(2.0, 0, duration_s=5.0), setting.named.profile, PolicySpec.parse("minimal"), setting.config)
+    simulate(
+        setting.workload(2.0, 0, duration_s=5.0),
+        setting.named.profile,
+        PolicySpec.parse("minimal"),
+        setting.config,
+    )
     print("polyslo: compiled.", file=sys.stderr)

@@ -50,9 +50,7 @@ def time_of_day(
         raise InputError(f"arrivals: day_s must be > 0, got {day_s:g}")
     angle = np.linspace(-np.pi, np.pi, 2049)
     shape = np.exp(_concentration(peak_over_mean) * np.cos(angle))
-    share = np.concatenate(
-        ([0.0], np.cumsum((shape[1:] + shape[:-1]) / 2))
-    )  # of a day's requests, up to the angle
+    share = np.concatenate(([0.0], np.cumsum((shape[1:] + shape[:-1]) / 2)))  # of a day's requests, up to the angle
     unit = np.cumsum(rng.exponential(1.0, num_requests)) / (rate_rps * day_s)  # in days of requests
     day = np.floor(unit)
     return day_s * (day + np.interp(unit - day, share / share[-1], (angle + np.pi) / (2 * np.pi)))

@@ -150,9 +150,7 @@ class Burstiness:
         done.append(start + rng.uniform(0, width, len(start)))
         return np.sort(np.concatenate(done))
 
-    def _draw_top(
-        self, num_intervals: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def _draw_top(self, num_intervals: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         rate = np.ones(num_intervals)
         if self.top_spread > MIN_SPREAD:
             rate = rng.gamma(1 / self.top_spread, self.top_spread, num_intervals)
@@ -167,9 +165,7 @@ def _split_spread(gaps: NDArray[np.float64], half_width: float) -> float:
     above = pairs = squares = 0.0
     for offset in (0, 1):
         half = (gaps / half_width).astype(np.int64) + offset
-        whole = (half >> 1 >= offset) & (
-            half >> 1 < half[-1] >> 1
-        )  # the ends of the trace cut intervals short
+        whole = (half >> 1 >= offset) & (half >> 1 < half[-1] >> 1)  # the ends of the trace cut intervals short
         half = half[whole]
         parent, index = np.unique(half >> 1, return_inverse=True)
         total = np.bincount(index, minlength=len(parent)).astype(np.float64)

@@ -101,9 +101,7 @@ class Lengths:
             tuple(_copula_correlation(input_tokens[part], output_tokens[part]) for part in parts),
         )
 
-    def draw(
-        self, num_requests: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def draw(self, num_requests: int, rng: np.random.Generator) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Draw `num_requests` independent pairs: prompt tokens, output tokens."""
         stratum = rng.integers(0, len(self.outputs), num_requests)
         z = rng.standard_normal(num_requests)

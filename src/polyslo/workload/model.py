@@ -109,9 +109,7 @@ class WorkloadModel:
             raise InputError(f"workload {self.name!r}: its source has no rate; give rate_rps")
         return self.rate_rps
 
-    def _arrivals(
-        self, spec: str, num_requests: int, rate_rps: float, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
+    def _arrivals(self, spec: str, num_requests: int, rate_rps: float, rng: np.random.Generator) -> NDArray[np.float64]:
         if spec == "poisson" or (spec == "fitted" and self.burstiness is None):
             return process.poisson(num_requests, rate_rps, rng)
         if spec == "fitted" and self.burstiness is not None:
@@ -129,9 +127,7 @@ class WorkloadModel:
 def shipped_models() -> list[str]:
     """Names of the models in the package, sorted."""
     folder = resources.files("polyslo.workload").joinpath("models")
-    return sorted(
-        entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name[-5:] == ".json"
-    )
+    return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name[-5:] == ".json")
 
 
 def load_model(name: str) -> WorkloadModel:

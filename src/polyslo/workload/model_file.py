@@ -66,12 +66,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
 def _fields(record: dict[str, Any]) -> dict[str, Any]:
     output_probabilities = tuple(map(float, record["output_probabilities"]))
     lengths = Lengths(
-        Quantiles(
-            tuple(map(float, record["input_probabilities"])), tuple(map(float, record["input_tokens"]))
-        ),
-        tuple(
-            Quantiles(output_probabilities, tuple(map(float, tokens))) for tokens in record["output_tokens"]
-        ),
+        Quantiles(tuple(map(float, record["input_probabilities"])), tuple(map(float, record["input_tokens"]))),
+        tuple(Quantiles(output_probabilities, tuple(map(float, tokens))) for tokens in record["output_tokens"]),
         tuple(map(float, record["rank_correlations"])),
     )
     bursts, rate = record["burstiness"], record["rate_rps"]

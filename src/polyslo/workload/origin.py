@@ -24,9 +24,7 @@ class Origin:
 
     def row(self, row: int) -> str:
         """Name row `row`: `conv.csv, line 12`."""
-        return (
-            f"{self.path}, row {row}" if self.lines is None else f"{self.path}, line {int(self.lines[row])}"
-        )
+        return f"{self.path}, row {row}" if self.lines is None else f"{self.path}, line {int(self.lines[row])}"
 
     def cell(self, row: int, column: str) -> str:
         """Name one cell: `conv.csv, line 12, column ContextTokens`."""

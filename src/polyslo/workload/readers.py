@@ -51,9 +51,7 @@ _HEAD_BYTES = 65_536
 _COARSE_SHARE = 0.5  # of arrivals at the time of the one before
 
 
-def read_trace(
-    path: str | Path, format: str | None = None, *, jitter_s: float | None = None, seed: int = 0
-) -> Trace:
+def read_trace(path: str | Path, format: str | None = None, *, jitter_s: float | None = None, seed: int = 0) -> Trace:
     """Read a trace; `format` is a key of `FORMATS`, or None to tell it from the file.
 
     `jitter_s` adds U[0, jitter_s) seconds to every arrival (drawn from `seed`), for clocks that were rounded
@@ -90,8 +88,7 @@ def detect(path: Path) -> str:
         if marker in text:
             return name
     raise TraceError(
-        f"{path}: can't tell its format, it begins with {text[:40]!r}; "
-        f"name the format, one of {', '.join(FORMATS)}"
+        f"{path}: can't tell its format, it begins with {text[:40]!r}; name the format, one of {', '.join(FORMATS)}"
     )
 
 

@@ -73,9 +73,7 @@ class SloMix:
     @property
     def tier_shares(self) -> tuple[float, ...]:
         """Share of the requests in each tier of `tpots_s`."""
-        return tuple(
-            sum(entry.share for entry in self.classes if entry.tpot_s == tpot_s) for tpot_s in self.tpots_s
-        )
+        return tuple(sum(entry.share for entry in self.classes if entry.tpot_s == tpot_s) for tpot_s in self.tpots_s)
 
 
 def load_slo_mix(name_or_path: str | Path) -> SloMix:
@@ -160,9 +158,7 @@ def _slo_class(name: str, tier: Any, common: TtftChoices | None, file: str) -> S
     key = f"tiers.{name}."
     ttft = _ttft_choices(tier, f"tier {name!r}", key, file) if "ttft_ms" in tier else common
     if ttft is None:
-        raise ConfigError(
-            f"tier {name!r}: has no ttft_ms and neither has the mix; set {key}ttft_ms in {file}"
-        )
+        raise ConfigError(f"tier {name!r}: has no ttft_ms and neither has the mix; set {key}ttft_ms in {file}")
     tpot_s = _positive(tier.get("tpot_ms"), f"tier {name!r}: tpot_ms", f"{key}tpot_ms", file) / 1e3
     share = _positive(tier.get("share"), f"tier {name!r}: share", f"{key}share", file)
     return SloClass(name, tpot_s, share, ttft)

@@ -28,9 +28,7 @@ class Trace:
     """
 
     name: str
-    arrival_s: NDArray[
-        np.float64
-    ]  # [n] seconds, ascending, the first is 0; all NaN when only lengths are known
+    arrival_s: NDArray[np.float64]  # [n] seconds, ascending, the first is 0; all NaN when only lengths are known
     input_tokens: NDArray[np.int32]  # [n] >= 1
     output_tokens: NDArray[np.int32]  # [n] >= 1
     prefix_hash_ids: tuple[NDArray[np.int64], ...] | None = None  # per request: ids of its prompt's blocks
@@ -137,9 +135,7 @@ class Trace:
 
     def with_arrivals(self, arrival_s: ArrayLike) -> Self:
         """Replace the arrival times (seconds, one per request); the lengths stay in their order."""
-        return self._arriving(
-            np.asarray(arrival_s, np.float64), Origin(f"trace {self.name!r}"), sort_rows=False
-        )
+        return self._arriving(np.asarray(arrival_s, np.float64), Origin(f"trace {self.name!r}"), sort_rows=False)
 
     def jittered(self, step_s: float, seed: int) -> Self:
         """Add U[0, step_s) to every arrival: undoes a clock that was rounded down to steps of `step_s`."""

@@ -27,9 +27,7 @@ def read(path: Path) -> Trace:
         table.numbers("ContextTokens"),
         table.numbers("GeneratedTokens"),
         notices=notices,
-        origin=table.origin(
-            arrival_s="TIMESTAMP", input_tokens="ContextTokens", output_tokens="GeneratedTokens"
-        ),
+        origin=table.origin(arrival_s="TIMESTAMP", input_tokens="ContextTokens", output_tokens="GeneratedTokens"),
     )
 
 

@@ -27,7 +27,5 @@ def read(path: Path) -> Trace:
         table.numbers("Response tokens"),
         session_id=table.columns.get(SESSION),
         notices=notices,
-        origin=table.origin(
-            arrival_s="Timestamp", input_tokens="Request tokens", output_tokens="Response tokens"
-        ),
+        origin=table.origin(arrival_s="Timestamp", input_tokens="Request tokens", output_tokens="Response tokens"),
     )

@@ -26,7 +26,5 @@ def read(path: Path) -> Trace:
         table.numbers("output_length"),
         prefix_hash_ids=prefix_blocks(table),
         notices=notices,
-        origin=table.origin(
-            arrival_s="timestamp", input_tokens="input_length", output_tokens="output_length"
-        ),
+        origin=table.origin(arrival_s="timestamp", input_tokens="input_length", output_tokens="output_length"),
     )

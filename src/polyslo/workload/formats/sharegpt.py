@@ -48,9 +48,7 @@ def _read_conversations(path: Path) -> Trace:
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise TraceError(
-            f"{path}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
-        ) from error
+        raise TraceError(f"{path}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
     if not isinstance(entries, list):
         raise TraceError(f"{path}: must be a JSON list of conversations, got {type(entries).__name__}")
     turns = [_first_turn(entry, row, path) for row, entry in enumerate(entries)]

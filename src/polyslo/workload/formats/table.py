@@ -51,9 +51,7 @@ class Table:
         for name in required:
             if name not in header:
                 raise TraceError(f"{path}: missing column {name!r}{nearest(name, header)}")
-        columns = (
-            dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
-        )
+        columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
         return cls(path, {name: columns[name] for name in (*required, *optional) if name in columns}, lines)
 
     @classmethod
@@ -76,9 +74,7 @@ class Table:
                 columns[name] = column
             elif name in required:
                 row = column.index(_MISSING)
-                raise TraceError(
-                    f"{path}, line {lines[row]}: missing key {name!r}{nearest(name, records[row])}"
-                )
+                raise TraceError(f"{path}, line {lines[row]}: missing key {name!r}{nearest(name, records[row])}")
         return cls(path, columns, lines)
 
     def __len__(self) -> int:
@@ -105,9 +101,7 @@ class Table:
         if not num_empty:
             return self, ()
         rows = np.flatnonzero(~empty).tolist()
-        columns: dict[str, Sequence[Any]] = {
-            key: [values[row] for row in rows] for key, values in self.columns.items()
-        }
+        columns: dict[str, Sequence[Any]] = {key: [values[row] for row in rows] for key, values in self.columns.items()}
         notice = f"{num_empty} requests without any output dropped ({name} is 0)"
         return type(self)(self.path, columns, [self.lines[row] for row in rows]), (notice,)
 

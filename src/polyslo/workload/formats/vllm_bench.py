@@ -58,9 +58,7 @@ def _result(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise TraceError(
-            f"{path}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
-        ) from error
+        raise TraceError(f"{path}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
     if not isinstance(result, dict):
         raise TraceError(f"{path}: must be one JSON object, got {type(result).__name__}")
     for name in COLUMNS:

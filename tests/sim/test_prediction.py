@@ -1,0 +1,45 @@
+"""A promise is kept (I12): where lengths are known and the profile is exact, the admitted requests attain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from polyslo.core.state import FALLBACK, NO_RUNG
+from polyslo.sim.fleet import FleetConfig, PolicySpec
+from polyslo.sim.run import build_world, run_world
+from polyslo.sim.world import ATTAINED, RELEGATED_OUT
+
+NUM_INSTANCES, NUM_REQUESTS = 6, 4000
+KEPT_RATIO = 0.999
+
+
+@pytest.mark.parametrize("load", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("mode", ["co", "pd"])
+def test_admitted_requests_attain(make_workload, optimum, profile, mode, load):
+    """I12: at least 99.9% of the requests that polyserve admits attain, at 50, 80 and 95% of the fluid optimum."""
+    reference = optimum(make_workload(NUM_REQUESTS, 100.0), NUM_INSTANCES, mode)
+    workload = make_workload(NUM_REQUESTS, round(load * reference, 3))
+    config = FleetConfig(num_instances=NUM_INSTANCES, mode=mode, lengths="known", relegate=True)
+    world = build_world(workload, profile, PolicySpec.parse("polyserve"), config)
+    run_world(world)
+    rung, outcome = world.fleet.requests["rung"], world.jobs["outcome"]
+    admitted = (rung != NO_RUNG) & (rung != FALLBACK) & (outcome != RELEGATED_OUT)
+    kept = float(np.mean(outcome[admitted] == ATTAINED))
+    assert admitted.sum() > 0.5 * NUM_REQUESTS
+    assert kept >= KEPT_RATIO, f"I12: {kept:.5f} kept of {admitted.sum()} admitted"
+
+
+@pytest.mark.parametrize("mode", ["co", "pd"])
+def test_a_first_token_never_comes_after_its_prediction(make_workload, optimum, profile, mode):
+    """I12: the predicted first token is an upper bound, as it counts on full iterations, for 99.9% of requests."""
+    reference = optimum(make_workload(NUM_REQUESTS, 100.0), NUM_INSTANCES, mode)
+    workload = make_workload(NUM_REQUESTS, round(0.8 * reference, 3))
+    config = FleetConfig(num_instances=NUM_INSTANCES, mode=mode, lengths="known")
+    world = build_world(workload, profile, PolicySpec.parse("polyserve"), config)
+    run_world(world)
+    rung, jobs = world.fleet.requests["rung"], world.jobs
+    admitted = (rung != NO_RUNG) & (rung != FALLBACK) & (jobs["outcome"] != RELEGATED_OUT)
+    due_s = np.maximum(world.fleet.requests["predicted_first_s"], jobs["first_due_s"])
+    early = jobs["first_token_s"][admitted] <= due_s[admitted] + 1e-6
+    assert early.mean() >= KEPT_RATIO, f"I12: {early.mean():.5f} first tokens by their prediction"
