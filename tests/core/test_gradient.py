@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from polyslo.core.gradient import change_load, move_to_group
 
-MOVES = st.lists(
-    st.tuples(st.booleans(), st.integers(0, 5), st.integers(-500, 500), st.integers(0, 3)), max_size=60
-)
+MOVES = st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(-500, 500), st.integers(0, 3)), max_size=60)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

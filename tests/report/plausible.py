@@ -30,9 +30,7 @@ def plausible_comparison(
     """Build a comparison in which each policy's attainment falls off at its goodput."""
     goodputs_rps = GOODPUTS_RPS if goodputs_rps is None else goodputs_rps
     runs = [
-        plausible_run(
-            policy, rate, seed, knee, with_timeline=with_timeline and policy == "polyserve" and seed == 1
-        )
+        plausible_run(policy, rate, seed, knee, with_timeline=with_timeline and policy == "polyserve" and seed == 1)
         for policy, knee in goodputs_rps.items()
         for rate in RATES_RPS
         for seed in SEEDS

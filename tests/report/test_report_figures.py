@@ -54,16 +54,12 @@ def overlaps(figure: Any) -> list[tuple[str, str]]:
     frame = figure.bbox.padded(1.0)
     outside = [(text, "") for text, box in boxes if frame.count_contains(box.corners()) < 4]
     pairs = itertools.combinations(boxes, 2)
-    return outside + [
-        (a, b) for (a, box_a), (b, box_b) in pairs if box_a.padded(-1).overlaps(box_b.padded(-1))
-    ]
+    return outside + [(a, b) for (a, box_a), (b, box_b) in pairs if box_a.padded(-1).overlaps(box_b.padded(-1))]
 
 
 @pytest.mark.parametrize("width_px", [340, 720, 1000])
 @pytest.mark.parametrize("draw", OF_COMPARISON)
-def test_no_label_of_a_comparison_overlaps(
-    comparison: Comparison, draw: Callable[..., Any], width_px: int
-) -> None:
+def test_no_label_of_a_comparison_overlaps(comparison: Comparison, draw: Callable[..., Any], width_px: int) -> None:
     """At every width, texts keep clear of each other and of the edges."""
     assert overlaps(draw(comparison, width_px=width_px)) == []
 
@@ -97,9 +93,7 @@ def test_an_svg_follows_the_theme(comparison: Comparison, draw: Callable[..., An
 
 
 @pytest.mark.parametrize("draw", [*OF_COMPARISON, *OF_RUN])
-def test_an_svg_is_the_same_every_time(
-    comparison: Comparison, run: RunResult, draw: Callable[..., Any]
-) -> None:
+def test_an_svg_is_the_same_every_time(comparison: Comparison, run: RunResult, draw: Callable[..., Any]) -> None:
     """Equal results give equal bytes: no dates, no random ids."""
     subject = comparison if draw in OF_COMPARISON else run
     assert to_svg(draw(subject), "name", "label") == to_svg(draw(subject), "name", "label")

@@ -70,9 +70,7 @@ def test_a_page_is_well_formed(html: str) -> None:
     outline = Outline(html)
     ids = outline.values("id")
     assert len(ids) == len(set(ids))
-    inner = re.findall(r"url\(#([^)]+)\)", html) + [
-        v[1:] for v in outline.values("href") if v.startswith("#")
-    ]
+    inner = re.findall(r"url\(#([^)]+)\)", html) + [v[1:] for v in outline.values("href") if v.startswith("#")]
     assert set(inner) <= set(ids)
     assert outline.tags["h1"] == 1
     assert outline.tags["main"] == 1

@@ -39,8 +39,6 @@ def optimum(profile):
 
         shares = np.bincount(workload.tier, minlength=len(workload.tpots_s)) / len(workload)
         moments = LengthMoments.of(workload.input_tokens, workload.output_tokens)
-        return optimum_rps(
-            profile, workload.tpots_s, shares, moments, num_instances=num_instances, mode=mode
-        )
+        return optimum_rps(profile, workload.tpots_s, shares, moments, num_instances=num_instances, mode=mode)
 
     return of

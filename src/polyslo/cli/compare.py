@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.console import Console
 
 from polyslo.cli.options import make_setting, parse_rates, rate_options, setting_options, write_file
-from polyslo.cli.progress import progress_bar
+from polyslo.cli.progress import progress_bar, results_console
 from polyslo.report.comparison_page import comparison_page
 from polyslo.report.data import to_json
 from polyslo.report.table import comparison_table
@@ -39,7 +38,7 @@ def compare_command(
             duration_s=duration_s,
             progress=progress,
         )
-    console = Console()
+    console = results_console()
     console.print(comparison_table(comparison))
     console.print(headline(comparison))
     write_file(json_file, lambda: to_json(comparison))

@@ -87,7 +87,7 @@ def retry_pending(fleet: Fleet, i: int, now_s: float) -> None:
             break
         _drain(fleet, tier, i, now_s)
     for tier in range(group):  # expired heads of tighter tiers must not wait for their own instances
-        _drop_hopeless(fleet, tier, now_s)
+        drop_hopeless(fleet, tier, now_s)
 
 
 @compiled
@@ -101,7 +101,7 @@ def is_hopeless(fleet: Fleet, r: int, now_s: float) -> bool:
 @compiled
 def _drain(fleet: Fleet, tier: int, i: int, now_s: float) -> None:
     """Place a tier's pending requests, earliest deadline first, until one does not fit."""
-    _drop_hopeless(fleet, tier, now_s)
+    drop_hopeless(fleet, tier, now_s)
     r = head(fleet, tier)
     while r != NONE:
         placed = _try_instance(fleet, i, r, now_s, FROM_PENDING) if i != NONE else place(fleet, r, now_s)
@@ -113,7 +113,7 @@ def _drain(fleet: Fleet, tier: int, i: int, now_s: float) -> None:
 
 
 @compiled
-def _drop_hopeless(fleet: Fleet, tier: int, now_s: float) -> None:
+def drop_hopeless(fleet: Fleet, tier: int, now_s: float) -> None:
     """Relegate the heads of a pending queue that can no longer be served in time; or serve them late."""
     r = head(fleet, tier)
     while r != NONE and is_hopeless(fleet, r, now_s):
@@ -122,6 +122,8 @@ def _drop_hopeless(fleet: Fleet, tier: int, now_s: float) -> None:
             relegate(fleet, r)
         else:
             i = _roomiest(fleet, r)
+            if i == NONE and fleet.settings[0].elastic == 1:
+                i = claim(fleet, tier, now_s)
             if i == NONE:
                 return
             pop(fleet, tier)

@@ -6,7 +6,7 @@
 times slower without it.) `matrix` is piecewise linear in the tokens of the batch; decode attention is bilinear
 in decodes and KV tokens (and carries what each sequence costs beside attention: sampling, logits); prefill
 attention is proportional to the token pairs, chunk x context. How the tables are made from measured points is
-`measured.py`, from a datasheet `roofline.py`.
+`measured.py`.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def load_profile(name_or_path: str | Path, *, host_s: float = 0.0) -> NamedProfi
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise ProfileError(
-            f"{name_or_path}:{error.lineno}:{error.colno}: not JSON, {error.msg}; write it with `polyslo profile`"
+            f"{name_or_path}:{error.lineno}:{error.colno}: not JSON, {error.msg}; see a shipped profile for the format"
         ) from error
     return parse_profile(data, name, where=str(name_or_path), host_s=host_s)
 

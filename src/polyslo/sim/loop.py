@@ -19,6 +19,8 @@ from polyslo.core.belief import (
     observe_transfer_ended,
     withdraw,
 )
+from polyslo.core.ladder import drop_hopeless
+from polyslo.core.pending import head
 from polyslo.core.profile import iteration_s
 from polyslo.core.scaling import owned_instance_s
 from polyslo.core.state import (
@@ -58,6 +60,7 @@ FINISHED = -1  # what `advance` returns when all is done
 def advance(world: World) -> int:
     """Run until all is done (FINISHED), or an external policy must place a request (its index)."""
     clock, fleet = world.clock[0], world.fleet
+    _carry_out(world)  # what an external policy decided since
     while True:
         arrival_s = world.arrival_s[clock.cursor] if clock.cursor < world.arrival_s.shape[0] else math.inf
         event_s = world.event_s[0] if clock.num_events > 0 else math.inf
@@ -66,7 +69,9 @@ def advance(world: World) -> int:
             fact_s = world.fact_s[clock.fact_head % world.fact.shape[0], 0]
         next_s = min(arrival_s, event_s, fact_s)
         if next_s == math.inf:
-            return FINISHED
+            if not _settle_leftovers(world):
+                return FINISHED
+            continue
         _watch(world, next_s)
         clock.now_s = next_s
         if fact_s <= event_s and fact_s <= arrival_s:
@@ -80,6 +85,21 @@ def advance(world: World) -> int:
             if clock.policy == EXTERNAL:
                 return int(r)
         _carry_out(world)
+
+
+@compiled
+def _settle_leftovers(world: World) -> bool:
+    """Nothing happens any more but requests still pend: let their deadlines pass; True when that changed it."""
+    clock, fleet, acted = world.clock[0], world.fleet, False
+    for tier in range(fleet.tpots_s.shape[0]):
+        r = head(fleet, tier)
+        if r != NONE:
+            clock.now_s = max(clock.now_s, fleet.requests[r].first_due_s)
+            before = fleet.pending_size[tier]
+            drop_hopeless(fleet, tier, clock.now_s)
+            acted = acted or fleet.pending_size[tier] < before
+    _carry_out(world)
+    return acted
 
 
 @compiled

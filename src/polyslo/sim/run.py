@@ -8,7 +8,7 @@ import numpy.typing as npt
 from polyslo.core.fluid import LengthMoments
 from polyslo.core.profile import Profile
 from polyslo.core.state import REASONS, RUNGS, Fleet
-from polyslo.errors import InputError
+from polyslo.errors import ConfigError, InputError
 from polyslo.policies.decide import send
 from polyslo.sim.fleet import FleetConfig, PlaceFunction, PolicySpec, build_fleet
 from polyslo.sim.loop import FINISHED, advance
@@ -56,6 +56,11 @@ def run_world(world: World, place: PlaceFunction | None = None) -> None:
     while (r := advance(world.handle)) != FINISHED:
         assert place is not None
         i = int(place(world.fleet, r, float(world.clock["now_s"][0])))
+        if not -1 <= i < len(world.engines):
+            raise ConfigError(
+                f"policy: request {r} was sent to instance {i}, there are 0 to {len(world.engines) - 1} (-1 refuses); "
+                "correct the policy's function"
+            )
         send(world.fleet.handle, r, i, float(world.clock["now_s"][0]))
 
 
