@@ -77,7 +77,6 @@ def test_unhealthy(hand):
     assert admit_decode(filled.handle, 0, r, 0.0, 0.0, 0.05)[0] == UNHEALTHY
 
 
-@pytest.mark.xfail(strict=True, reason="admit_decode: the step of an empty instance is that of no batch, 0 s")
 def test_second_token_disaggregated(hand):
     """I17: due 500 + 50 ms. Prefilled at 500: 501 + its iteration of 5.1 = 506 ms. At 545: 551 ms, too late."""
     filled = hand(1, pd=True)

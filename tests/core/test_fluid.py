@@ -60,7 +60,6 @@ def test_tiers_share_the_fleet_harmonically(make_profile):
     assert apart < 7 * prefill_rate_rps(profile, MOMENTS)
 
 
-@pytest.mark.xfail(strict=True, reason="fluid._rate_at_rps interpolates between 0 and 1 decodes, so 4 ms passes")
 def test_a_pace_out_of_reach_has_no_optimum(make_profile):
     """I19: a TPOT below the empty iteration's 5 ms can't be served: 0."""
     assert optimum_rps(make_profile(), [0.004], [1.0], MOMENTS, num_instances=3, mode="co") == 0.0

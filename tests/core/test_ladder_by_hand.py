@@ -169,7 +169,6 @@ def test_a_pending_request_is_placed_when_its_tier_has_room(hand):
     assert not filled.fleet.pending_size.any()
 
 
-@pytest.mark.xfail(strict=True, reason="decide.on_progress: nothing looks at pending requests after a release")
 def test_a_pending_request_gets_an_instance_that_goes_back_to_the_pool(hand):
     """I5, I17: a tier 0 request waits for tier 1's only instance; when that is released it must be placed."""
     filled = hand(1)

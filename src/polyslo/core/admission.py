@@ -75,17 +75,15 @@ def admit_decode(
         return UNHEALTHY, 0, 0.0
     if instance.num_residents >= instance.max_residents:
         return MEMORY, 0, 0.0
-    step_s = iteration_s(
-        fleet.profile, instance.num_residents, 0, instance.decode_kv_tokens + request.input_tokens, 0.0
-    )
+    kv_tokens = instance.decode_kv_tokens + request.prefill_tokens
+    step_s = iteration_s(fleet.profile, instance.num_residents + 1, 0, kv_tokens, 0.0)
     arrives_s = max(prefilled_s + transfer_s(fleet, request.prefill_tokens), instance.ready_s)
-    joins = instance.iteration + int(max(0.0, arrives_s - now_s) / max(step_s, 1e-4)) + 1
+    joins = instance.iteration + int(max(0.0, arrives_s - now_s) / step_s) + 1
     reason, peak_s = foresee_batch(fleet, i, r, joins, limit_s, 0)
     if reason != FITS:
         return reason, joins, peak_s
-    if arrives_s + 2.0 * peak_s > request.first_due_s + request.tpot_s and arrives_s + 2.0 * step_s > (
-        request.first_due_s + request.tpot_s
-    ):
+    wait_s = step_s if instance.busy == 1 else 0.0
+    if arrives_s + wait_s + step_s > request.first_due_s + request.tpot_s:
         return SECOND_TOKEN, joins, peak_s
     return FITS, joins, peak_s
 

@@ -96,6 +96,8 @@ def _rate_at_rps(profile: Profile, t: float, moments: LengthMoments, prefill: bo
         chunk = rate * t * moments.prompt if prefill else 0.0
         kv = rate * t * moments.kv if decode else 0.0
         whole = int(np.ceil(decodes))
+        if decode and profile.iteration_s(1, 0, moments.prompt, 0.0) > t:
+            return False  # not even one decode keeps this pace
         time_s = profile.iteration_s(whole, round(chunk), kv, moments.pairs_per_token)
         if whole > 0:  # between whole batches: linear
             less_s = profile.iteration_s(whole - 1, round(chunk), kv, moments.pairs_per_token)

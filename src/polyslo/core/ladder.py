@@ -16,6 +16,7 @@ import math
 from polyslo.compiled import compiled
 from polyslo.core.admission import admit_colocated, admit_decode, admit_prefill, iteration_budget_s
 from polyslo.core.belief import enqueue, reserve
+from polyslo.core.forecast import MEMORY_MARGIN_RATIO
 from polyslo.core.ledger import add_resident
 from polyslo.core.pending import head, pop, push
 from polyslo.core.profile import iteration_s
@@ -190,7 +191,7 @@ def _roomiest(fleet: Fleet, r: int) -> int:
             held = instance.committed_tokens + fleet.requests[r].input_tokens + fleet.requests[r].expected_tokens
             sound = (
                 instance.num_residents < instance.max_residents
-                and held <= instance.kv_capacity_tokens
+                and held <= instance.kv_capacity_tokens * (1.0 - MEMORY_MARGIN_RATIO)
                 and iteration_s(fleet.profile, instance.num_residents + 1, 0, held, 0.0) <= instance.budget_s
             )
             if sound and (best == NONE or instance.queued_tokens < least):

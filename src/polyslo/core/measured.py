@@ -197,7 +197,7 @@ def _along_kv(kv: FloatArray, measured_kv: FloatArray, measured_s: FloatArray) -
     values = np.interp(kv, measured_kv, np.maximum.accumulate(measured_s))
     if len(measured_kv) == 1:
         return values
-    middle = len(measured_kv) // 2
+    middle = (len(measured_kv) - 1) // 2
     low_slope = max(0.0, (measured_s[1] - measured_s[0]) / (measured_kv[1] - measured_kv[0]))
     high_slope = max(0.0, (measured_s[-1] - measured_s[middle]) / (measured_kv[-1] - measured_kv[middle]))
     values = np.where(kv < measured_kv[0], measured_s[0] - low_slope * (measured_kv[0] - kv), values)

@@ -80,6 +80,8 @@ def on_progress(policy: int, fleet: Fleet, i: int, now_s: float) -> None:
     if policy == POLYSERVE:
         retry_pending(fleet, i, now_s)
         leave_if_unneeded(fleet, i, now_s)
+        if fleet.instances[i].group == idle_group(fleet):
+            retry_pending(fleet, i, now_s)  # what pends elsewhere may claim it
 
 
 @compiled

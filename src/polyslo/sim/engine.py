@@ -61,7 +61,7 @@ def join_batch(world: World, i: int, r: int, now_s: float) -> None:
 def start_iteration(world: World, i: int, now_s: float) -> None:
     """Begin the next iteration if there is anything to do, and schedule its end."""
     engine = world.engines[i]
-    while engine.join_head != NONE:
+    while engine.join_head != NONE and engine.num_decodes < engine.max_decodes:
         r = engine.join_head
         engine.join_head = world.jobs[r].next
         world.jobs[r].next = NONE
