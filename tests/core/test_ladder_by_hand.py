@@ -154,6 +154,14 @@ def test_an_instance_is_handed_over_and_then_released(hand):
     assert not np.any([instances[name] for name in ("kv_tokens", "committed_tokens", "num_residents")])
 
 
+def _end_with_first_token(filled, r):
+    """Report that a request on instance 0 got its first and only token after 15 ms."""
+    observe_iteration_end(filled.handle, 0)
+    observe_first_token(filled.handle, 0, r)
+    observe_finished(filled.handle, 0, r, 1)
+    on_iteration_settled(POLYSERVE, filled.handle, 0, 0.015, 0.015)
+
+
 def test_a_pending_request_is_placed_when_its_tier_has_room(hand):
     """I17: two requests of 1,000 + 60,000 do not fit together; the second is placed when the first has ended."""
     filled = hand(1)
@@ -161,10 +169,7 @@ def test_a_pending_request_is_placed_when_its_tier_has_room(hand):
     assert place(filled.handle, first, 0.0)
     place_or_pend(filled.handle, second, 0.0)
     assert filled.fleet.requests["stage"][second] == PENDING
-    observe_iteration_end(filled.handle, 0)
-    observe_first_token(filled.handle, 0, first)
-    observe_finished(filled.handle, 0, first, 1)
-    on_iteration_settled(POLYSERVE, filled.handle, 0, 0.015, 0.015)
+    _end_with_first_token(filled, first)
     assert filled.fleet.requests["instance"][second] == 0
     assert not filled.fleet.pending_size.any()
 
@@ -176,8 +181,5 @@ def test_a_pending_request_gets_an_instance_that_goes_back_to_the_pool(hand):
     assert place(filled.handle, first, 0.0)
     place_or_pend(filled.handle, second, 0.0)
     assert filled.fleet.requests["stage"][second] == PENDING
-    observe_iteration_end(filled.handle, 0)
-    observe_first_token(filled.handle, 0, first)
-    observe_finished(filled.handle, 0, first, 1)
-    on_iteration_settled(POLYSERVE, filled.handle, 0, 0.015, 0.015)
+    _end_with_first_token(filled, first)
     assert filled.fleet.pending_size.tolist() == [0, 0, 0]
