@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from polyslo.errors import InputError
 from polyslo.workload import arrivals
+from polyslo.workload.process import ArrivalProcess
 
 Process = Callable[[int, float, np.random.Generator], np.ndarray]
 PROCESSES: dict[str, Process] = {
@@ -71,3 +72,35 @@ def test_impossible_processes_are_refused(call: Callable[[np.random.Generator], 
     """Counts, rates, CVs and peaks out of range name what was got."""
     with pytest.raises(InputError, match=message):
         call(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("text", ["poisson", "fitted", "gamma:2", "daily", "daily:4"])
+def test_a_process_by_name_has_its_rate(text: str) -> None:
+    """Every form draws ascending times at the mean rate; `daily` puts one whole day into them."""
+    process = ArrivalProcess.parse(text)
+    times = process.draw(50_000, 20.0, np.random.default_rng(3))
+    assert (np.diff(times) >= 0).all()
+    assert len(times) / times[-1] == pytest.approx(20.0, rel=0.1)  # a day's last request comes before its end
+    middle = np.mean(np.abs(times / times[-1] - 0.5) < 0.01) / 0.02
+    assert middle == pytest.approx(process.peak_over_mean, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("poison", "did you mean 'poisson'"),
+        ("dayly:3", "did you mean 'daily'"),
+        ("poisson:2", "poisson takes no parameter"),
+        ("gamma", "from 0.01 to 100, got 'gamma'"),
+        ("gamma:nan", "from 0.01 to 100, got 'gamma:nan'"),
+        ("gamma:inf", "from 0.01 to 100"),
+        ("gamma:-1", "from 0.01 to 100"),
+        ("daily:", "the peak over the mean must be a number from 1 to 50, got 'daily:'"),
+        ("daily:0.5", "from 1 to 50, got 'daily:0.5'"),
+    ],
+)
+def test_a_process_that_is_none_says_what_is_allowed(text: str, message: str) -> None:
+    """Unknown names suggest the nearest; parameters out of range name the range."""
+    with pytest.raises(InputError) as caught:
+        ArrivalProcess.parse(text)
+    assert message in str(caught.value)

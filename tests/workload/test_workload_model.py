@@ -197,7 +197,7 @@ def test_wrong_arguments_are_refused() -> None:
         load_model("sharegtp")
     with pytest.raises(InputError, match="unknown process 'poison'; did you mean 'poisson'"):
         model.sample(10, 1.0, 0, "poison")
-    with pytest.raises(InputError, match=r"gamma needs a number, .* got 'gamma:x'"):
+    with pytest.raises(InputError, match=r"the CV of gaps must be a number .* got 'gamma:x'"):
         model.sample(10, 1.0, 0, "gamma:x")
     with pytest.raises(InputError, match="num_requests must be >= 1, got 0"):
         model.sample(0, 1.0, 0)

@@ -13,6 +13,7 @@ from polyslo.errors import ConfigError, reject_unknown_keys
 from polyslo.profiles.library import DEFAULT_PROFILE
 from polyslo.sim.fleet import FleetConfig, field_names
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
+from polyslo.workload.process import FORMS
 
 Command = Callable[..., None]
 
@@ -23,7 +24,9 @@ _SETTING_OPTIONS = (
     click.option("--slo", metavar="NAME|FILE", default="default", show_default=True, help="The SLO mix."),
     click.option("--instances", metavar="N", type=click.IntRange(1), help="Instances in the fleet. [20]"),
     click.option("--mode", metavar="co|pd", help="Co-located, or prefill and decode apart. [co]"),
-    click.option("--arrivals", default="poisson", show_default=True, metavar="poisson|fitted|gamma:CV"),
+    click.option(
+        "--arrivals", metavar="|".join(FORMS), help="How requests arrive. [a trace's own arrivals; else poisson]"
+    ),
     click.option("--fleet", metavar="FILE", help="TOML with a [fleet] table: noise, cold starts, memory, ..."),
     click.option("--seeds", metavar="K", type=click.IntRange(1), default=2, show_default=True),
     click.option(

@@ -31,7 +31,7 @@ def simulate_command(
 ) -> None:
     """Simulate one run; --seeds K takes the K-th seed."""
     setting = make_setting(options)
-    rates = parse_rates(options["rates"], options["scale"], setting) or [DEFAULT_SHARE * setting.optimum_rps()]
+    rates = parse_rates(options["rates"], options["scale"], setting) or [DEFAULT_SHARE * setting.full_rps()]
     if len(rates) != 1:
         raise ConfigError(f"simulate runs one rate, got {len(rates)}; use `polyslo compare` for several")
     spec = PolicySpec.parse(policy)

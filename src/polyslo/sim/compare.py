@@ -18,7 +18,7 @@ from polyslo.sim.statistics import confidence_interval
 from polyslo.sim.warmup import warm_up
 
 TARGETS = (0.99, 0.90)
-OPTIMUM_SHARES = (0.5, 0.65, 0.8, 0.9, 0.95, 1.0, 1.1)  # the rates when none are asked for
+OPTIMUM_SHARES = (0.5, 0.65, 0.8, 0.9, 0.95, 1.0, 1.1)  # of `Setting.full_rps`: the rates when none are asked for
 DEFAULT_POLICIES = (
     "polyserve", "static-tiers", "slo-least-load", "lmetric", "chunk", "minimal", "round-robin", "random",
 )  # fmt: skip
@@ -38,8 +38,8 @@ def compare(
     """Run every policy at every rate with every seed. Without rates: shares of the fluid optimum, 50 to 110%."""
     warm_up()
     specs = [PolicySpec.parse(text) for text in policies]
-    optimum = setting.optimum_rps()
-    rates = sorted(rates_rps) if rates_rps else [_rounded(share * optimum) for share in OPTIMUM_SHARES]
+    optimum, full_rps = setting.optimum_rps(), setting.full_rps()
+    rates = sorted(rates_rps) if rates_rps else [_rounded(share * full_rps) for share in OPTIMUM_SHARES]
     jobs = list(product(rates, range(seeds)))
     batches = run_all([partial(_run_policies, setting, specs, rate, seed, duration_s) for rate, seed in jobs], progress)
     runs = sorted((run for batch in batches for run in batch), key=lambda r: (r.policy, r.rate_rps, r.seed))
@@ -57,7 +57,7 @@ def compare(
         runs=tuple(runs),
         goodputs=goodputs,
         optimum_rps=optimum,
-        notes=_notes(runs, rates, duration_s),
+        notes=_notes(setting, runs, rates, duration_s),
     )
 
 
@@ -121,8 +121,9 @@ def _rounded(rate: float) -> float:
     return round(rate, digits)
 
 
-def _notes(runs: Sequence[RunResult], rates: Sequence[float], duration_s: float) -> tuple[str, ...]:
+def _notes(setting: Setting, runs: Sequence[RunResult], rates: Sequence[float], duration_s: float) -> tuple[str, ...]:
     notes = [
+        f"Arrivals: {setting.arrivals_text}.",
         f"Each run lasts {duration_s:g} s of arrivals; the first 20% and the last 10% are not scored.",
         "Goodput is interpolated between the rates that were run; `polyslo goodput` bisects.",
     ]

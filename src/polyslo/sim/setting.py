@@ -11,8 +11,8 @@ from polyslo.core.fluid import LengthMoments, instance_need
 from polyslo.errors import ConfigError, InputError
 from polyslo.profiles.library import DEFAULT_PROFILE, NamedProfile, load_profile
 from polyslo.sim.fleet import FleetConfig
-from polyslo.workload.arrivals import poisson
 from polyslo.workload.model import WorkloadModel, load_model
+from polyslo.workload.process import POISSON, ArrivalProcess
 from polyslo.workload.readers import read_trace
 from polyslo.workload.slo import SloMix, lay, load_slo_mix
 from polyslo.workload.trace import Trace
@@ -21,6 +21,7 @@ from polyslo.workload.workload import Workload
 DEFAULT_WORKLOAD = "azure2023-conv"
 DEFAULT_DURATION_S = 240.0
 MOMENT_SAMPLE = 50_000
+_ARRIVALS_STREAM = 17
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +32,7 @@ class Setting:
     mix: SloMix
     named: NamedProfile
     config: FleetConfig
-    arrivals: str
+    arrivals: ArrivalProcess | None  # None: a trace's own; Poisson where there are none
 
     @classmethod
     def of(
@@ -43,13 +44,14 @@ class Setting:
         slo: str | Path = "default",
         instances: int | None = None,
         mode: str | None = None,
-        arrivals: str = "poisson",
+        arrivals: str | None = None,
         fleet: FleetConfig | None = None,
     ) -> Setting:
         """Resolve names and files. Raises `InputError` and its kinds for whatever can't be used.
 
-        `arrivals` (poisson, fitted, gamma:CV) is for fitted workloads and traces without arrivals; a trace
-        with arrivals keeps its own, on a stretched clock.
+        `arrivals` is one of `polyslo.workload.process.FORMS`. Without it a trace keeps its own arrivals, on a
+        stretched clock; fitted workloads and traces of lengths only get Poisson arrivals. With it the
+        process replaces a trace's own arrivals, and a notice says so; `fitted` is for fitted workloads only.
         """
         if workload is not None and trace is not None:
             raise ConfigError("give a workload's name or a trace's file, not both: got --workload and --trace")
@@ -58,8 +60,13 @@ class Setting:
             config = replace(config, num_instances=instances)
         if mode is not None:
             config = replace(config, mode=mode)
+        process = None if arrivals is None else ArrivalProcess.parse(arrivals)
+        if trace is not None and process is not None and process.kind == "fitted":
+            raise ConfigError(
+                "--arrivals fitted is for fitted workloads, got a trace; leave it out to keep the trace's own arrivals"
+            )
         source = read_trace(trace) if trace is not None else load_model(workload or DEFAULT_WORKLOAD)
-        setting = cls(source, load_slo_mix(slo), load_profile(profile), config, arrivals)
+        setting = cls(source, load_slo_mix(slo), load_profile(profile), config, process)
         setting._reject_impossible_tiers()
         return setting
 
@@ -67,6 +74,12 @@ class Setting:
     def name(self) -> str:
         """Name of the workload's source."""
         return self.source.name
+
+    @property
+    def arrivals_text(self) -> str:
+        """Say how requests arrive, in a few words."""
+        own = self.arrivals is None and isinstance(self.source, Trace) and self.source.has_arrivals
+        return "the trace's own, on a stretched clock" if own else str(self.arrivals or POISSON)
 
     @property
     def source_rate_rps(self) -> float:
@@ -80,7 +93,7 @@ class Setting:
         """Draw about `duration_s` seconds of requests at a rate, each with its SLO."""
         count = max(2, round(rate_rps * duration_s))
         if isinstance(self.source, WorkloadModel):
-            trace = self.source.sample(count, rate_rps, seed, self.arrivals)
+            trace = self.source.sample(count, rate_rps, seed, str(self.arrivals or POISSON))
         else:
             trace = self._from_trace(self.source, count, rate_rps, seed)
         return lay(trace, self.mix, seed, self.named.profile.idle_ttft_s)
@@ -88,6 +101,10 @@ class Setting:
     def optimum_rps(self) -> float:
         """Return the fluid optimum of this fleet for this workload."""
         return float(self.config.num_instances / self._need().sum())
+
+    def full_rps(self) -> float:
+        """Return the mean rate whose busiest time of day is the fluid optimum; without a day, the optimum."""
+        return self.optimum_rps() / (self.arrivals.peak_over_mean if self.arrivals else 1.0)
 
     def fluid_need(self, rate_rps: float) -> float:
         """Return the instances, not whole, that the fluid optimum would use at a rate."""
@@ -101,12 +118,17 @@ class Setting:
         moments = LengthMoments.of(trace.input_tokens, trace.output_tokens)
         return instance_need(self.named.profile, self.mix.tpots_s, self.mix.tier_shares, moments, mode=self.config.mode)
 
-    @staticmethod
-    def _from_trace(trace: Trace, count: int, rate_rps: float, seed: int) -> Trace:
+    def _from_trace(self, trace: Trace, count: int, rate_rps: float, seed: int) -> Trace:
         part = trace.head(count) if len(trace) >= count else trace.repeated(count, seed)
-        if not part.has_arrivals:
-            return part.with_arrivals(poisson(count, rate_rps, np.random.default_rng([seed, 17])))
-        return part.at_rate(rate_rps)
+        if self.arrivals is None and part.has_arrivals:
+            return part.at_rate(rate_rps)
+        process = self.arrivals or POISSON
+        drawn = part.with_arrivals(process.draw(count, rate_rps, np.random.default_rng([seed, _ARRIVALS_STREAM])))
+        if trace.has_arrivals:
+            notice = f"the arrivals of trace {trace.name!r} are replaced, as asked for: {process}"
+        else:
+            notice = f"trace {trace.name!r} has no arrivals: {process} arrivals drawn"
+        return replace(drawn, notices=(*drawn.notices, notice))
 
     def _reject_impossible_tiers(self) -> None:
         fastest_s = self.named.profile.iteration_s(1, 0, 1.0, 0.0)

@@ -2,7 +2,7 @@
 
 Each function draws `num_requests` ascending times in seconds, the first about one gap after 0, from a
 `numpy.random.Generator`. Gamma gaps are what vLLM's benchmark offers as burstiness (its value is 1 / cv²).
-Arrivals with the burstiness of a real trace come from `burstiness`.
+Arrivals with the burstiness of a real trace come from `burstiness`; `process` chooses by name.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from polyslo.errors import InputError
 
 DAY_S = 86_400.0
+PEAK_RANGE = (1.0, 50.0)  # of the busiest moment over the mean
 AZURE_2024_PEAK_OVER_MEAN = 2.85  # busiest minute over mean, Azure 2024 week (published statistic)
 
 
@@ -44,16 +45,27 @@ def time_of_day(
     part of the tide: to see all of it in a short run, give a short `day_s`.
     """
     check(num_requests, rate_rps)
-    if not 1 <= peak_over_mean <= 50:
+    if not PEAK_RANGE[0] <= peak_over_mean <= PEAK_RANGE[1]:
         raise InputError(f"arrivals: peak_over_mean must be from 1 to 50, got {peak_over_mean:g}")
     if not day_s > 0:
         raise InputError(f"arrivals: day_s must be > 0, got {day_s:g}")
-    angle = np.linspace(-np.pi, np.pi, 2049)
-    shape = np.exp(_concentration(peak_over_mean) * np.cos(angle))
-    share = np.concatenate(([0.0], np.cumsum((shape[1:] + shape[:-1]) / 2)))  # of a day's requests, up to the angle
     unit = np.cumsum(rng.exponential(1.0, num_requests)) / (rate_rps * day_s)  # in days of requests
     day = np.floor(unit)
-    return day_s * (day + np.interp(unit - day, share / share[-1], (angle + np.pi) / (2 * np.pi)))
+    return day_s * (day + _moment(unit - day, peak_over_mean))
+
+
+def one_day(num_requests: int, rate_rps: float, peak_over_mean: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw the same tide with all requests in exactly one day, of `num_requests / rate_rps` seconds."""
+    check(num_requests, rate_rps)
+    return num_requests / rate_rps * _moment(np.sort(rng.random(num_requests)), peak_over_mean)
+
+
+def _moment(share: NDArray[np.float64], peak_over_mean: float) -> NDArray[np.float64]:
+    # the moment of the day, in [0, 1], up to which a share of its requests has arrived
+    angle = np.linspace(-np.pi, np.pi, 2049)
+    shape = np.exp(_concentration(peak_over_mean) * np.cos(angle))
+    arrived = np.concatenate(([0.0], np.cumsum((shape[1:] + shape[:-1]) / 2)))
+    return np.interp(share, arrived / arrived[-1], (angle + np.pi) / (2 * np.pi))
 
 
 def _concentration(peak_over_mean: float) -> float:

@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from polyslo.errors import InputError, nearest
-from polyslo.workload import arrivals as process
 from polyslo.workload import model_file
 from polyslo.workload.burstiness import MIN_ARRIVALS, Burstiness
 from polyslo.workload.lengths import Lengths
+from polyslo.workload.process import ArrivalProcess
 from polyslo.workload.trace import Trace
 
-PROCESSES = ("fitted", "poisson", "gamma:CV")
 _LENGTHS_STREAM, _ARRIVALS_STREAM = 1, 2
 
 
@@ -63,8 +61,8 @@ class WorkloadModel:
     def sample(self, num_requests: int, rate_rps: float | None, seed: int, arrivals: str = "fitted") -> Trace:
         """Draw a trace of `num_requests` requests at a mean of `rate_rps` (None: the source's own rate).
 
-        `arrivals` is `fitted` (the source's burstiness, stretched to the rate; Poisson, with a notice, when
-        the source has none), `poisson`, or `gamma:CV` (gamma gaps with that CV).
+        `arrivals` is one of `process.FORMS`; `fitted` is the source's burstiness, stretched to the rate
+        (Poisson, with a notice, when the source has none).
         Raises `InputError` for a wrong count, rate or process.
         """
         if num_requests < 1:
@@ -72,9 +70,10 @@ class WorkloadModel:
         rate_rps = self._rate(rate_rps)
         rng = _stream(seed, _LENGTHS_STREAM)
         input_tokens, output_tokens = self.lengths.draw(num_requests, rng)
-        arrival_s = self._arrivals(arrivals, num_requests, rate_rps, _stream(seed, _ARRIVALS_STREAM))
+        process = ArrivalProcess.parse(arrivals)
+        arrival_s = process.draw(num_requests, rate_rps, _stream(seed, _ARRIVALS_STREAM), self.burstiness)
         notices: tuple[str, ...] = ()
-        if arrivals == "fitted" and self.burstiness is None:
+        if process.kind == "fitted" and self.burstiness is None:
             notices = (f"workload {self.name!r} has no arrivals of its own: Poisson arrivals drawn",)
         return Trace(self.name, arrival_s - arrival_s[0], input_tokens, output_tokens, notices=notices)
 
@@ -108,20 +107,6 @@ class WorkloadModel:
         if self.rate_rps is None:
             raise InputError(f"workload {self.name!r}: its source has no rate; give rate_rps")
         return self.rate_rps
-
-    def _arrivals(self, spec: str, num_requests: int, rate_rps: float, rng: np.random.Generator) -> NDArray[np.float64]:
-        if spec == "poisson" or (spec == "fitted" and self.burstiness is None):
-            return process.poisson(num_requests, rate_rps, rng)
-        if spec == "fitted" and self.burstiness is not None:
-            process.check(num_requests, rate_rps)
-            return self.burstiness.draw(num_requests, rate_rps, rng)
-        kind, _, cv = spec.partition(":")
-        if kind != "gamma":
-            raise InputError(f"arrivals: unknown process {spec!r}{nearest(spec, PROCESSES)}")
-        try:
-            return process.gamma(num_requests, rate_rps, float(cv), rng)
-        except ValueError as error:
-            raise InputError(f"arrivals: gamma needs a number, as in 'gamma:2.5', got {spec!r}") from error
 
 
 def shipped_models() -> list[str]:
