@@ -23,8 +23,8 @@ _RUN_OPTIONS = ("rates_rps", "policies", "seeds", "duration_s", "target", "progr
 def compare(**options: Any) -> Comparison:
     """Compare policies on one workload; see `polyslo.sim.setting.Setting.of` and `polyslo.sim.compare.compare`.
 
-    Options of both: workload or trace, profile, slo, instances, mode, arrivals, fleet; rates_rps, policies,
-    seeds, duration_s, progress.
+    Options of both: workload or trace, profile, slo, instances, mode, arrivals, fleet, host_s; rates_rps,
+    policies, seeds, duration_s, progress.
     """
     from polyslo.sim import compare as module
 

@@ -1,4 +1,8 @@
-"""Options that every command shares, and how they become a `Setting`."""
+"""Options that commands share, and how they become a `Setting`.
+
+What `make_setting` and `parse_rates` leave in a command's options are keyword arguments of its function in
+`polyslo.sim`, under the same names.
+"""
 
 from __future__ import annotations
 
@@ -11,57 +15,63 @@ import click
 
 from polyslo.errors import ConfigError, reject_unknown_keys
 from polyslo.profiles.library import DEFAULT_PROFILE
-from polyslo.sim.fleet import FleetConfig, field_names
+from polyslo.sim.fleet import FleetConfig, PolicySpec, field_names
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
 from polyslo.workload.process import FORMS
 
 Command = Callable[..., None]
+Decorator = Callable[[Command], Command]
 
-_SETTING_OPTIONS = (
+
+def _all(*options: Decorator) -> Decorator:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+setting_options = _all(
     click.option("--trace", metavar="FILE", help="A trace: Azure, Mooncake, Bailian, BurstGPT, ShareGPT, vLLM, ours."),
     click.option("--workload", metavar="NAME", help="A fitted workload (polyslo workload list). [azure2023-conv]"),
-    click.option("--profile", metavar="NAME|FILE", default=DEFAULT_PROFILE, show_default=True),
-    click.option("--slo", metavar="NAME|FILE", default="default", show_default=True, help="The SLO mix."),
-    click.option("--instances", metavar="N", type=click.IntRange(1), help="Instances in the fleet. [20]"),
-    click.option("--mode", metavar="co|pd", help="Co-located, or prefill and decode apart. [co]"),
     click.option(
         "--arrivals", metavar="|".join(FORMS), help="How requests arrive. [a trace's own arrivals; else poisson]"
     ),
+    click.option("--slo", metavar="NAME|FILE", default="default", show_default=True, help="The SLO mix."),
+    click.option("--profile", metavar="NAME|FILE", default=DEFAULT_PROFILE, show_default=True),
+    click.option("--host-ms", metavar="MS", type=float, default=0.0, show_default=True,
+                 help="The engine's own time per step, which shipped profiles leave out."),
+    click.option("--instances", metavar="N", type=click.IntRange(1), help="Instances in the fleet. [20]"),
+    click.option("--mode", metavar="co|pd", help="Co-located, or prefill and decode apart. [co]"),
     click.option("--fleet", metavar="FILE", help="TOML with a [fleet] table: noise, cold starts, memory, ..."),
-    click.option("--seeds", metavar="K", type=click.IntRange(1), default=2, show_default=True),
-    click.option(
-        "--duration", "duration_s", metavar="SECONDS", type=click.FloatRange(1.0), default=DEFAULT_DURATION_S,
-        show_default=True, help="Seconds of arrivals in a run.",
-    ),
-    click.option("--json", "json_file", metavar="FILE", help="Write the results as JSON."),
 )  # fmt: skip
-
-_RATE_OPTIONS = (
+rate_options = _all(
     click.option("--rates", metavar="A,B,...", help="Requests per second."),
     click.option("--scale", metavar="X", type=click.FloatRange(0, min_open=True), help="Times the trace's own rate."),
 )
+trial_options = _all(
+    click.option("--seeds", metavar="K", type=click.IntRange(1), default=2, show_default=True),
+    click.option("--duration", "duration_s", metavar="SECONDS", type=click.FloatRange(1.0), default=DEFAULT_DURATION_S,
+                 show_default=True, help="Seconds of arrivals in a run."),
+    click.option("--json", "json_file", metavar="FILE", help="Write the results as JSON."),
+)  # fmt: skip
+html_option = click.option("--html", "html_file", metavar="FILE", help="Write one self-contained page with figures.")
+target_option = click.option("--at", "target", type=float, default=0.99, show_default=True, help="Attainment to hold.")
 
 
-def setting_options(command: Command) -> Command:
-    """Add the options of workload, fleet and output."""
-    for option in reversed(_SETTING_OPTIONS):
-        command = option(command)
-    return command
-
-
-def rate_options(command: Command) -> Command:
-    """Add `--rates` and `--scale`."""
-    for option in reversed(_RATE_OPTIONS):
-        command = option(command)
-    return command
+def policies_option(default: str) -> Decorator:
+    """Return `--policies` with a default."""
+    return click.option("--policies", metavar="A,B,...", callback=_policies, default=default, show_default=True)
 
 
 def make_setting(options: dict[str, Any]) -> Setting:
-    """Take the setting's options out of `options` and resolve them."""
+    """Take the setting's options out of `options` and resolve them; what is left belongs to the command."""
     names = ("trace", "workload", "profile", "slo", "instances", "mode", "arrivals")
     picked = {name: options.pop(name) for name in names}
     fleet_file = options.pop("fleet")
-    return Setting.of(fleet=read_fleet(fleet_file) if fleet_file else None, **picked)
+    host_s = options.pop("host_ms") / 1e3
+    return Setting.of(fleet=read_fleet(fleet_file) if fleet_file else None, host_s=host_s, **picked)
 
 
 def read_fleet(file: str) -> FleetConfig:
@@ -84,8 +94,9 @@ def read_fleet(file: str) -> FleetConfig:
     return FleetConfig(**table)
 
 
-def parse_rates(rates: str | None, scale: float | None, setting: Setting) -> list[float] | None:
-    """Return the rates asked for, requests per second; None when neither option was given."""
+def parse_rates(options: dict[str, Any], setting: Setting) -> list[float] | None:
+    """Take `--rates` and `--scale` out of `options`; return requests per second, None when neither was given."""
+    rates, scale = options.pop("rates"), options.pop("scale")
     if rates and scale:
         raise ConfigError("give --rates or --scale, not both")
     if scale:
@@ -116,3 +127,16 @@ def write_file(file: str | None, content: Callable[[], str]) -> None:
     except OSError as error:
         raise ConfigError(f"{file}: can't be written, {error.strerror}; check the folder") from error
     click.echo(f"wrote {file}", err=True)
+
+
+def _policies(context: click.Context, option: click.Parameter, text: str) -> list[str]:
+    """Split at commas that begin another policy: an option's value goes on with its own (`chunk:a=1,b=2`)."""
+    found: list[str] = []
+    for part in text.split(","):
+        if found and "=" in part and ":" not in part:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    for policy in found:
+        PolicySpec.parse(policy)  # now, and not after the trace was read
+    return found

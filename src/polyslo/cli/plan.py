@@ -10,8 +10,16 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from polyslo.cli.compare import split_policies
-from polyslo.cli.options import make_setting, parse_rates, rate_options, setting_options, write_file
+from polyslo.cli.options import (
+    make_setting,
+    parse_rates,
+    policies_option,
+    rate_options,
+    setting_options,
+    target_option,
+    trial_options,
+    write_file,
+)
 from polyslo.cli.progress import progress_bar
 from polyslo.errors import ConfigError
 from polyslo.sim.plan import PlanResult, plan
@@ -20,26 +28,17 @@ from polyslo.sim.plan import PlanResult, plan
 @click.command("plan")
 @setting_options
 @rate_options
-@click.option("--policies", metavar="A,B,...", default="polyserve,chunk", show_default=True)
-@click.option("--at", "target", type=float, default=0.99, show_default=True, help="Attainment to hold.")
-def plan_command(
-    policies: str, target: float, json_file: str | None, seeds: int, duration_s: float, **options: Any
-) -> None:
+@policies_option("polyserve,chunk")
+@target_option
+@trial_options
+def plan_command(json_file: str | None, **options: Any) -> None:
     """Find the smallest fleet that holds an attainment; --instances is ignored."""
     setting = make_setting(options)
-    rates = parse_rates(options["rates"], options["scale"], setting) or [setting.source_rate_rps]
+    rates = parse_rates(options, setting) or [setting.source_rate_rps]
     if len(rates) != 1:
         raise ConfigError(f"plan takes one rate, got {len(rates)}; call it once for each")
     with progress_bar("planning") as progress:
-        results = plan(
-            setting,
-            rate_rps=rates[0],
-            policies=split_policies(policies),
-            target=target,
-            seeds=seeds,
-            duration_s=duration_s,
-            progress=progress,
-        )
+        results = plan(setting, rate_rps=rates[0], progress=progress, **options)
     Console().print(_table(results, setting.name))
     write_file(json_file, lambda: json.dumps([asdict(r) for r in results], indent=1))
 

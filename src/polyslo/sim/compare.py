@@ -6,13 +6,12 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from itertools import product
+from typing import TypeVar
 
 from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import Comparison, GoodputResult, RunResult
-from polyslo.sim.run import simulate
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
 from polyslo.sim.statistics import confidence_interval
 from polyslo.sim.warmup import warm_up
@@ -23,6 +22,7 @@ DEFAULT_POLICIES = (
     "polyserve", "static-tiers", "slo-least-load", "lmetric", "chunk", "minimal", "round-robin", "random",
 )  # fmt: skip
 
+T = TypeVar("T")
 Progress = Callable[[int, int], None]  # runs done, runs in all
 
 
@@ -41,7 +41,7 @@ def compare(
     optimum, full_rps = setting.optimum_rps(), setting.full_rps()
     rates = sorted(rates_rps) if rates_rps else [_rounded(share * full_rps) for share in OPTIMUM_SHARES]
     jobs = list(product(rates, range(seeds)))
-    batches = run_all([partial(_run_policies, setting, specs, rate, seed, duration_s) for rate, seed in jobs], progress)
+    batches = run_all([partial(setting.run, specs, rate, seed, duration_s) for rate, seed in jobs], progress)
     runs = sorted((run for batch in batches for run in batch), key=lambda r: (r.policy, r.rate_rps, r.seed))
     goodputs = tuple(
         interpolated_goodput(runs, spec.name, target, rates, seeds, optimum) for spec in specs for target in TARGETS
@@ -61,16 +61,22 @@ def compare(
     )
 
 
-def run_all(tasks: Iterable[Callable[[], list[RunResult]]], progress: Progress | None) -> list[list[RunResult]]:
-    """Run tasks on all cores (compiled code holds no lock), in order, telling how many are done."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+def run_all(tasks: Iterable[Callable[[], T]], progress: Progress | None = None) -> list[T]:
+    """Run tasks on all cores (compiled code holds no lock), in order, telling how many are done.
+
+    When one fails, or the user interrupts, the rest is dropped without waiting for what runs.
+    """
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
         futures = [pool.submit(task) for task in tasks]
         results = []
         for done, future in enumerate(futures, start=1):
             results.append(future.result())
             if progress:
                 progress(done, len(futures))
-    return results
+        return results
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def interpolated_goodput(
@@ -83,26 +89,6 @@ def interpolated_goodput(
         per_seed.append(_crossing(rates, [mine[rate] for rate in rates], target))
     mean, low, high = confidence_interval(per_seed)
     return GoodputResult(policy, target, mean, low, high, tuple(per_seed), optimum)
-
-
-def _run_policies(
-    setting: Setting, specs: Sequence[PolicySpec], rate: float, seed: int, duration_s: float
-) -> list[RunResult]:
-    workload = setting.workload(rate, seed, duration_s=duration_s)
-    return [
-        replace(
-            simulate(
-                workload,
-                setting.named.profile,
-                spec,
-                setting.config,
-                seed=seed,
-                profile_name=setting.named.name,
-            ),
-            rate_rps=rate,
-        )
-        for spec in specs
-    ]
 
 
 def _crossing(rates: Sequence[float], attainments: Sequence[float], target: float) -> float:

@@ -8,8 +8,7 @@ from functools import partial
 from polyslo.errors import ConfigError
 from polyslo.sim.compare import Progress, run_all
 from polyslo.sim.fleet import PolicySpec
-from polyslo.sim.results import GoodputResult, RunResult
-from polyslo.sim.run import simulate
+from polyslo.sim.results import GoodputResult
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
 from polyslo.sim.statistics import confidence_interval
 from polyslo.sim.warmup import warm_up
@@ -34,31 +33,23 @@ def goodput(
     specs = [PolicySpec.parse(text) for text in policies]
     optimum = setting.optimum_rps()
     pairs = [(spec, seed) for spec in specs for seed in range(seeds)]
-    tasks = [partial(_bisect, setting, spec, seed, target, optimum, duration_s) for spec, seed in pairs]
-    last_runs = run_all(tasks, progress)
+    found = run_all([partial(_bisect, setting, *pair, target, optimum, duration_s) for pair in pairs], progress)
     results = []
     for spec in specs:
-        rates = [
-            runs[0].rate_rps if runs else 0.0
-            for (owner, _), runs in zip(pairs, last_runs, strict=True)
-            if owner is spec
-        ]
+        rates = [rate for (owner, _), rate in zip(pairs, found, strict=True) if owner is spec]
         mean, low, high = confidence_interval(rates)
         results.append(GoodputResult(spec.name, target, mean, low, high, tuple(rates), optimum))
     return results
 
 
-def _bisect(
-    setting: Setting, spec: PolicySpec, seed: int, target: float, optimum: float, duration_s: float
-) -> list[RunResult]:
-    """Return the run at the highest rate found that attains the target; none if no rate does."""
-    low, high, best = 0.0, HIGHEST_RATIO * optimum, None
+def _bisect(setting: Setting, spec: PolicySpec, seed: int, target: float, optimum: float, duration_s: float) -> float:
+    """Return the highest rate found that attains the target; 0 if none does."""
+    low, high = 0.0, HIGHEST_RATIO * optimum
     while high - low > TOLERANCE_RATIO * optimum:
         rate = (low + high) / 2
-        workload = setting.workload(rate, seed, duration_s=duration_s)
-        run = simulate(workload, setting.named.profile, spec, setting.config, seed=seed)
+        (run,) = setting.run([spec], rate, seed, duration_s)
         if run.attainment >= target:
-            low, best = rate, run
+            low = rate
         else:
             high = rate
-    return [best] if best else []
+    return low

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 from polyslo.errors import InputError
-from polyslo.sim.compare import Progress
+from polyslo.sim.compare import Progress, run_all
 from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import RunResult
-from polyslo.sim.run import simulate
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
 from polyslo.sim.warmup import warm_up
 
@@ -86,14 +86,6 @@ def _smallest(
 def _runs_with(
     setting: Setting, spec: PolicySpec, instances: int, rate_rps: float, seeds: int, duration_s: float
 ) -> list[RunResult]:
-    config = replace(setting.config, num_instances=instances)
-    return [
-        simulate(
-            setting.workload(rate_rps, seed, duration_s=duration_s),
-            setting.named.profile,
-            spec,
-            config,
-            seed=seed,
-        )
-        for seed in range(seeds)
-    ]
+    sized = setting.with_instances(instances)
+    batches = run_all(partial(sized.run, [spec], rate_rps, seed, duration_s) for seed in range(seeds))
+    return [run for batch in batches for run in batch]

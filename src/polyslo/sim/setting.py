@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 from polyslo.core.fluid import LengthMoments, instance_need
 from polyslo.errors import ConfigError, InputError
 from polyslo.profiles.library import DEFAULT_PROFILE, NamedProfile, load_profile
-from polyslo.sim.fleet import FleetConfig
+from polyslo.sim.fleet import FleetConfig, PolicySpec
+from polyslo.sim.results import RunResult
+from polyslo.sim.run import simulate
 from polyslo.workload.model import WorkloadModel, load_model
 from polyslo.workload.process import POISSON, ArrivalProcess
 from polyslo.workload.readers import read_trace
@@ -46,12 +49,14 @@ class Setting:
         mode: str | None = None,
         arrivals: str | None = None,
         fleet: FleetConfig | None = None,
+        host_s: float = 0.0,
     ) -> Setting:
         """Resolve names and files. Raises `InputError` and its kinds for whatever can't be used.
 
         `arrivals` is one of `polyslo.workload.process.FORMS`. Without it a trace keeps its own arrivals, on a
         stretched clock; fitted workloads and traces of lengths only get Poisson arrivals. With it the
         process replaces a trace's own arrivals, and a notice says so; `fitted` is for fitted workloads only.
+        `host_s` is the engine's own time per step, which shipped profiles leave out; the profile's name tells it.
         """
         if workload is not None and trace is not None:
             raise ConfigError("give a workload's name or a trace's file, not both: got --workload and --trace")
@@ -66,7 +71,7 @@ class Setting:
                 "--arrivals fitted is for fitted workloads, got a trace; leave it out to keep the trace's own arrivals"
             )
         source = read_trace(trace) if trace is not None else load_model(workload or DEFAULT_WORKLOAD)
-        setting = cls(source, load_slo_mix(slo), load_profile(profile), config, process)
+        setting = cls(source, load_slo_mix(slo), _profile(profile, host_s), config, process)
         setting._reject_impossible_tiers()
         return setting
 
@@ -88,6 +93,29 @@ class Setting:
         if rate is None or not np.isfinite(rate):
             raise InputError(f"workload {self.name!r} has no arrival times: give rates (--rates), not a scale")
         return float(rate)
+
+    def with_instances(self, num_instances: int) -> Setting:
+        """Change the size of the fleet."""
+        return replace(self, config=replace(self.config, num_instances=num_instances))
+
+    def run(
+        self, policies: Sequence[PolicySpec], rate_rps: float, seed: int, duration_s: float, num_samples: int = 0
+    ) -> list[RunResult]:
+        """Simulate policies one after the other on the same requests."""
+        workload = self.workload(rate_rps, seed, duration_s=duration_s)
+        runs = [
+            simulate(
+                workload,
+                self.named.profile,
+                policy,
+                self.config,
+                seed=seed,
+                num_samples=num_samples,
+                profile_name=self.named.name,
+            )
+            for policy in policies
+        ]
+        return [replace(run, rate_rps=rate_rps) for run in runs]
 
     def workload(self, rate_rps: float, seed: int, *, duration_s: float = DEFAULT_DURATION_S) -> Workload:
         """Draw about `duration_s` seconds of requests at a rate, each with its SLO."""
@@ -138,3 +166,10 @@ class Setting:
                     f"tier {tpot_s * 1e3:g} ms: no instance of {self.named.name} can serve it even alone; the "
                     f"fastest TPOT it can reach is {fastest_s * 1e3:.2f} ms: loosen the tier or choose another profile"
                 )
+
+
+def _profile(name_or_path: str | Path, host_s: float) -> NamedProfile:
+    if not 0 <= host_s < np.inf:
+        raise ConfigError(f"profile: host_s must be finite and >= 0, got {host_s:g}; set --host-ms")
+    named = load_profile(name_or_path, host_s=host_s)
+    return replace(named, name=f"{named.name} + {1e3 * host_s:g} ms a step") if host_s else named
