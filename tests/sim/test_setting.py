@@ -52,3 +52,13 @@ def test_fitted_arrivals_of_a_trace_are_refused(write) -> None:
 def test_a_day_is_sized_by_its_peak() -> None:
     """The rate at which the peak meets the fluid optimum is the optimum over the peak."""
     assert Setting.of(arrivals="daily:4").full_rps() == pytest.approx(Setting.of().optimum_rps() / 4)
+
+
+def test_what_was_done_to_a_trace_is_told(write) -> None:
+    """Sorting, repeating and replaced arrivals are each a notice, in the order in which they were done."""
+    file = write("arrival_s,input_tokens,output_tokens\n0,10,5\n9,20,5\n5,30,5\n")
+    assert Setting.of(trace=file, arrivals="daily").notices(20.0, 10.0) == (
+        "1 arrivals were out of order: sorted",
+        "3 requests repeated to 200",
+        "the arrivals of trace 't' are replaced, as asked for: daily:2.85",
+    )

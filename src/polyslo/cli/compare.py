@@ -13,6 +13,7 @@ from polyslo.cli.options import (
     policies_option,
     rate_options,
     setting_options,
+    show_notices,
     trial_options,
     write_file,
 )
@@ -37,6 +38,7 @@ def compare_command(json_file: str | None, html_file: str | None, **options: Any
     """
     setting = make_setting(options)
     rates = parse_rates(options, setting)
+    show_notices(setting, max(rates or [setting.full_rps()]), options["duration_s"])
     with progress_bar("simulating") as progress:
         comparison = compare(setting, rates_rps=rates, progress=progress, **options)
     console = results_console()

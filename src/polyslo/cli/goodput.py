@@ -14,6 +14,7 @@ from polyslo.cli.options import (
     make_setting,
     policies_option,
     setting_options,
+    show_notices,
     target_option,
     trial_options,
     write_file,
@@ -32,6 +33,7 @@ from polyslo.sim.setting import Setting
 def goodput_command(json_file: str | None, **options: Any) -> None:
     """Find the highest rate at which attainment holds, with its 95% confidence interval over seeds."""
     setting = make_setting(options)
+    show_notices(setting, setting.full_rps(), options["duration_s"])
     with progress_bar("bisecting") as progress:
         results = goodput(setting, progress=progress, **options)
     Console().print(_table(results, setting))

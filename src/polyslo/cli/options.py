@@ -115,6 +115,12 @@ def parse_rates(options: dict[str, Any], setting: Setting) -> list[float] | None
     return found
 
 
+def show_notices(setting: Setting, rate_rps: float, duration_s: float) -> None:
+    """Say on stderr, before anything runs, what was done to the workload."""
+    for notice in setting.notices(rate_rps, duration_s):
+        click.echo(f"notice: {notice}", err=True)
+
+
 def write_file(file: str | None, content: Callable[[], str]) -> None:
     """Write a result file, if one was asked for, whole or not at all."""
     if not file:

@@ -16,6 +16,7 @@ from polyslo.cli.options import (
     policies_option,
     rate_options,
     setting_options,
+    show_notices,
     target_option,
     trial_options,
     write_file,
@@ -37,6 +38,7 @@ def plan_command(json_file: str | None, **options: Any) -> None:
     rates = parse_rates(options, setting) or [setting.source_rate_rps]
     if len(rates) != 1:
         raise ConfigError(f"plan takes one rate, got {len(rates)}; call it once for each")
+    show_notices(setting, rates[0], options["duration_s"])
     with progress_bar("planning") as progress:
         results = plan(setting, rate_rps=rates[0], progress=progress, **options)
     Console().print(_table(results, setting.name))

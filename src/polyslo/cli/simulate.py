@@ -14,6 +14,7 @@ from polyslo.cli.options import (
     parse_rates,
     rate_options,
     setting_options,
+    show_notices,
     trial_options,
     write_file,
 )
@@ -45,6 +46,7 @@ def simulate_command(
     rates = parse_rates(options, setting) or [DEFAULT_SHARE * setting.full_rps()]
     if len(rates) != 1:
         raise ConfigError(f"simulate runs one rate, got {len(rates)}; use `polyslo compare` for several")
+    show_notices(setting, rates[0], duration_s)
     warm_up()
     # in a thread, so that Ctrl-C need not wait for compiled code
     ((run,),) = run_all([partial(setting.run, [spec], rates[0], seeds - 1, duration_s, NUM_SAMPLES)])

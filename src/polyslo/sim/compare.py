@@ -109,6 +109,7 @@ def _rounded(rate: float) -> float:
 
 def _notes(setting: Setting, runs: Sequence[RunResult], rates: Sequence[float], duration_s: float) -> tuple[str, ...]:
     notes = [
+        *(f"{notice[0].upper()}{notice[1:]}." for notice in setting.notices(rates[-1], duration_s)),
         f"Arrivals: {setting.arrivals_text}.",
         f"Each run lasts {duration_s:g} s of arrivals; the first 20% and the last 10% are not scored.",
         "Goodput is interpolated between the rates that were run; `polyslo goodput` bisects.",

@@ -72,6 +72,7 @@ class RunResult:
     placements_by_rung: dict[str, int] = field(default_factory=dict)
     refusals_by_reason: dict[str, int] = field(default_factory=dict)
     num_ttft_raised: int = 0  # requests whose drawn TTFT was out of reach even alone
+    notices: tuple[str, ...] = ()  # what was done to the workload's rows: sorted, dropped, repeated
     timeline: Timeline | None = None
 
     @property

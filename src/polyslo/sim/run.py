@@ -204,6 +204,7 @@ def summarize(
         placements_by_rung={name: int(counters[0, k]) for k, name in enumerate(RUNGS) if counters[0, k]},
         refusals_by_reason={name: int(counters[1, k]) for k, name in enumerate(REASONS) if counters[1, k]},
         num_ttft_raised=workload.num_ttft_raised,
+        notices=workload.notices,
         timeline=_timeline(world, workload) if len(world.sample_s) else None,
     )
 

@@ -117,6 +117,10 @@ class Setting:
         ]
         return [replace(run, rate_rps=rate_rps) for run in runs]
 
+    def notices(self, rate_rps: float, duration_s: float) -> tuple[str, ...]:
+        """Tell what was done to the workload to run it at a rate: rows sorted, repeated, given arrivals."""
+        return self.workload(rate_rps, 0, duration_s=duration_s).notices
+
     def workload(self, rate_rps: float, seed: int, *, duration_s: float = DEFAULT_DURATION_S) -> Workload:
         """Draw about `duration_s` seconds of requests at a rate, each with its SLO."""
         count = max(2, round(rate_rps * duration_s))
