@@ -35,11 +35,12 @@ def row(workload: str, mode: str, seeds: int, duration_s: float) -> str:
     )
     cells = [mode.upper(), workload, f"{comparison.optimum_rps:.0f}"]
     for target in (0.99, 0.90):
-        found = {g.policy: g.rate_rps for g in comparison.goodputs if g.target == target}
+        found = {g.policy: g for g in comparison.goodputs if g.target == target}
         ours = found.pop("polyserve")
-        best = max(found, key=lambda name: found[name])
-        at_end = "≥ " if ours >= comparison.rates_rps[-1] else ""
-        cells += [f"{at_end}{ours:.0f}", f"{found[best]:.0f} ({best})", f"{at_end}{ours / found[best]:.2f}"]
+        best = max(found.values(), key=lambda g: g.rate_rps)
+        at_end = "≥ " if ours.is_lower_bound else ""
+        ratio = f"{at_end}{ours.rate_rps / best.rate_rps:.2f}"
+        cells += [f"{at_end}{ours.rate_rps:.0f}", f"{best.rate_rps:.0f} ({best.policy})", ratio]
     return "| " + " | ".join(cells) + " |"
 
 

@@ -187,3 +187,18 @@ def test_a_comparison_without_runs_is_refused(comparison: Comparison) -> None:
     """There is no page about nothing."""
     with pytest.raises(InputError, match="no runs"):
         comparison_page(replace(comparison, runs=()))
+
+
+def test_rates_that_only_some_policies_were_run_at(comparison: Comparison) -> None:
+    """A comparison with further rates for one policy still makes a page, and its lower bounds are marked."""
+    runs = tuple(run for run in comparison.runs if run.policy == "polyserve" or run.rate_rps < 450)
+    goodputs = tuple(replace(g, is_lower_bound=g.policy == "polyserve") for g in comparison.goodputs)
+    html = comparison_page(replace(comparison, runs=runs, goodputs=goodputs))
+    assert "≥ 402" in html
+
+
+def test_one_seed_has_no_interval_on_the_page(comparison: Comparison) -> None:
+    """No column and no whisker pretends to one."""
+    html = comparison_page(replace(comparison, runs=tuple(run for run in comparison.runs if run.seed == 1)))
+    assert "one seed, hence no confidence interval" in html
+    assert "95% interval" not in html

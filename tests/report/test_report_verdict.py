@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from plausible import GOODPUTS_RPS, plausible_comparison, with_goodput
 
-from polyslo.report.verdict import headline, losses, optimum_sentence, verdicts
+from polyslo.report.verdict import headline, lead_text, losses, optimum_sentence, verdicts
 from polyslo.sim.results import Comparison
 
 
@@ -95,3 +97,23 @@ def test_the_share_of_the_optimum_is_cut_not_rounded(comparison: Comparison) -> 
     sentence = optimum_sentence(comparison)
     assert sentence is not None
     assert sentence.startswith("Of the fluid optimum (427 requests/s) polyserve reaches 94.1% at 99%")
+
+
+def test_a_lower_bound_is_said_to_be_one(comparison: Comparison) -> None:
+    """A goodput that no run reached the end of makes its ratio a bound; two of them decide nothing."""
+    ours = _bounded(comparison, "polyserve")
+    assert "serves at least 1.14x the load of the best baseline (chunk) at 99%" in headline(ours)
+    assert "reaches at least 94.1% at 99% attainment" in (optimum_sentence(ours) or "")
+    assert lead_text(ours, "chunk", 0.99) == "≤ 0.88x"
+    theirs = _bounded(with_goodput(comparison, "chunk", 0.99, 420.0, 420.0, 420.0), "chunk")
+    assert "serves at most 0.96x the load" in headline(theirs)
+    both = _bounded(_bounded(comparison, "polyserve"), "chunk")
+    assert headline(both).startswith("neither polyserve nor the best baseline (chunk) falls below 99% attainment")
+    assert lead_text(both, "chunk", 0.99) == "-"
+
+
+def _bounded(comparison: Comparison, policy: str) -> Comparison:
+    bounded = [
+        replace(g, is_lower_bound=True) if (g.policy, g.target) == (policy, 0.99) else g for g in comparison.goodputs
+    ]
+    return replace(comparison, goodputs=tuple(bounded))

@@ -20,6 +20,7 @@ from polyslo.cli.options import (
     write_file,
 )
 from polyslo.cli.progress import progress_bar
+from polyslo.report.notation import MISSING, goodput_text, percent_cell_text, rate_text
 from polyslo.sim.goodput import goodput
 from polyslo.sim.results import GoodputResult
 from polyslo.sim.setting import Setting
@@ -45,6 +46,8 @@ def _table(results: list[GoodputResult], setting: Setting) -> Table:
     for heading in ("policy", "requests/s", "95% interval", "of the fluid optimum"):
         table.add_column(heading, justify="left" if heading == "policy" else "right")
     for r in results:
-        share = f"{r.rate_rps / r.optimum_rps:.1%}" if r.optimum_rps else "-"
-        table.add_row(r.policy, f"{r.rate_rps:.1f}", f"{r.low_rps:.1f} to {r.high_rps:.1f}", share)
+        share = percent_cell_text(r.rate_rps / r.optimum_rps) if r.optimum_rps else MISSING
+        several = len(r.per_seed_rps) > 1
+        interval = f"{rate_text(r.low_rps)} to {rate_text(r.high_rps)}" if several else "none: one seed"
+        table.add_row(r.policy, goodput_text(r), interval, share)
     return table

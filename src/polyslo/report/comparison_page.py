@@ -12,6 +12,7 @@ from polyslo.report.curves import (
     curve,
     goodput_of,
     is_ours,
+    num_seeds,
     optimum_of,
     point_at,
     shared_rates,
@@ -21,7 +22,15 @@ from polyslo.report.curves import (
 from polyslo.report.data import to_json
 from polyslo.report.glossary import OF_COMPARISON
 from polyslo.report.goodput_figure import goodput_figure
-from polyslo.report.notation import MISSING, amount_text, percent_cell_text, rate_text, share_text, tier_name
+from polyslo.report.notation import (
+    MISSING,
+    amount_text,
+    goodput_text,
+    percent_cell_text,
+    rate_text,
+    share_text,
+    tier_name,
+)
 from polyslo.report.run_figures import instances_figure
 from polyslo.report.table import best_indices
 from polyslo.report.tier_figure import tier_figure
@@ -73,13 +82,14 @@ def _goodput_section(comparison: Comparison) -> str:
     if not targets:
         return markup.section("Goodput", markup.paragraph("No goodput was computed for this comparison."))
     at = " and ".join(f"{target:.2f}" for target in targets)
+    whisker = "; the whisker is the 95% confidence interval over seeds" if num_seeds(comparison) > 1 else ""
     return markup.section(
         "Goodput",
         _goodput_table(comparison),
         markup.figure(
             "goodput",
             f"How much load each policy carries at {at} attainment, in requests/s and as a share of "
-            "the fluid optimum. Longer is better; the whisker is the 95% confidence interval over seeds.",
+            f"the fluid optimum. Longer is better{whisker}.",
             f"Bars: goodput of each policy at {at} attainment. The numbers are in the table above.",
             lambda width_px: goodput_figure(comparison, width_px),
         ),
@@ -95,13 +105,15 @@ def _goodput_table(comparison: Comparison) -> str:
     scores: list[list[float | None]] = []
     for target in targets:
         found = [goodput_of(comparison, p, target) for p in comparison.policies]
-        head += [f"Goodput at {target:.2f}", "95% interval", *(["of optimum"] if optimum else [])]
-        columns += [
-            [MISSING if g is None else rate_text(g.rate_rps) for g in found],
-            [_interval(g) for g in found],
-        ]
-        scores += [[None if g is None else g.rate_rps for g in found], [None] * len(found)]
+        head.append(f"Goodput at {target:.2f}")
+        columns.append([goodput_text(g) for g in found])
+        scores.append([None if g is None else g.rate_rps for g in found])
+        if num_seeds(comparison) > 1:
+            head.append("95% interval")
+            columns.append([_interval(g) for g in found])
+            scores.append([None] * len(found))
         if optimum:
+            head.append("of optimum")
             columns.append([MISSING if g is None else percent_cell_text(g.rate_rps / optimum) for g in found])
             scores.append([None] * len(found))
     points = [point_at(comparison, p, light) for p in comparison.policies]
@@ -119,6 +131,10 @@ def _goodput_table(comparison: Comparison) -> str:
         for i, policy in enumerate(comparison.policies)
     ]
     caption = "Goodput in requests per second; cost in instance-seconds per 1,000 attained requests. * best"
+    if any(goodput.is_lower_bound for goodput in comparison.goodputs):
+        caption += "; ≥ still attained at the highest rate that was run"
+    if num_seeds(comparison) == 1:
+        caption += "; one seed, hence no confidence interval"
     return markup.table(caption, head, rows)
 
 

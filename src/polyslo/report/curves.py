@@ -65,6 +65,11 @@ def optimum_of(comparison: Comparison) -> float | None:
     return next((o for o in known if o is not None and math.isfinite(o) and o > 0), None)
 
 
+def num_seeds(comparison: Comparison) -> int:
+    """Count the seeds of a comparison; with one there is no interval to give."""
+    return len({run.seed for run in comparison.runs})
+
+
 def shared_rates(comparison: Comparison) -> list[float]:
     """List the rates that every policy was run at, lowest first; every rate when they share none."""
     by_policy = [{run.rate_rps for run in comparison.runs_of(policy)} for policy in comparison.policies]

@@ -80,6 +80,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if origin is dict:
         _expect(value, dict, where)
         return {key: _read(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise InputError(f"{where}: expected true or false, got {value!r:.60}")
+        return value
     if kind is float:
         return math.nan if value is None else float(_expect(value, (int, float), where))
     return _expect(value, kind, where)

@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from polyslo.report.canvas import add_axes, drawing, new_figure
-from polyslo.report.curves import goodput_of, is_ours, optimum_of, targets_of
+from polyslo.report.curves import goodput_of, is_ours, num_seeds, optimum_of, targets_of
 from polyslo.report.labels import shorten, text_px
-from polyslo.report.notation import MISSING, percent_cell_text, rate_text
+from polyslo.report.notation import goodput_text, percent_cell_text
 from polyslo.report.palette import placeholder, policy_style
 from polyslo.report.scales import BOTTOM_PX, HEADER_PX, scale_goodput
 from polyslo.sim.results import Comparison
@@ -65,7 +65,7 @@ def _draw_policy(axes: Axes, comparison: Comparison, policy: str, target: float,
     _write(axes, shorten(policy, left_px - 10), -8, row, ha="right", fontweight=weight)
     _write(
         axes,
-        rate_text(goodput.rate_rps) if goodput else MISSING,
+        goodput_text(goodput),
         numbers_px,
         row,
         ha="right",
@@ -76,9 +76,10 @@ def _draw_policy(axes: Axes, comparison: Comparison, policy: str, target: float,
     alpha = 1 if is_ours(policy) else BASELINE_ALPHA
     colour = policy_style(policy, comparison.policies).colour
     axes.barh(row, goodput.rate_rps, height=0.62, color=colour, alpha=alpha)
-    interval = [goodput.low_rps, goodput.high_rps]
-    axes.plot(interval, [row, row], color=placeholder("ink"), linewidth=1.5)
-    axes.plot(interval, [row, row], color=placeholder("ink"), linestyle="", marker="|", markersize=7)
+    if num_seeds(comparison) > 1:
+        interval = [goodput.low_rps, goodput.high_rps]
+        axes.plot(interval, [row, row], color=placeholder("ink"), linewidth=1.5)
+        axes.plot(interval, [row, row], color=placeholder("ink"), linestyle="", marker="|", markersize=7)
     if optimum:
         share = percent_cell_text(goodput.rate_rps / optimum)
         _write(axes, share, axes.bbox.width + NUMBERS_PX - 2, row, ha="right", color=placeholder("muted"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from polyslo.sim.results import GoodputResult
+
 MISSING = "-"
 
 
@@ -33,6 +35,13 @@ def rate_text(rate_rps: float) -> str:
     if not math.isfinite(rate_rps):
         return MISSING
     return f"{rate_rps:,.0f}" if abs(rate_rps) >= 100 else f"{rate_rps:.1f}".removesuffix(".0")
+
+
+def goodput_text(goodput: GoodputResult | None) -> str:
+    """Write a goodput in requests per second: `≥ 412` when it is a lower bound, a dash when there is none."""
+    if goodput is None:
+        return MISSING
+    return ("≥ " if goodput.is_lower_bound else "") + rate_text(goodput.rate_rps)
 
 
 def amount_text(amount: float) -> str:

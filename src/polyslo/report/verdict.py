@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from polyslo.report.curves import OURS, Point, curve, goodput_of, is_ours, optimum_of, targets_of
-from polyslo.report.notation import amount_text, percent_text, rate_text, share_text
+from polyslo.report.notation import MISSING, amount_text, goodput_text, percent_text, rate_text, share_text
 from polyslo.sim.results import Comparison, GoodputResult
 
 Outcome = Literal["win", "tie", "lose"]
@@ -34,6 +34,18 @@ class Verdict:
     def ratio(self) -> float | None:
         """Our goodput over the best baseline's; None when either never reached the target."""
         return self.ours.rate_rps / self.best.rate_rps if self.ours and self.best else None
+
+    @property
+    def bound(self) -> str:
+        """What the ratio is when a goodput is a lower bound: `at least `, `at most `, or empty: it is exact."""
+        if self.ours and self.ours.is_lower_bound:
+            return "at least "
+        return "at most " if self.best and self.best.is_lower_bound else ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether both still attained the target at the highest rate that was run: nothing tells them apart."""
+        return bool(self.ours and self.best and self.ours.is_lower_bound and self.best.is_lower_bound)
 
     @property
     def seeds_disagree(self) -> bool:
@@ -66,13 +78,25 @@ def optimum_sentence(comparison: Comparison) -> str | None:
     """Say what share of the fluid optimum polyserve reaches; None without an optimum or a goodput."""
     optimum = optimum_of(comparison)
     parts = [
-        f"{percent_text(ours.rate_rps / optimum)} at {percent_text(target)} attainment"
+        ("at least " if ours.is_lower_bound else "")
+        + f"{percent_text(ours.rate_rps / optimum)} at {percent_text(target)} attainment"
         for target in targets_of(comparison)
         if optimum and (ours := goodput_of(comparison, OURS, target))
     ]
     if not optimum or not parts:
         return None
     return f"Of the fluid optimum ({rate_text(optimum)} requests/s) polyserve reaches {' and '.join(parts)}."
+
+
+def lead_text(comparison: Comparison, policy: str, target: float) -> str:
+    """Write a policy's goodput over the best of all others', `1.08x`; bounded where one is a lower bound."""
+    mine = goodput_of(comparison, policy, target)
+    others = [g for p in comparison.policies if p != policy and (g := goodput_of(comparison, p, target))]
+    best = max(others, key=lambda g: (g.rate_rps, g.is_lower_bound), default=None)
+    if mine is None or best is None or (mine.is_lower_bound and best.is_lower_bound):
+        return MISSING
+    bound = "≥ " if mine.is_lower_bound else "≤ " if best.is_lower_bound else ""
+    return f"{bound}{mine.rate_rps / best.rate_rps:.2f}x"
 
 
 def losses(comparison: Comparison) -> tuple[str, ...]:
@@ -91,13 +115,15 @@ def losses(comparison: Comparison) -> tuple[str, ...]:
 def _verdict(comparison: Comparison, baselines: list[str], target: float) -> Verdict:
     ours = goodput_of(comparison, OURS, target)
     reached = [g for name in baselines if (g := goodput_of(comparison, name, target))]
-    best = max(reached, key=lambda g: g.rate_rps, default=None)
+    best = max(reached, key=lambda g: (g.rate_rps, g.is_lower_bound), default=None)
     return Verdict(target, ours, best, _outcome(ours, best))
 
 
 def _outcome(ours: GoodputResult | None, best: GoodputResult | None) -> Outcome:
     if ours is None or best is None:
         return "win" if ours else "lose" if best else "tie"
+    if ours.is_lower_bound and best.is_lower_bound:
+        return "tie"
     ratio = ours.rate_rps / best.rate_rps
     if abs(ratio - 1) < TIE_RATIO or len(_signs(ours, best)) > 1:
         return "tie"
@@ -118,12 +144,14 @@ def _opening(verdict: Verdict) -> str:
         rest = f"; the best baseline ({verdict.best.policy}) does" if verdict.best else ", nor does a baseline"
         return f"polyserve does not reach {percent_text(verdict.target)} attainment at any rate{rest}"
     if verdict.best is None:
-        rate = rate_text(verdict.ours.rate_rps)
+        rate = goodput_text(verdict.ours)
         return f"polyserve serves {rate} requests/s {at}, which no baseline reaches at any rate"
     rival = f"the best baseline ({verdict.best.policy})"
+    if verdict.is_open:
+        return f"neither polyserve nor {rival} falls below {percent_text(verdict.target)} attainment at any rate"
     if verdict.outcome == "tie":
         return f"polyserve and {rival} serve about the same load {at} ({_tie_reason(verdict)})"
-    only = "only " if verdict.outcome == "lose" else ""
+    only = verdict.bound or ("only " if verdict.outcome == "lose" else "")
     return f"polyserve serves {only}{verdict.ratio:.2f}x the load of {rival} {at}"
 
 
@@ -132,12 +160,15 @@ def _continuation(verdict: Verdict, first: Verdict) -> str:
     if verdict.ours is None:
         return f"never reaches {percent_text(verdict.target)}"
     if verdict.best is None:
-        return f"{rate_text(verdict.ours.rate_rps)} requests/s {at}, which no baseline reaches"
+        return f"{goodput_text(verdict.ours)} requests/s {at}, which no baseline reaches"
     same_rival = first.best is not None and first.best.policy == verdict.best.policy
     rival = "" if same_rival else f" that of {verdict.best.policy}"
+    if verdict.is_open:
+        them = "neither" if first.is_open else f"neither it nor {verdict.best.policy}"
+        return f"{them} falls below {percent_text(verdict.target)} at any rate"
     if verdict.outcome == "tie":
         return f"about the same{f' as {verdict.best.policy}' if not same_rival else ''} {at}"
-    only = "only " if verdict.outcome == "lose" else ""
+    only = verdict.bound or ("only " if verdict.outcome == "lose" else "")
     return f"{only}{verdict.ratio:.2f}x{rival} {at}"
 
 
@@ -152,15 +183,15 @@ def _headline_without_rival(comparison: Comparison) -> str:
         if reached:
             best = max(reached, key=lambda g: g.rate_rps)
             most = "the most load, " if len(comparison.policies) > 1 else ""
-            rate = rate_text(best.rate_rps)
+            rate = goodput_text(best)
             return f"{best.policy} serves {most}{rate} requests/s at {percent_text(target)} attainment."
     return f"No policy reached a target attainment on {comparison.workload}."
 
 
 def _goodput_loss(verdict: Verdict) -> str:
     assert verdict.best is not None  # a loss has a winner
-    ours = f"{rate_text(verdict.ours.rate_rps)} requests/s" if verdict.ours else "no rate at all"
-    best = f"{rate_text(verdict.best.rate_rps)} for {verdict.best.policy}"
+    ours = f"{goodput_text(verdict.ours)} requests/s" if verdict.ours else "no rate at all"
+    best = f"{goodput_text(verdict.best)} for {verdict.best.policy}"
     return f"Goodput at {percent_text(verdict.target)} attainment: {ours} against {best}."
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from typing import TypeVar
 
 from polyslo.sim.fleet import PolicySpec
@@ -17,7 +17,8 @@ from polyslo.sim.statistics import confidence_interval
 from polyslo.sim.warmup import warm_up
 
 TARGETS = (0.99, 0.90)
-OPTIMUM_SHARES = (0.5, 0.65, 0.8, 0.9, 0.95, 1.0, 1.1)  # of `Setting.full_rps`: the rates when none are asked for
+SHARES = (0.5, 0.65, 0.8, 0.9, 0.95, 1.0, 1.1)  # of `Setting.full_rps`: the rates when none are asked for
+FURTHER_SHARES = (1.25, 1.4, 1.6, 1.8, 2.0)  # and where a policy still attains the lowest target
 DEFAULT_POLICIES = (
     "polyserve", "static-tiers", "slo-least-load", "lmetric", "chunk", "minimal", "round-robin", "random",
 )  # fmt: skip
@@ -35,30 +36,72 @@ def compare(
     duration_s: float = DEFAULT_DURATION_S,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Run every policy at every rate with every seed. Without rates: shares of the fluid optimum, 50 to 110%."""
+    """Run every policy at every rate with every seed.
+
+    Without rates they are `default_rates`, and further ones for the policies that still attain the lowest
+    target at the highest: such policies have more runs than the others.
+    """
     warm_up()
-    specs = [PolicySpec.parse(text) for text in policies]
-    optimum, full_rps = setting.optimum_rps(), setting.full_rps()
-    rates = sorted(rates_rps) if rates_rps else [_rounded(share * full_rps) for share in OPTIMUM_SHARES]
-    jobs = list(product(rates, range(seeds)))
-    batches = run_all([partial(setting.run, specs, rate, seed, duration_s) for rate, seed in jobs], progress)
-    runs = sorted((run for batch in batches for run in batch), key=lambda r: (r.policy, r.rate_rps, r.seed))
-    goodputs = tuple(
-        interpolated_goodput(runs, spec.name, target, rates, seeds, optimum) for spec in specs for target in TARGETS
-    )
+    specs = [PolicySpec.parse(text) for text in dict.fromkeys(policies)]
+    rates = sorted(set(rates_rps or default_rates(setting)))
+    runs = _run(setting, specs, rates, seeds, duration_s, progress)
+    if not rates_rps:
+        runs += _run_further(setting, specs, runs, seeds, duration_s, progress)
+    runs.sort(key=lambda r: (r.policy, r.rate_rps, r.seed))
+    optimum = setting.optimum_rps()
+    goodputs = tuple(interpolated_goodput(runs, spec.name, target, optimum) for spec in specs for target in TARGETS)
     return Comparison(
         workload=setting.name,
         profile=setting.named.name,
         mode=setting.config.mode,
         num_instances=setting.config.num_instances,
         tpots_ms=tuple(round(t * 1e3, 6) for t in setting.mix.tpots_s),
-        rates_rps=tuple(rates),
+        rates_rps=tuple(sorted({run.rate_rps for run in runs})),
         policies=tuple(spec.name for spec in specs),
         runs=tuple(runs),
         goodputs=goodputs,
         optimum_rps=optimum,
-        notes=_notes(setting, runs, rates, duration_s),
+        notes=_notes(setting, runs, goodputs, rates[-1], duration_s),
     )
+
+
+def default_rates(setting: Setting) -> list[float]:
+    """Return the rates that are run when none are asked for: shares of what the fleet could carry."""
+    return [_rounded(share * setting.full_rps()) for share in SHARES]
+
+
+def _run(
+    setting: Setting,
+    specs: Sequence[PolicySpec],
+    rates: Sequence[float],
+    seeds: int,
+    duration_s: float,
+    progress: Progress | None,
+) -> list[RunResult]:
+    tasks = [partial(setting.run, specs, rate, seed, duration_s) for rate, seed in product(rates, range(seeds))]
+    return [run for batch in run_all(tasks, progress) for run in batch]
+
+
+def _run_further(
+    setting: Setting,
+    specs: Sequence[PolicySpec],
+    runs: Sequence[RunResult],
+    seeds: int,
+    duration_s: float,
+    progress: Progress | None,
+) -> list[RunResult]:
+    """Raise the rate for the policies of which a seed attains the lowest target, until none does."""
+    found: list[RunResult] = []
+    last = runs
+    for share in FURTHER_SHARES:
+        highest = max(run.rate_rps for run in last)
+        able = {run.policy for run in last if run.rate_rps == highest and run.attainment >= min(TARGETS)}
+        if not able:
+            break
+        going_on = [spec for spec in specs if spec.name in able]
+        last = _run(setting, going_on, [_rounded(share * setting.full_rps())], seeds, duration_s, progress)
+        found += last
+    return found
 
 
 def run_all(tasks: Iterable[Callable[[], T]], progress: Progress | None = None) -> list[T]:
@@ -79,26 +122,25 @@ def run_all(tasks: Iterable[Callable[[], T]], progress: Progress | None = None) 
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def interpolated_goodput(
-    runs: Sequence[RunResult], policy: str, target: float, rates: Sequence[float], seeds: int, optimum: float
-) -> GoodputResult:
+def interpolated_goodput(runs: Sequence[RunResult], policy: str, target: float, optimum: float) -> GoodputResult:
     """Return where attainment first falls below the target, linear between the rates that were run."""
-    per_seed = []
-    for seed in range(seeds):
-        mine = {r.rate_rps: r.attainment for r in runs if r.policy == policy and r.seed == seed}
-        per_seed.append(_crossing(rates, [mine[rate] for rate in rates], target))
+    mine = sorted((r for r in runs if r.policy == policy), key=lambda r: r.rate_rps)
+    by_seed = [[r for r in mine if r.seed == seed] for seed in sorted({r.seed for r in mine})]
+    crossings = [_crossing(seed_runs, target) for seed_runs in by_seed]
+    per_seed = [mine[-1].rate_rps if crossing is None else crossing for crossing in crossings]
     mean, low, high = confidence_interval(per_seed)
-    return GoodputResult(policy, target, mean, low, high, tuple(per_seed), optimum)
+    return GoodputResult(policy, target, mean, low, high, tuple(per_seed), optimum, is_lower_bound=None in crossings)
 
 
-def _crossing(rates: Sequence[float], attainments: Sequence[float], target: float) -> float:
-    if attainments[0] < target:
+def _crossing(runs: Sequence[RunResult], target: float) -> float | None:
+    """Return the rate at which one seed falls below the target: 0 if it always is, None if it never does."""
+    if runs[0].attainment < target:
         return 0.0
-    for k in range(1, len(rates)):
-        if attainments[k] < target:
-            share = (attainments[k - 1] - target) / (attainments[k - 1] - attainments[k])
-            return rates[k - 1] + share * (rates[k] - rates[k - 1])
-    return rates[-1]
+    for before, after in pairwise(runs):
+        if after.attainment < target:
+            share = (before.attainment - target) / (before.attainment - after.attainment)
+            return before.rate_rps + share * (after.rate_rps - before.rate_rps)
+    return None
 
 
 def _rounded(rate: float) -> float:
@@ -107,9 +149,15 @@ def _rounded(rate: float) -> float:
     return round(rate, digits)
 
 
-def _notes(setting: Setting, runs: Sequence[RunResult], rates: Sequence[float], duration_s: float) -> tuple[str, ...]:
+def _notes(
+    setting: Setting,
+    runs: Sequence[RunResult],
+    goodputs: Sequence[GoodputResult],
+    highest_shared_rps: float,
+    duration_s: float,
+) -> tuple[str, ...]:
     notes = [
-        *(f"{notice[0].upper()}{notice[1:]}." for notice in setting.notices(rates[-1], duration_s)),
+        *(f"{notice[0].upper()}{notice[1:]}." for notice in setting.notices(highest_shared_rps, duration_s)),
         f"Arrivals: {setting.arrivals_text}.",
         f"Each run lasts {duration_s:g} s of arrivals; the first 20% and the last 10% are not scored.",
         "Goodput is interpolated between the rates that were run; `polyslo goodput` bisects.",
@@ -120,6 +168,11 @@ def _notes(setting: Setting, runs: Sequence[RunResult], rates: Sequence[float], 
             f"Up to {raised:,} requests a run drew a TTFT that an idle instance could not meet; "
             "theirs was raised to twice the idle TTFT."
         )
-    if any(r.attainment >= min(TARGETS) for r in runs if r.rate_rps == rates[-1]):
-        notes.append("A policy that still attains a target at the highest rate has at least that goodput.")
+    if any(run.rate_rps > highest_shared_rps for run in runs):
+        notes.append(
+            f"Rates above {highest_shared_rps:g} requests/s were run only for policies that still attained "
+            f"{min(TARGETS):.2f} at the rate below."
+        )
+    if any(goodput.is_lower_bound for goodput in goodputs):
+        notes.append("≥: the target was still attained at the highest rate that was run, so goodput is at least that.")
     return tuple(notes)

@@ -107,11 +107,15 @@ class GoodputResult:
     high_rps: float
     per_seed_rps: tuple[float, ...]
     optimum_rps: float | None = None  # fluid optimum of the same fleet and workload
+    is_lower_bound: bool = False  # some seed still attained the target at the highest rate that was run
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Every run of `polyslo compare`, with the goodputs that were interpolated or bisected from them."""
+    """Every run of `polyslo compare`, with the goodputs that were interpolated or bisected from them.
+
+    `rates_rps` are all rates that any policy was run at; the highest may be without runs of some policies.
+    """
 
     workload: str
     profile: str
