@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.text import Text
 
 from polyslo.cli.options import (
     html_option,
@@ -17,12 +19,12 @@ from polyslo.cli.options import (
     trial_options,
     write_file,
 )
-from polyslo.cli.progress import progress_bar, results_console
+from polyslo.cli.progress import progress_bar
 from polyslo.report.comparison_page import comparison_page
 from polyslo.report.data import to_json
 from polyslo.report.table import comparison_table
 from polyslo.report.verdict import headline
-from polyslo.sim.compare import DEFAULT_POLICIES, compare
+from polyslo.sim.compare import DEFAULT_POLICIES, compare, default_rates
 
 
 @click.command("compare")
@@ -38,11 +40,11 @@ def compare_command(json_file: str | None, html_file: str | None, **options: Any
     """
     setting = make_setting(options)
     rates = parse_rates(options, setting)
-    show_notices(setting, max(rates or [setting.full_rps()]), options["duration_s"])
+    show_notices(setting, max(rates or default_rates(setting)), options["duration_s"])
     with progress_bar("simulating") as progress:
         comparison = compare(setting, rates_rps=rates, progress=progress, **options)
-    console = results_console()
-    console.print(comparison_table(comparison))
-    console.print(headline(comparison))
     write_file(json_file, lambda: to_json(comparison))
     write_file(html_file, lambda: comparison_page(comparison))
+    console = Console()
+    console.print(comparison_table(comparison))
+    console.print(Text(f"\n{headline(comparison)}"))

@@ -19,9 +19,3 @@ def progress_bar(what: str) -> Iterator[Report]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def results_console() -> Console:
-    """Return the console for results: as wide as the terminal, 120 columns where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)

@@ -1,59 +1,84 @@
-"""Results as terminal tables: a comparison with a column a policy, and one run with a column a tier.
+"""Results as terminal tables: a comparison with a row a policy, and one run with a column a tier.
 
-The best value of a row is bold, coloured and starred, so that it is seen without colour too. Policies
-(or tiers) are columns because they are few; rates are rows because they are not.
+The best value of a column is bold, coloured and starred, so that it is seen without colour too. What does not
+fit the terminal's width is left out, whole columns at a time, and never folded: the least telling numbers first,
+then rates in between. JSON and pages have everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from polyslo.report.curves import Point, goodput_of, optimum_of, point_at, targets_of
+from polyslo.report.curves import Point, goodput_of, num_seeds, optimum_of, point_at, targets_of
 from polyslo.report.notation import (
     MISSING,
     amount_text,
+    goodput_text,
     ms_text,
     percent_cell_text,
     rate_text,
     share_text,
     tier_name,
 )
-from polyslo.report.verdict import USABLE_SHARE
-from polyslo.sim.results import Comparison, RunResult, TierResult
+from polyslo.report.verdict import USABLE_SHARE, lead_text
+from polyslo.sim.results import Comparison, GoodputResult, RunResult, TierResult
 
 BEST_STYLE = "bold green"
 QUIET_STYLE = "dim"
 
-# A quantity of one policy at one rate: how to read it, to write it, and to rank it (None: not eligible).
+# A quantity of one policy at one rate: its title, how to read and write it, and to rank it (None: not eligible).
 Quantity = tuple[str, Callable[[Point], float], Callable[[float], str], Callable[[Point], float | None]]
 
 QUANTITIES: tuple[Quantity, ...] = (
     ("attainment", lambda p: p.attainment, share_text, lambda p: p.attainment),
     (
-        "instance-s per 1k attained",
+        "instance-seconds per 1,000 attained",
         lambda p: p.cost,
         amount_text,
         lambda p: -p.cost if p.attainment >= USABLE_SHARE else None,
     ),
-    ("instances owned, mean", lambda p: p.mean_instances, amount_text, lambda p: None),
 )
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """Tabulate goodputs, then attainment, cost and owned instances by rate; one column a policy."""
-    fleet = f"{comparison.mode.upper()}, {comparison.num_instances} instances"
-    table = _new_table(f"{comparison.workload}, {fleet}")
-    table.caption = f"* best of the row; for cost, of those that attain {USABLE_SHARE:.2f} or more"
-    _add_columns(table, "", comparison.policies)
-    for target in targets_of(comparison):
-        _add_goodput_rows(table, comparison, target)
-    for quantity in QUANTITIES:
-        _add_quantity_rows(table, comparison, quantity)
-    return table
+@dataclass(frozen=True, slots=True)
+class ComparisonTable:
+    """A comparison for `rich` to print: goodputs, then attainment and cost by rate, as wide as the terminal."""
+
+    comparison: Comparison
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lay out for the width at hand."""
+        comparison = self.comparison
+        optimum = optimum_of(comparison)
+        yield Text(
+            f"{comparison.workload}, {comparison.mode.upper()}, {comparison.num_instances} instances"
+            + (f", fluid optimum {rate_text(optimum)} requests/s" if optimum else ""),
+            style="bold",
+        )
+        if targets_of(comparison):
+            omissions = ((), ("optimum",), ("optimum", "interval"), ("optimum", "interval", "lead"))
+            yield Text("\ngoodput, requests/s", style="bold")
+            yield _widest_fitting((_goodput_table(comparison, omitted) for omitted in omissions), console, options)
+        rates, num_left_out = comparison.rates_rps, 0
+        choices = [_spaced(rates, count) for count in range(len(rates), 0, -1)]
+        for quantity in QUANTITIES:
+            yield Text(f"\n{quantity[0]}, by requests/s", style="bold")
+            tables = (_quantity_table(comparison, quantity, chosen) for chosen in choices)
+            table = _widest_fitting(tables, console, options)
+            num_left_out = max(num_left_out, len(rates) + 1 - len(table.columns))
+            yield table
+        yield Text("\n" + "\n".join(_legend(comparison, num_left_out)), style=QUIET_STYLE)
+
+
+def comparison_table(comparison: Comparison) -> ComparisonTable:
+    """Tabulate goodputs, then attainment and cost by rate; one row a policy."""
+    return ComparisonTable(comparison)
 
 
 def run_table(run: RunResult) -> Table:
@@ -81,13 +106,84 @@ def best_indices(scores: Sequence[float | None], texts: Sequence[str]) -> set[in
     return {i for i in eligible if texts[i] == texts[winner]}
 
 
-def _new_table(title: str) -> Table:
+def _widest_fitting(tables: Iterable[Table], console: Console, options: ConsoleOptions) -> Table:
+    """Return the first table that fits; else the last."""
+    unbounded = options.update(width=10_000)
+    table = Table()
+    for table in tables:
+        if console.measure(table, options=unbounded).maximum <= options.max_width:
+            break
+    return table
+
+
+def _spaced(rates: Sequence[float], count: int) -> list[float]:
+    """Choose `count` rates evenly, the highest among them."""
+    return [rates[len(rates) - 1 - round(i * len(rates) / count)] for i in reversed(range(count))]
+
+
+def _goodput_table(comparison: Comparison, omitted: Sequence[str]) -> Table:
+    table = _new_table()
+    table.add_column("")
+    columns: list[list[Text]] = []
+    for target in targets_of(comparison):
+        found = [goodput_of(comparison, policy, target) for policy in comparison.policies]
+        scores = [None if g is None else g.rate_rps for g in found]
+        texts = [goodput_text(g) for g in found]
+        parts = [("rate", f"at {target:.2f}", list(_cells(texts, best_indices(scores, texts))))]
+        if num_seeds(comparison) > 1:
+            parts.append(("interval", "±95%", [Text(_spread(g), QUIET_STYLE) for g in found]))
+        leads = [Text(lead_text(comparison, policy, target)) for policy in comparison.policies]
+        parts.append(("lead", "vs best\nother", leads))
+        if optimum := optimum_of(comparison):
+            shares = [MISSING if score is None else percent_cell_text(score / optimum) for score in scores]
+            parts.append(("optimum", "of\noptimum", [Text(share, QUIET_STYLE) for share in shares]))
+        for name, title, cells in parts:
+            if name not in omitted:
+                table.add_column(title, justify="right", vertical="bottom", no_wrap=True)
+                columns.append(cells)
+    for i, policy in enumerate(comparison.policies):
+        table.add_row(Text(policy, overflow="fold"), *(column[i] for column in columns))
+    return table
+
+
+def _quantity_table(comparison: Comparison, quantity: Quantity, rates: Sequence[float]) -> Table:
+    _, value, text, score = quantity
+    table = _new_table()
+    table.add_column("")
+    columns = []
+    for rate in rates:
+        table.add_column(f"{rate_text(rate)} ", justify="right", no_wrap=True)
+        points = [point_at(comparison, policy, rate) for policy in comparison.policies]
+        texts = [MISSING if p is None else text(value(p)) for p in points]
+        columns.append(list(_cells(texts, best_indices([None if p is None else score(p) for p in points], texts))))
+    for i, policy in enumerate(comparison.policies):
+        table.add_row(Text(policy, overflow="fold"), *(column[i] for column in columns))
+    return table
+
+
+def _legend(comparison: Comparison, num_left_out: int) -> Iterator[str]:
+    yield f"* best of its column, for cost among those that attain {USABLE_SHARE:.2f} or more"
+    if any(goodput.is_lower_bound for goodput in comparison.goodputs):
+        yield "≥ still attained at the highest rate that was run"
+    if any(point_at(comparison, p, rate) is None for p in comparison.policies for rate in comparison.rates_rps):
+        yield f"{MISSING} not run, or nothing attained"
+    if num_seeds(comparison) == 1:
+        yield "one seed, hence no confidence interval"
+    if num_left_out:
+        yield f"up to {num_left_out} rates left out for want of width"
+
+
+def _spread(goodput: GoodputResult | None) -> str:
+    return MISSING if goodput is None else f"±{amount_text((goodput.high_rps - goodput.low_rps) / 2)}"
+
+
+def _new_table(title: str | None = None) -> Table:
     return Table(
         title=title,
         title_justify="left",
         title_style="bold",
-        caption_justify="left",
         box=box.SIMPLE_HEAD,
+        show_edge=False,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
@@ -103,29 +199,6 @@ def _add_section(table: Table, title: str) -> None:
     if table.row_count:
         table.add_section()
     table.add_row(Text(title, style="bold"))
-
-
-def _add_goodput_rows(table: Table, comparison: Comparison, target: float) -> None:
-    found = [goodput_of(comparison, policy, target) for policy in comparison.policies]
-    scores = [None if g is None else g.rate_rps for g in found]
-    texts = [MISSING if g is None else rate_text(g.rate_rps) for g in found]
-    spreads = [MISSING if g is None else f"±{amount_text((g.high_rps - g.low_rps) / 2)}" for g in found]
-    _add_section(table, f"goodput at {target:.2f}")
-    table.add_row("  requests/s", *_cells(texts, best_indices(scores, texts)))
-    table.add_row("  95% interval", *_cells(spreads), style=QUIET_STYLE)
-    if optimum := optimum_of(comparison):
-        shares = [MISSING if score is None else percent_cell_text(score / optimum) for score in scores]
-        table.add_row(f"  of fluid {rate_text(optimum)}", *_cells(shares), style=QUIET_STYLE)
-
-
-def _add_quantity_rows(table: Table, comparison: Comparison, quantity: Quantity) -> None:
-    title, value, text, score = quantity
-    _add_section(table, title)
-    for rate in comparison.rates_rps:
-        points = [point_at(comparison, policy, rate) for policy in comparison.policies]
-        texts = [MISSING if p is None else text(value(p)) for p in points]
-        scores = [None if p is None else score(p) for p in points]
-        table.add_row(f"  at {rate_text(rate)}/s", *_cells(texts, best_indices(scores, texts)))
 
 
 def _cells(texts: Sequence[str], best: Set[int] = frozenset()) -> Iterator[Text]:
