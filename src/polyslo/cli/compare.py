@@ -10,6 +10,7 @@ from rich.text import Text
 
 from polyslo.cli.options import (
     html_option,
+    instances_option,
     make_setting,
     parse_rates,
     policies_option,
@@ -29,6 +30,7 @@ from polyslo.sim.compare import DEFAULT_POLICIES, compare, default_rates
 
 @click.command("compare")
 @setting_options
+@instances_option
 @rate_options
 @policies_option(",".join(DEFAULT_POLICIES))
 @trial_options

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from polyslo.cli.options import (
+    instances_option,
     make_setting,
     policies_option,
     setting_options,
@@ -28,6 +29,7 @@ from polyslo.sim.setting import Setting
 
 @click.command("goodput")
 @setting_options
+@instances_option
 @policies_option("polyserve")
 @target_option
 @trial_options

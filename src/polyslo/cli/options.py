@@ -42,10 +42,10 @@ setting_options = _all(
     click.option("--profile", metavar="NAME|FILE", default=DEFAULT_PROFILE, show_default=True),
     click.option("--host-ms", metavar="MS", type=float, default=0.0, show_default=True,
                  help="The engine's own time per step, which shipped profiles leave out."),
-    click.option("--instances", metavar="N", type=click.IntRange(1), help="Instances in the fleet. [20]"),
     click.option("--mode", metavar="co|pd", help="Co-located, or prefill and decode apart. [co]"),
     click.option("--fleet", metavar="FILE", help="TOML with a [fleet] table: noise, cold starts, memory, ..."),
 )  # fmt: skip
+instances_option = click.option("--instances", metavar="N", type=click.IntRange(1), help="Instances in the fleet. [20]")
 rate_options = _all(
     click.option("--rates", metavar="A,B,...", help="Requests per second."),
     click.option("--scale", metavar="X", type=click.FloatRange(0, min_open=True), help="Times the trace's own rate."),
@@ -67,8 +67,9 @@ def policies_option(default: str) -> Decorator:
 
 def make_setting(options: dict[str, Any]) -> Setting:
     """Take the setting's options out of `options` and resolve them; what is left belongs to the command."""
-    names = ("trace", "workload", "profile", "slo", "instances", "mode", "arrivals")
+    names = ("trace", "workload", "profile", "slo", "mode", "arrivals")
     picked = {name: options.pop(name) for name in names}
+    picked["instances"] = options.pop("instances", None)  # `plan` has no such option, it looks for the number
     fleet_file = options.pop("fleet")
     host_s = options.pop("host_ms") / 1e3
     return Setting.of(fleet=read_fleet(fleet_file) if fleet_file else None, host_s=host_s, **picked)

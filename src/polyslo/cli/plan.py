@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +24,7 @@ from polyslo.cli.options import (
 )
 from polyslo.cli.progress import progress_bar
 from polyslo.errors import ConfigError
+from polyslo.report.notation import amount_text, rate_text, share_text, tier_name
 from polyslo.sim.plan import PlanResult, plan
 
 
@@ -33,7 +35,7 @@ from polyslo.sim.plan import PlanResult, plan
 @target_option
 @trial_options
 def plan_command(json_file: str | None, **options: Any) -> None:
-    """Find the smallest fleet that holds an attainment; --instances is ignored."""
+    """Find the smallest fleet that holds an attainment in every seed, and what each tier owns of it."""
     setting = make_setting(options)
     rates = parse_rates(options, setting) or [setting.source_rate_rps]
     if len(rates) != 1:
@@ -47,16 +49,29 @@ def plan_command(json_file: str | None, **options: Any) -> None:
 
 def _table(results: list[PlanResult], workload: str) -> Table:
     first = results[0]
-    table = Table(title=f"{workload} at {first.rate_rps:.4g} requests/s, attainment {first.target:g}")
+    table = Table(
+        title=f"{workload} at {rate_text(first.rate_rps)} requests/s, attainment {first.target:g}",
+        caption=f"the fluid optimum needs {amount_text(first.fluid_instances)} instances\n"
+        "tiers own instances on average; without any, tighter tiers serve\n"
+        "attainment of all: the worst seed's\ncost: instance-seconds per 1,000 attained",
+        caption_justify="left",
+    )
     table.add_column("policy")
-    table.add_column("instances", justify="right")
-    table.add_column("fluid need", justify="right")
-    for tier in first.runs[0].tiers:
-        table.add_column(f"{tier.tpot_ms:g} ms: owned, cost", justify="right")
-    for r in results:
-        cells = [f"{r.mean_instances(k):.1f}, {r.cost(k):.1f}" for k in range(len(r.runs[0].tiers))]
-        if sum(r.runs[0].tiers[k].instance_seconds > 0 for k in range(len(cells))) == 1 and len(cells) > 1:
-            cells = ["shared"] * len(cells)  # a policy without tiers owns all instances together
-        table.add_row(r.policy, str(r.num_instances), f"{r.fluid_instances:.1f}", *cells)
-    table.caption = "owned: instances on average; cost: instance-seconds per 1,000 attained requests"
+    for heading in ("tier", "instances", "attainment", "cost"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        for row in _rows(result):
+            table.add_row(*row)
+        table.add_section()
     return table
+
+
+def _rows(result: PlanResult) -> Iterator[tuple[str, ...]]:
+    """Give the fleet a row, then each tier with what it owns of it."""
+    size = str(result.num_instances)
+    yield result.policy, "all", size, share_text(result.attainment), amount_text(result.cost())
+    for k, tier in enumerate(result.runs[0].tiers):
+        owned = amount_text(result.mean_instances(k)) if result.has_tiers else "any"
+        yield "", tier_name(tier.tpot_ms), owned, share_text(result.tier_attainment(k)), ""
+    if result.runs[0].mode == "pd":
+        yield "", "prefill", amount_text(result.mean_prefill_instances()), "", ""

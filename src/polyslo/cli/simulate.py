@@ -10,6 +10,7 @@ from rich.console import Console
 
 from polyslo.cli.options import (
     html_option,
+    instances_option,
     make_setting,
     parse_rates,
     rate_options,
@@ -33,6 +34,7 @@ DEFAULT_SHARE = 0.8  # of the fluid optimum, when no rate is given
 
 @click.command("simulate")
 @setting_options
+@instances_option
 @rate_options
 @click.option("--policy", default="polyserve", show_default=True)
 @trial_options

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import pairwise, product
 from typing import TypeVar
 
+from polyslo.errors import ConfigError
 from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import Comparison, GoodputResult, RunResult
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
@@ -120,6 +121,12 @@ def run_all(tasks: Iterable[Callable[[], T]], progress: Progress | None = None) 
         return results
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def check_target(target: float) -> None:
+    """Raise `ConfigError` unless an attainment can be held: above 0, at most 1."""
+    if not 0.0 < target <= 1.0:
+        raise ConfigError(f"--at: attainment must be above 0 and at most 1, got {target:g}; 0.99 is usual")
 
 
 def interpolated_goodput(runs: Sequence[RunResult], policy: str, target: float, optimum: float) -> GoodputResult:

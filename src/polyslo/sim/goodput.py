@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from polyslo.errors import ConfigError
-from polyslo.sim.compare import Progress, run_all
+from polyslo.sim.compare import Progress, check_target, run_all
 from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import GoodputResult
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
@@ -27,8 +26,7 @@ def goodput(
     progress: Progress | None = None,
 ) -> list[GoodputResult]:
     """Bisect for each policy and seed, to half a percent of the fluid optimum; with the interval over seeds."""
-    if not 0.0 < target <= 1.0:
-        raise ConfigError(f"target attainment must be in (0, 1], got {target:g}; 0.99 is usual")
+    check_target(target)
     warm_up()
     specs = [PolicySpec.parse(text) for text in dict.fromkeys(policies)]
     optimum = setting.optimum_rps()

@@ -1,4 +1,4 @@
-"""How many instances does this workload need, and what does each tier cost?"""
+"""How many instances does this workload need, and how many of them does each tier own?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from polyslo.errors import InputError
-from polyslo.sim.compare import Progress, run_all
+from polyslo.sim.compare import Progress, check_target, run_all
 from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import RunResult
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
@@ -26,16 +26,31 @@ class PlanResult:
     num_instances: int
     fluid_instances: float  # what the fluid optimum needs, not whole
     runs: tuple[RunResult, ...]  # at that size, one a seed
+    has_tiers: bool = True  # False: every instance serves all tiers, and no tier owns any
+
+    @property
+    def attainment(self) -> float:
+        """Attainment of the seed that fares worst."""
+        return min(r.attainment for r in self.runs)
 
     def mean_instances(self, tier: int) -> float:
         """Return the instances that a tier owned on average."""
         return sum(r.tiers[tier].instance_seconds / r.span_s for r in self.runs) / len(self.runs)
 
-    def cost(self, tier: int) -> float:
-        """Return a tier's instance-seconds per 1,000 of its attained requests (inf when none attained)."""
-        attained = sum(r.tiers[tier].num_attained for r in self.runs)
-        owned_s = sum(r.tiers[tier].instance_seconds for r in self.runs)
-        return 1000 * owned_s / attained if attained else float("inf")
+    def mean_prefill_instances(self) -> float:
+        """Return the prefill instances owned on average; 0 when co-located."""
+        owned_s = [r.instance_seconds - sum(tier.instance_seconds for tier in r.tiers) for r in self.runs]
+        return max(0.0, sum(s / r.span_s for s, r in zip(owned_s, self.runs, strict=True)) / len(self.runs))
+
+    def tier_attainment(self, tier: int) -> float:
+        """Return a tier's attainment over all seeds; NaN when none of its requests arrived."""
+        arrived = sum(r.tiers[tier].num_requests for r in self.runs)
+        return sum(r.tiers[tier].num_attained for r in self.runs) / arrived if arrived else float("nan")
+
+    def cost(self) -> float:
+        """Return instance-seconds per 1,000 attained requests (inf when none attained)."""
+        attained = sum(r.num_attained for r in self.runs)
+        return 1000 * sum(r.instance_seconds for r in self.runs) / attained if attained else float("inf")
 
 
 def plan(
@@ -49,12 +64,14 @@ def plan(
     progress: Progress | None = None,
 ) -> list[PlanResult]:
     """Search the smallest fleet for each policy: double from the fluid need, then bisect."""
+    check_target(target)
     warm_up()
+    specs = [PolicySpec.parse(text) for text in dict.fromkeys(policies)]
     results = []
-    for done, text in enumerate(policies, start=1):
-        results.append(_smallest(setting, PolicySpec.parse(text), rate_rps, target, seeds, duration_s))
+    for done, spec in enumerate(specs, start=1):
+        results.append(_smallest(setting, spec, rate_rps, target, seeds, duration_s))
         if progress:
-            progress(done, len(policies))
+            progress(done, len(specs))
     return results
 
 
@@ -80,7 +97,7 @@ def _smallest(
             high, runs = middle, tried
         else:
             low = middle
-    return PlanResult(spec.name, target, rate_rps, high, need, tuple(runs))
+    return PlanResult(spec.name, target, rate_rps, high, need, tuple(runs), spec.kind.tiers)
 
 
 def _runs_with(
