@@ -211,10 +211,13 @@ def test_a_rounded_clock_is_noticed_and_jittered(tmp_path: Path) -> None:
             "{path}, line 3, column GeneratedTokens: output_tokens must be a whole number from 1 to "
             "10,000,000, got -2; correct or remove the row",
         ),
-        (AZURE_2023.replace(",20,2", ",20"), "{path}, line 3: got 2 values, the header has 3"),
+        (
+            AZURE_2023.replace(",20,2", ",20"),
+            "{path}, line 3: got 2 values, the header has 3; correct or remove the row",
+        ),
         (
             AZURE_2023.replace("GeneratedTokens", "Generated"),
-            "{path}: missing column 'GeneratedTokens'; did you mean 'Generated'?",
+            "{path}: missing column 'GeneratedTokens'; did you mean 'Generated'? rename it",
         ),
         (AZURE_2023.splitlines()[0], "{path}: no requests; a trace needs at least one row"),
         (
@@ -237,11 +240,11 @@ def test_a_rounded_clock_is_noticed_and_jittered(tmp_path: Path) -> None:
         ),
         (
             MOONCAKE.replace('"timestamp": 1500', '"time": 1500'),
-            "{path}, line 2: missing key 'timestamp'; did you mean 'time'?",
+            "{path}, line 2: missing key 'timestamp'; did you mean 'time'? rename it",
         ),
         (
             MOONCAKE.replace("[0, 2]}", "[0, 2]"),
-            "{path}, line 2, column 80: not JSON: Expecting ',' delimiter",
+            "{path}, line 2, column 80: not JSON: Expecting ',' delimiter; correct or remove the line",
         ),
         (MOONCAKE + "[1]\n", "{path}, line 5: must be a JSON object, got '[1]'"),
         (
@@ -250,7 +253,7 @@ def test_a_rounded_clock_is_noticed_and_jittered(tmp_path: Path) -> None:
         ),
         (
             VLLM_BENCH.replace("[3, 0, 5]", "[3, 5]"),
-            "{path}: input_lens, output_lens and start_times must be of one length",
+            "{path}: input_lens, output_lens and start_times must be of one length; correct the file",
         ),
         (
             VLLM_BENCH.replace('"output_lens"', '"output"'),

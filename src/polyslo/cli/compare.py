@@ -18,8 +18,8 @@ from polyslo.cli.options import (
     setting_options,
     show_notices,
     trial_options,
-    write_file,
 )
+from polyslo.cli.output import write_file
 from polyslo.cli.progress import progress_bar
 from polyslo.report.comparison_page import comparison_page
 from polyslo.report.data import to_json

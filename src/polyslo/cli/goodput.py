@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -18,9 +17,10 @@ from polyslo.cli.options import (
     show_notices,
     target_option,
     trial_options,
-    write_file,
 )
+from polyslo.cli.output import write_file
 from polyslo.cli.progress import progress_bar
+from polyslo.report.data import plain
 from polyslo.report.notation import MISSING, goodput_text, percent_cell_text, rate_text
 from polyslo.sim.goodput import goodput
 from polyslo.sim.results import GoodputResult
@@ -39,8 +39,8 @@ def goodput_command(json_file: str | None, **options: Any) -> None:
     show_notices(setting, setting.full_rps(), options["duration_s"])
     with progress_bar("bisecting") as progress:
         results = goodput(setting, progress=progress, **options)
+    write_file(json_file, lambda: json.dumps(plain(results), indent=1))
     Console().print(_table(results, setting))
-    write_file(json_file, lambda: json.dumps([asdict(r) for r in results], indent=1))
 
 
 def _table(results: list[GoodputResult], setting: Setting) -> Table:

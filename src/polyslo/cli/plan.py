@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -20,10 +19,11 @@ from polyslo.cli.options import (
     show_notices,
     target_option,
     trial_options,
-    write_file,
 )
+from polyslo.cli.output import write_file
 from polyslo.cli.progress import progress_bar
 from polyslo.errors import ConfigError
+from polyslo.report.data import plain
 from polyslo.report.notation import amount_text, rate_text, share_text, tier_name
 from polyslo.sim.plan import PlanResult, plan
 
@@ -43,8 +43,8 @@ def plan_command(json_file: str | None, **options: Any) -> None:
     show_notices(setting, rates[0], options["duration_s"])
     with progress_bar("planning") as progress:
         results = plan(setting, rate_rps=rates[0], progress=progress, **options)
+    write_file(json_file, lambda: json.dumps(plain(results), indent=1))
     Console().print(_table(results, setting.name))
-    write_file(json_file, lambda: json.dumps([asdict(r) for r in results], indent=1))
 
 
 def _table(results: list[PlanResult], workload: str) -> Table:

@@ -17,8 +17,8 @@ from polyslo.cli.options import (
     setting_options,
     show_notices,
     trial_options,
-    write_file,
 )
+from polyslo.cli.output import write_file
 from polyslo.errors import ConfigError
 from polyslo.report.data import to_json
 from polyslo.report.run_page import run_page
@@ -39,21 +39,20 @@ DEFAULT_SHARE = 0.8  # of the fluid optimum, when no rate is given
 @click.option("--policy", default="polyserve", show_default=True)
 @trial_options
 @html_option
-def simulate_command(
-    policy: str, seeds: int, duration_s: float, json_file: str | None, html_file: str | None, **options: Any
-) -> None:
+def simulate_command(policy: str, json_file: str | None, html_file: str | None, **options: Any) -> None:
     """Simulate one run; --seeds K takes the K-th seed."""
     spec = PolicySpec.parse(policy)
     setting = make_setting(options)
     rates = parse_rates(options, setting) or [DEFAULT_SHARE * setting.full_rps()]
     if len(rates) != 1:
         raise ConfigError(f"simulate runs one rate, got {len(rates)}; use `polyslo compare` for several")
+    seed, duration_s = options["seeds"] - 1, options["duration_s"]
     show_notices(setting, rates[0], duration_s)
     warm_up()
     # in a thread, so that Ctrl-C need not wait for compiled code
-    ((run,),) = run_all([partial(setting.run, [spec], rates[0], seeds - 1, duration_s, NUM_SAMPLES)])
+    ((run,),) = run_all([partial(setting.run, [spec], rates[0], seed, duration_s, NUM_SAMPLES)])
+    write_file(json_file, lambda: to_json(run))
+    write_file(html_file, lambda: run_page(run))
     console = Console()
     console.print(run_table(run))
     click.echo(timeline_text(run, width=min(console.width, 120)))
-    write_file(json_file, lambda: to_json(run))
-    write_file(html_file, lambda: run_page(run))

@@ -30,7 +30,7 @@ def to_json(result: Comparison | RunResult, *, indent: int | None = None) -> str
     """Write a result with a stable key order; equal results give equal text."""
     schema = next(name for name, kind in SCHEMAS.items() if isinstance(result, kind))
     separators = (",", ":") if indent is None else None
-    document = {"schema": schema, **_plain(result)}
+    document = {"schema": schema, **plain(result)}
     return json.dumps(document, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False)
 
 
@@ -50,14 +50,14 @@ def from_json(text: str) -> Comparison | RunResult:
     return result
 
 
-def _plain(value: Any) -> Any:
-    """Reduce to what JSON knows; numpy scalars become Python numbers on the way."""
+def plain(value: Any) -> Any:
+    """Reduce results to what JSON knows: NaN and infinity become null, numpy scalars Python numbers on the way."""
     if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, bool | str) or value is None:
         return value
     if isinstance(value, Integral):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
+from typing import get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,26 @@ from polyslo.policies.table import EXTERNAL, POLICIES, PolicyKind
 PlaceFunction = Callable[[Fleet, int, float], int]
 
 LENGTHS = {"known": KNOWN, "learned": LEARNED, "mean": MEAN}
+
+MAX_INSTANCES = 4096  # more would not fit into memory with 1,024 residents each
+
+# What a field may be, both ends included. NaN is in no range.
+_RANGES: dict[str, tuple[float, float]] = {
+    "num_instances": (1, MAX_INSTANCES),
+    "max_residents": (1, 8192),
+    "chunk_limit_tokens": (16, 32_768),
+    "kv_capacity_tokens": (1, 10**9),
+    "margin_ratio": (0.0, 0.9),
+    "cold_start_s": (0.0, 86_400.0),
+    "transfer_s": (0.0, 86_400.0),
+    "transfer_gb_per_s": (1e-6, 1e6),
+    "prefill_budget_s": (1e-6, 86_400.0),
+    "noise_ratio": (0.0, 10.0),
+    "telemetry_delay_s": (0.0, 86_400.0),
+    "num_stragglers": (0, MAX_INSTANCES),
+    "slowness": (0.01, 1000.0),
+    "prefill_instances": (1, MAX_INSTANCES),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +67,25 @@ class FleetConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raises `ConfigError` naming the field."""
-        for name, low in (("num_instances", 1), ("max_residents", 1), ("chunk_limit_tokens", 16)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"fleet: {name} must be >= {low}, got {getattr(self, name)}")
-        for name in ("cold_start_s", "transfer_s", "noise_ratio", "telemetry_delay_s", "num_stragglers"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"fleet: {name} must be >= 0, got {getattr(self, name)}")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"fleet: {name} must be from {low:g} to {high:g}, got {value:g}")
         if self.mode not in ("co", "pd"):
             raise ConfigError(f"fleet: mode must be co or pd, got {self.mode!r}{nearest(self.mode, ['co', 'pd'])}")
         if self.lengths not in LENGTHS:
             raise ConfigError(f"fleet: lengths got {self.lengths!r}{nearest(self.lengths, LENGTHS)}")
         if self.mode == "pd" and self.num_instances < 2:
             raise ConfigError("fleet: mode pd needs num_instances >= 2, got 1; add one or use mode co")
+        if self.num_stragglers > self.num_instances:
+            raise ConfigError(
+                f"fleet: num_stragglers must be at most num_instances, {self.num_instances}, got {self.num_stragglers}"
+            )
+        if self.mode == "pd" and self.prefill_instances is not None and self.prefill_instances >= self.num_instances:
+            raise ConfigError(
+                f"fleet: prefill_instances must leave one of {self.num_instances} to decode, "
+                f"got {self.prefill_instances}; lower it"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +118,15 @@ class PolicySpec:
 
 def _load_place(module: str, name: str) -> PlaceFunction:
     try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        place: PlaceFunction = getattr(import_module(module), name)
+    except Exception as error:  # importing runs code of the user's, which may fail in any way
+        reason = error if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"policy '{module}:{name}': can't be loaded, {error}; check the path of the module"
+            f"policy '{module}:{name}': can't be loaded, {reason}; check the module and PYTHONPATH"
         ) from error
+    if not callable(place):
+        raise ConfigError(f"policy '{module}:{name}': must be a function, got {type(place).__name__}; name another")
+    return place
 
 
 def _with_option(spec: PolicySpec, option: str) -> PolicySpec:
@@ -176,6 +208,8 @@ def whole_shares(weights: npt.NDArray[np.float64], total: int) -> npt.NDArray[np
     return counts
 
 
-def field_names() -> set[str]:
-    """Return the names that a `[fleet]` table may have."""
-    return {f.name for f in fields(FleetConfig)}
+def field_kinds() -> dict[str, type]:
+    """Return what a `[fleet]` table may have: each key with the type of its value."""
+    kinds = get_type_hints(FleetConfig)
+    return {f.name: next(k for k in (bool, int, float, str) if k in (kinds[f.name], *get_args(kinds[f.name])))
+            for f in fields(FleetConfig)}  # fmt: skip

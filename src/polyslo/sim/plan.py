@@ -8,12 +8,10 @@ from functools import partial
 
 from polyslo.errors import InputError
 from polyslo.sim.compare import Progress, check_target, run_all
-from polyslo.sim.fleet import PolicySpec
+from polyslo.sim.fleet import MAX_INSTANCES, PolicySpec
 from polyslo.sim.results import RunResult
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
 from polyslo.sim.warmup import warm_up
-
-MAX_INSTANCES = 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from polyslo.workload.workload import Workload
 DEFAULT_WORKLOAD = "azure2023-conv"
 DEFAULT_DURATION_S = 240.0
 MOMENT_SAMPLE = 50_000
+MAX_REQUESTS = 20_000_000  # a run with more would take gigabytes
 _ARRIVALS_STREAM = 17
 
 
@@ -43,6 +44,7 @@ class Setting:
         *,
         workload: str | None = None,
         trace: str | Path | None = None,
+        trace_format: str | None = None,
         profile: str | Path = DEFAULT_PROFILE,
         slo: str | Path = "default",
         instances: int | None = None,
@@ -59,7 +61,9 @@ class Setting:
         `host_s` is the engine's own time per step, which shipped profiles leave out; the profile's name tells it.
         """
         if workload is not None and trace is not None:
-            raise ConfigError("give a workload's name or a trace's file, not both: got --workload and --trace")
+            raise ConfigError("--workload and --trace exclude each other, got both; leave one out")
+        if trace_format is not None and trace is None:
+            raise ConfigError(f"--trace-format: is for a trace, got {trace_format!r} without --trace; add --trace")
         config = fleet or FleetConfig()
         if instances is not None:
             config = replace(config, num_instances=instances)
@@ -70,9 +74,11 @@ class Setting:
             raise ConfigError(
                 "--arrivals fitted is for fitted workloads, got a trace; leave it out to keep the trace's own arrivals"
             )
-        source = read_trace(trace) if trace is not None else load_model(workload or DEFAULT_WORKLOAD)
+        source = read_trace(trace, trace_format) if trace is not None else load_model(workload or DEFAULT_WORKLOAD)
         setting = cls(source, load_slo_mix(slo), _profile(profile, host_s), config, process)
+        setting._reject_frozen_clock()
         setting._reject_impossible_tiers()
+        setting._reject_oversized_requests()
         return setting
 
     @property
@@ -83,8 +89,7 @@ class Setting:
     @property
     def arrivals_text(self) -> str:
         """Say how requests arrive, in a few words."""
-        own = self.arrivals is None and isinstance(self.source, Trace) and self.source.has_arrivals
-        return "the trace's own, on a stretched clock" if own else str(self.arrivals or POISSON)
+        return "the trace's own, on a stretched clock" if self._keeps_arrivals else str(self.arrivals or POISSON)
 
     @property
     def source_rate_rps(self) -> float:
@@ -123,6 +128,11 @@ class Setting:
 
     def workload(self, rate_rps: float, seed: int, *, duration_s: float = DEFAULT_DURATION_S) -> Workload:
         """Draw about `duration_s` seconds of requests at a rate, each with its SLO."""
+        if not 0 < rate_rps * duration_s <= MAX_REQUESTS:
+            raise ConfigError(
+                f"run: {rate_rps:g} requests/s over {duration_s:g} s must be from 1 to {MAX_REQUESTS:,} requests; "
+                "change the rate or the duration"
+            )
         count = max(2, round(rate_rps * duration_s))
         if isinstance(self.source, WorkloadModel):
             trace = self.source.sample(count, rate_rps, seed, str(self.arrivals or POISSON))
@@ -142,6 +152,10 @@ class Setting:
         """Return the instances, not whole, that the fluid optimum would use at a rate."""
         return float(rate_rps * self._need().sum())
 
+    @property
+    def _keeps_arrivals(self) -> bool:
+        return self.arrivals is None and isinstance(self.source, Trace) and self.source.has_arrivals
+
     def _need(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         if isinstance(self.source, WorkloadModel):
             trace = self.source.sample(MOMENT_SAMPLE, 100.0, 0, "poisson")
@@ -152,7 +166,7 @@ class Setting:
 
     def _from_trace(self, trace: Trace, count: int, rate_rps: float, seed: int) -> Trace:
         part = trace.head(count) if len(trace) >= count else trace.repeated(count, seed)
-        if self.arrivals is None and part.has_arrivals:
+        if self._keeps_arrivals:
             return part.at_rate(rate_rps)
         process = self.arrivals or POISSON
         drawn = part.with_arrivals(process.draw(count, rate_rps, np.random.default_rng([seed, _ARRIVALS_STREAM])))
@@ -162,6 +176,13 @@ class Setting:
             notice = f"trace {trace.name!r} has no arrivals: {process} arrivals drawn"
         return replace(drawn, notices=(*drawn.notices, notice))
 
+    def _reject_frozen_clock(self) -> None:
+        if self._keeps_arrivals and not np.isfinite(self.source.rate_rps or np.nan):
+            raise InputError(
+                f"trace {self.name!r}: needs requests at two different times to have a rate, all arrive at once; "
+                "add --arrivals poisson to draw arrivals"
+            )
+
     def _reject_impossible_tiers(self) -> None:
         fastest_s = self.named.profile.iteration_s(1, 0, 1.0, 0.0)
         for tpot_s in self.mix.tpots_s:
@@ -170,6 +191,20 @@ class Setting:
                     f"tier {tpot_s * 1e3:g} ms: no instance of {self.named.name} can serve it even alone; the "
                     f"fastest TPOT it can reach is {fastest_s * 1e3:.2f} ms: loosen the tier or choose another profile"
                 )
+
+    def _reject_oversized_requests(self) -> None:
+        """Refuse now what a run would refuse when it draws such a request."""
+        capacity = self.config.kv_capacity_tokens or self.named.profile.kv_capacity_tokens
+        if isinstance(self.source, Trace):
+            largest = int((self.source.input_tokens.astype(np.int64) + self.source.output_tokens).max())
+        else:
+            lengths = self.source.lengths
+            largest = int(max(lengths.input.tokens) + max(max(output.tokens) for output in lengths.outputs))
+        if largest > capacity:
+            raise InputError(
+                f"workload {self.name!r}: has requests of up to {largest:,} tokens (prompt and output), an instance of "
+                f"{self.named.name} holds the KV of {capacity:,}; drop them, or choose a profile with more memory"
+            )
 
 
 def _profile(name_or_path: str | Path, host_s: float) -> NamedProfile:

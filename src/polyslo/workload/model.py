@@ -116,7 +116,12 @@ def shipped_models() -> list[str]:
 
 
 def load_model(name: str) -> WorkloadModel:
-    """Load a shipped model; raises `InputError` with the nearest name when there is none of that name."""
+    """Load a shipped model by name, or a model file (anything ending in `.json`).
+
+    Raises `InputError` with the nearest name when there is none of that name.
+    """
+    if name.endswith(".json"):
+        return WorkloadModel.load(name)
     if name not in shipped_models():
         raise InputError(f"unknown workload {name!r}{nearest(name, shipped_models())}")
     file = resources.files("polyslo.workload").joinpath("models", f"{name}.json")

@@ -6,6 +6,7 @@ in `FORMATS`, and a word that only such files begin with in `_MARKERS`.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +66,11 @@ def read_trace(path: str | Path, format: str | None = None, *, jitter_s: float |
             raise TraceError(f"{path}: unknown trace format {name!r}{nearest(name, FORMATS)}")
         trace = FORMATS[name](path)
     except OSError as error:
-        raise TraceError(f"{path}: can't read it: {error.strerror}") from error
+        raise TraceError(f"{path}: can't read it: {error.strerror}; check the path") from error
+    except csv.Error as error:
+        raise TraceError(f"{path}: not CSV: {error}; correct the file") from error
+    except RecursionError as error:
+        raise TraceError(f"{path}: not a trace: its JSON is nested too deep; correct the file") from error
     except UnicodeDecodeError as error:
         raise TraceError(f"{path}: not text in UTF-8 (byte {error.start}); is it compressed?") from error
     if jitter_s is not None:
@@ -80,6 +85,8 @@ def detect(path: Path) -> str:
     if head.startswith(b"PAR1"):
         return "parquet"
     text = head.decode("utf-8-sig", errors="replace").lstrip()
+    if not text:
+        raise TraceError(f"{path}: is empty; a trace needs a header and at least one row")
     if text.startswith("["):
         return "sharegpt"
     # a table is told by its header alone, its cells may hold any word
@@ -87,6 +94,8 @@ def detect(path: Path) -> str:
     for name, marker in _MARKERS:
         if marker in text:
             return name
+    if not text.startswith("{") and any(column in text for column in native_csv.COLUMNS + native_csv.OPTIONAL):
+        return "csv"  # with a column missing, which its reader will name
     raise TraceError(
         f"{path}: can't tell its format, it begins with {text[:40]!r}; name the format, one of {', '.join(FORMATS)}"
     )

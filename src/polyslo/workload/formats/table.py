@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polyslo.errors import TraceError, nearest
+from polyslo.errors import TraceError
 from polyslo.workload.origin import Origin
 
 _MISSING = object()
@@ -44,13 +45,14 @@ class Table:
                     if not row:
                         continue
                     raise TraceError(
-                        f"{path}, line {reader.line_num}: got {len(row)} values, the header has {len(header)}"
+                        f"{path}, line {reader.line_num}: got {len(row)} values, the header has {len(header)}; "
+                        "correct or remove the row"
                     )
                 lines.append(reader.line_num)
                 rows.append(row)
         for name in required:
             if name not in header:
-                raise TraceError(f"{path}: missing column {name!r}{nearest(name, header)}")
+                raise TraceError(f"{path}: missing column {name!r}{_likely(name, header, required)}")
         columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
         return cls(path, {name: columns[name] for name in (*required, *optional) if name in columns}, lines)
 
@@ -74,7 +76,8 @@ class Table:
                 columns[name] = column
             elif name in required:
                 row = column.index(_MISSING)
-                raise TraceError(f"{path}, line {lines[row]}: missing key {name!r}{nearest(name, records[row])}")
+                hint = _likely(name, records[row], required)
+                raise TraceError(f"{path}, line {lines[row]}: missing key {name!r}{hint}")
         return cls(path, columns, lines)
 
     def __len__(self) -> int:
@@ -87,7 +90,7 @@ class Table:
             raise self._not_a_number(name)
         try:
             return np.fromiter(map(float, column), np.float64, len(column))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise self._not_a_number(name) from error
 
     def origin(self, **columns: str) -> Origin:
@@ -108,16 +111,25 @@ class Table:
     def _not_a_number(self, name: str) -> TraceError:
         row = next(row for row, value in enumerate(self.columns[name]) if not _is_number(value))
         return TraceError(
-            f"{self.origin().cell(row, name)}: must be a number, got {self.columns[name][row]!r}; "
+            f"{self.origin().cell(row, name)}: must be a number, got {self.columns[name][row]!r:.40}; "
             "correct or remove the row"
         )
+
+
+def _likely(name: str, found: Iterable[str], required: Sequence[str]) -> str:
+    """Say which of the names in the file was probably meant; names that mean something else are not."""
+    spare = [other for other in found if other not in required]
+    close = get_close_matches(name, spare, n=1)
+    return f"; did you mean {close[0]!r}? rename it" if close else f"; needs {', '.join(required)}"
 
 
 def _record(text: str, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(text.rstrip())
     except json.JSONDecodeError as error:
-        raise TraceError(f"{path}, line {number}, column {error.colno}: not JSON: {error.msg}") from error
+        raise TraceError(
+            f"{path}, line {number}, column {error.colno}: not JSON: {error.msg}; correct or remove the line"
+        ) from error
     if not isinstance(record, dict):
         raise TraceError(f"{path}, line {number}: must be a JSON object, got {text.strip()[:40]!r}")
     return record
@@ -128,6 +140,6 @@ def _is_number(value: Any) -> bool:
         return False
     try:
         float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
     return True

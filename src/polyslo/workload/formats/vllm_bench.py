@@ -30,7 +30,7 @@ def read(path: Path) -> Trace:
     starts = _list(result, "start_times", path) if "start_times" in result else None
     sizes = {len(values) for values in (inputs, outputs, starts) if values is not None}
     if len(sizes) > 1:
-        raise TraceError(f"{path}: input_lens, output_lens and start_times must be of one length")
+        raise TraceError(f"{path}: input_lens, output_lens and start_times must be of one length; correct the file")
     done = outputs != 0
     notices = []
     if not done.all():

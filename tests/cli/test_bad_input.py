@@ -1,0 +1,202 @@
+"""Whatever is wrong with what a person gives: one line that says what, and exit code 2, before the long run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from polyslo.profiles.library import DEFAULT_PROFILE
+from polyslo.sim.compare import run_all
+
+Run = Callable[..., Result]
+
+HEADER = "arrival_s,input_tokens,output_tokens\n"
+MOONCAKE = '{"timestamp": 0, "input_length": 5, "output_length": 5}\n'
+
+
+def complaint(result: Result) -> str:
+    """Return the one line on stderr of a call that was refused."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("polyslo: ")
+    return line.removeprefix("polyslo: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "t: is empty; a trace needs a header and at least one row"),
+        (HEADER, "t: no requests; a trace needs at least one row"),
+        (HEADER + "0,10,5\n1,ten,5\n", "t, line 3, column input_tokens: must be a number, got 'ten'"),
+        (HEADER + "0,10,5\n-1,10,5\n", "t, line 3, column arrival_s: arrival must be >= 0 s and finite, got -1"),
+        (HEADER + "0,10,5\nnan,10,5\n", "t, line 3, column arrival_s: arrival must be >= 0 s and finite, got nan"),
+        (HEADER + "0,0,5\n", "t, line 2, column input_tokens: input_tokens must be a whole number from 1 to"),
+        (HEADER + "0,900000,5\n1,1,1\n", "requests of up to 900,005 tokens (prompt and output), an instance of"),
+        (HEADER + "0,10\n", "t, line 2: got 2 values, the header has 3"),
+        (HEADER + "0,10,5\n0,10,5\n", "all arrive at once; add --arrivals poisson"),
+        (HEADER + "0," + "1" * 200_000 + ",5\n", "t: not CSV: field larger than field limit"),
+        (
+            "arrival_s,input_token,output_tokens\n0,1,1\n",
+            "t: missing column 'input_tokens'; did you mean 'input_token'?",
+        ),
+        (MOONCAKE + '{"timestamp": 1, "inp', "t, line 2, column 18: not JSON: Unterminated string"),
+        (MOONCAKE + '{"timestamp": 1, "output_length": 5}', "t, line 2: missing key 'input_length'; needs timestamp"),
+        (MOONCAKE + MOONCAKE.replace("0", '"x"'), "t, line 2, column timestamp: must be a number, got 'x'"),
+        (MOONCAKE.replace("5}", "1e999}"), "t, line 1, column output_length: output_tokens must be a whole number"),
+        (MOONCAKE.replace("5}", "1" * 400 + "}"), "t, line 1, column output_length: must be a number, got 111"),
+        ("[" * 100_000, "t: not a trace: its JSON is nested too deep"),
+        ("what is this?", "t: can't tell its format, it begins with 'what is this?'"),
+    ],
+)
+def test_a_trace_that_is_none(run: Run, folder: Path, text: str, message: str) -> None:
+    """The file, the line and the column are named, and what to do."""
+    (folder / "t").write_text(text)
+    assert message in complaint(run("simulate", "--trace", "t", "--rates", "20"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("comprae", "no such command 'comprae'; did you mean 'compare'?"),
+        ("compare --polices x", "No such option '--polices'"),
+        ("compare --policies minmal", "policy: unknown 'minmal'; did you mean 'minimal'?"),
+        ("compare --policies chunk,", "policy: unknown ''"),
+        ("compare --policies chunk:chnk=3", "unknown option 'chnk'; did you mean 'chunk'?"),
+        ("compare --policies nowhere:place", "policy 'nowhere:place': can't be loaded, No module named 'nowhere'"),
+        ("compare --policies math:pi", "policy 'math:pi': must be a function, got float"),
+        ("simulate --policy minmal", "did you mean 'minimal'?"),
+        ("compare --rates -5", "--rates: must be numbers > 0, in requests per second, got '-5'"),
+        ("compare --rates 100;200", "got '100;200'; e.g. --rates 100,200"),
+        ("compare --rates nan", "got 'nan'"),
+        ("compare --rates ,", "got ''"),
+        ("compare --rates 1e12", "must be from 1 to 20,000,000 requests; change the rate or the duration"),
+        ("compare --rates 0.001", "must give at least 20 requests, got 0.24; raise the rate or --duration"),
+        ("compare --rates 100 --scale 1", "--rates and --scale exclude each other"),
+        ("compare --scale 1 --workload sharegpt", "has no arrival times: give rates (--rates)"),
+        ("simulate --rates 100,200", "simulate runs one rate, got 2"),
+        ("plan --rates 100,200", "plan takes one rate, got 2"),
+        ("compare --scale nan", "'--scale': nan is not a finite number"),
+        ("compare --duration inf", "'--duration': inf is not a finite number"),
+        ("compare --duration 0", "'--duration': 0.0 is not in the range x>=1.0"),
+        ("compare --host-ms nan", "'--host-ms': nan is not a finite number"),
+        ("compare --host-ms -1", "'--host-ms': -1.0 is not in the range 0<=x<=1000"),
+        ("compare --host-ms 30", "tier 20 ms: no instance of"),
+        ("compare --instances 0", "'--instances': 0 is not in the range 1<=x<=4096"),
+        ("compare --instances 1 --mode pd", "mode pd needs num_instances >= 2, got 1; add one or use mode co"),
+        ("compare --mode dp", "mode must be co or pd, got 'dp'"),
+        ("goodput --at 1.5", "'--at': 1.5 is not in the range 0<x<=1"),
+        ("plan --at nan", "'--at': nan is not a finite number"),
+        ("compare --workload shargpt", "unknown workload 'shargpt'; did you mean 'sharegpt'?"),
+        ("compare --workload mine.json", "workload model mine.json: can't read it"),
+        ("compare --workload sharegpt --trace t", "--workload and --trace exclude each other"),
+        ("compare --trace-format azure", "--trace-format: is for a trace"),
+        ("compare --trace nowhere.csv", "nowhere.csv: can't read it: No such file or directory; check the path"),
+        ("compare --trace .", ".: can't read it: Is a directory"),
+        ("compare --slo defualt", "unknown SLO mix 'defualt'; did you mean 'default'?"),
+        ("compare --profile llama-3.1-8b-h20-tp1", "did you mean 'llama-3.1-8b-h200-tp1'?"),
+        ("compare --arrivals gamma:-1", "the CV of gaps must be a number from 0.01 to 100, got 'gamma:-1'"),
+        ("workload fit nowhere.csv", "nowhere.csv: can't read it"),
+    ],
+)
+def test_an_option_that_can_not_be_used(run: Run, arguments: str, message: str) -> None:
+    """What was given and what is allowed are both in the line; names suggest the nearest."""
+    assert message in complaint(run(*arguments.split()))
+
+
+@pytest.mark.parametrize("command", ["compare", "simulate", "goodput", "plan"])
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("nowhere/x.json", "there is no folder 'nowhere'"),
+        (".", "it is a folder"),
+        (os.devnull, "it is not a regular file"),
+    ],
+)
+def test_a_file_that_can_not_be_written(run: Run, command: str, file: str, reason: str) -> None:
+    """It is refused before the run, not after it."""
+    assert complaint(run(command, "--json", file)) == f"{file!r}: can't be written, {reason}; name another file"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[fleet]\nnoise_ration = 0.1", "f.toml: [fleet]: unknown key 'noise_ration'; did you mean 'noise_ratio'?"),
+        ("[fleet]\nnoise_ratio = nan", "fleet: noise_ratio must be from 0 to 10, got nan"),
+        ("[fleet]\nslowness = 0", "fleet: slowness must be from 0.01 to 1000, got 0"),
+        ("[fleet]\nkv_capacity_tokens = 'many'", "fleet.kv_capacity_tokens must be a whole number, got 'many'"),
+        ("[fleet]\nrelegate = 1", "fleet.relegate must be true or false, got 1"),
+        ("[fleet]\nkv_capacity_tokens = 5000", "an instance of llama-3.1-8b-h200-tp1 holds the KV of 5,000"),
+        ("[fleet]\nnum_stragglers = 30", "num_stragglers must be at most num_instances, 20, got 30"),
+        ("[fleet]\nmode = 'pd'\nprefill_instances = 20", "must leave one of 20 to decode, got 20"),
+        ("fleet = 3", "must have a table [fleet], got 3"),
+        ("[fleet", "f.toml: not TOML"),
+        ("noise_ratio = 1", "f.toml: unknown key 'noise_ratio'"),
+    ],
+)
+def test_a_fleet_file_with_a_mistake(run: Run, folder: Path, text: str, message: str) -> None:
+    """Keys and values are checked by name, type and range."""
+    (folder / "f.toml").write_text(text)
+    assert message in complaint(run("compare", "--fleet", "f.toml"))
+
+
+def test_a_tier_that_no_instance_can_serve(run: Run, folder: Path) -> None:
+    """The tier is named, with the fastest TPOT that can be had."""
+    (folder / "s.toml").write_text("ttft_ms = [300]\n[tiers.fast]\ntpot_ms = 1\nshare = 1.0\n")
+    line = complaint(run("plan", "--slo", "s.toml"))
+    assert "tier 1 ms: no instance of llama-3.1-8b-h200-tp1 can serve it even alone" in line
+    assert "the fastest TPOT it can reach is 4." in line
+
+
+def _hole(profile: dict[str, Any]) -> None:
+    profile["decode"][3]["ms"] = None
+
+
+def _falling(profile: dict[str, Any]) -> None:
+    profile["decode"][-1]["ms"] = 0.01
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_hole, "p.json: decode[3].ms must be a finite number > 0, got None"),
+        (_falling, "p.json: times fall as decodes grows to 1024 at context=2048"),
+    ],
+)
+def test_a_profile_that_can_not_be_trusted(
+    run: Run, folder: Path, spoil: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    """Holes and times that fall are named by their place."""
+    import polyslo.profiles
+
+    shipped = Path(polyslo.profiles.__file__).parent / "data" / f"{DEFAULT_PROFILE}.json"
+    profile = json.loads(shipped.read_text())
+    spoil(profile)
+    (folder / "p.json").write_text(json.dumps(profile))
+    assert message in complaint(run("compare", "--profile", "p.json"))
+
+
+def test_a_failing_task_drops_the_rest() -> None:
+    """The error comes through, and tasks that have not begun never do."""
+    begun: list[int] = []
+
+    def task(number: int) -> int:
+        begun.append(number)
+        if number == 0:
+            raise KeyboardInterrupt
+        return number
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all([lambda n=number: task(n) for number in range(10_000)])
+    assert len(begun) < 10_000
+
+
+def test_a_group_without_a_command_shows_its_help(run: Run) -> None:
+    """`polyslo` alone is no error: it lists the commands."""
+    assert "compare" in run().output

@@ -1,0 +1,77 @@
+"""What commands write and where, with runs that are made up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from polyslo.cli.main import cli
+from polyslo.cli.output import write_file
+from polyslo.errors import ConfigError
+from polyslo.sim.results import RunResult, TierResult
+from polyslo.sim.setting import Setting
+
+TRACE = "arrival_s,input_tokens,output_tokens\n0,4000,500\n9,4000,500\n5,4000,500\n"
+
+
+def made_up(self: Setting, policies: Any, rate_rps: float, seed: int, duration_s: float, num_samples: int = 0) -> Any:
+    """Stand for `Setting.run`: everything is attained."""
+    notices = self.notices(rate_rps, duration_s)
+    tiers = tuple(TierResult(1e3 * t, 100, 100, 0, 0, 0, 0.1, 0.1, 0.01, 0.01, 10.0) for t in self.mix.tpots_s)
+    return [
+        RunResult(p.name, "co", "none", self.name, rate_rps, seed, 4, 10.0, tiers, 40.0, 1, 0, notices=notices)
+        for p in policies
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["compare --rates 50,60 --html page.html", "simulate --rates 50 --html page.html", "goodput", "plan --rates 50"],
+)
+def test_a_command_tells_what_was_done_to_the_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    """Notices go to stderr, each once; results to stdout and the files asked for, pages with the notices."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Setting, "run", made_up)
+    for module in ("sim.compare", "sim.goodput", "sim.plan", "cli.simulate"):
+        monkeypatch.setattr(f"polyslo.{module}.warm_up", lambda: None)
+    (tmp_path / "t.csv").write_text(TRACE)
+    fixed = "--trace t.csv --duration 10 --seeds 2 --json r.json"
+    result = CliRunner().invoke(cli, [*arguments.split(), *fixed.split()])
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("notice: 1 arrivals were out of order: sorted\n") == 1
+    assert "polyserve" in result.stdout
+    assert "notice" not in result.stdout
+    json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
+    if "html" in arguments:
+        assert "1 arrivals were out of order: sorted." in (tmp_path / "page.html").read_text()
+
+
+def test_a_fitted_workload_of_ones_own_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `workload fit` writes is what `--workload` takes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("input_tokens,output_tokens\n" + "10,5\n20,9\n" * 50)
+    result = CliRunner().invoke(cli, ["workload", "fit", "t.csv"])
+    assert result.exit_code == 0, result.output
+    assert Setting.of(workload="t.model.json").name == "t"
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Nothing is left behind when the content, or the writing of it, fails."""
+    file = tmp_path / "x.json"
+    file.write_text("old")
+
+    def fails() -> str:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_file(str(file), fails)
+    with pytest.raises(ConfigError, match=r"can't be written, .*; name another file"):
+        write_file(str(tmp_path / "nowhere" / "x.json"), lambda: "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    assert file.read_text() == "old"
