@@ -36,7 +36,7 @@ class OneLineErrors(click.Group):
                 sys.exit(2)
             _fail(message)
         except click.Abort:
-            _fail("interrupted; files asked for were not written", at_once=True)
+            _fail("interrupted", at_once=True)
         except BrokenPipeError:  # whoever read our output has gone, as in `polyslo compare | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
