@@ -19,7 +19,7 @@ Command = Callable[..., None]
 _SETTING_OPTIONS = (
     click.option("--trace", metavar="FILE", help="A trace: Azure, Mooncake, Bailian, BurstGPT, ShareGPT, vLLM, ours."),
     click.option("--workload", metavar="NAME", help="A fitted workload (polyslo workload list). [azure2023-conv]"),
-    click.option("--profile", metavar="NAME|FILE", default=DEFAULT_PROFILE, show_default=True),
+    click.option("--profile", metavar="NAME|FILE|roofline:MODEL:GPU", default=DEFAULT_PROFILE, show_default=True),
     click.option("--slo", metavar="NAME|FILE", default="default", show_default=True, help="The SLO mix."),
     click.option("--instances", metavar="N", type=click.IntRange(1), help="Instances in the fleet. [20]"),
     click.option("--mode", metavar="co|pd", help="Co-located, or prefill and decode apart. [co]"),
