@@ -22,7 +22,7 @@ MAX_TIERS = 16  # tried when the number of tiers is to be chosen
 # A tier owns whole instances and its least loaded one is on average half used: without lazy promotion that is lost
 # (docs/tiers.md measures 0.4 a tier). With it, guests from looser tiers fill it and no loss was measured up to 8
 # tiers; what is left is the price that keeps out tiers that save next to nothing.
-LOST_ALONE, LOST_WITH_PROMOTION = 0.5, 0.05  # instances a tier
+LOST_ALONE, LOST_WITH_PROMOTION = 0.5, 0.02  # instances a tier
 EQUAL_RATIO = 1e-9  # needs that differ by less are the same: fewer tiers then
 
 BINS_AN_OCTAVE = 16
