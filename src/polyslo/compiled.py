@@ -20,6 +20,8 @@ from typing import Any, TypeVar, cast
 
 import numba
 
+unliteral: Any = numba.types.unliteral  # untyped
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _IMPORT = re.compile(r"^from (polyslo[\w.]*) import ([\w, ()\n]+?)$", re.MULTILINE)
@@ -31,9 +33,17 @@ def compiled(function: F) -> F:
     saved = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder() / fingerprint(function.__module__))
     try:
-        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+        dispatcher: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     finally:
         config.CACHE_DIR = saved
+    resolve = dispatcher.get_call_template
+
+    def resolve_values_alike(arguments: Any, keywords: Any) -> Any:
+        return resolve(tuple(unliteral(a) for a in arguments), keywords)
+
+    # numba would compile a function anew for each constant that it is called with: three times the work.
+    dispatcher.get_call_template = resolve_values_alike
+    return cast(F, dispatcher)
 
 
 @cache

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numba import carray, types  # type: ignore[attr-defined]
 from numba.core import cgutils
+from numba.core.typing.arraydecl import RecordAttribute
 from numba.extending import intrinsic, overload_attribute
 
 MAX_ARRAYS = 64  # distinct names over all bundles
@@ -25,6 +26,15 @@ RECORD = np.dtype(
 )
 
 _index_of: dict[str, int] = {}
+_kind_of: dict[str, tuple[np.dtype[Any], int]] = {}
+
+
+def _field_type(self: Any, record: Any, name: str) -> Any:
+    """Type a record's field; None for other names, where numba raises KeyError and never asks our attributes."""
+    return record.fields[name].type if name in record.fields else None
+
+
+RecordAttribute.generic_resolve = _field_type  # type: ignore[method-assign]
 
 
 class Native:
@@ -75,8 +85,11 @@ _as_pointer: Any = _pointer  # numba hides the first argument from callers; type
 def _define(name: str, dtype: np.dtype[Any], ndim: int) -> None:
     """Teach compiled code the attribute `name` of bundles; a name means the same in every bundle."""
     if name in _index_of:
+        if _kind_of[name] != (dtype, ndim):
+            raise TypeError(f"array {name!r}: {dtype} with {ndim} dimensions here, {_kind_of[name]} in another bundle")
         return
     index = _index_of[name] = len(_index_of)
+    _kind_of[name] = (dtype, ndim)
 
     @overload_attribute(types.Record, name)
     def attribute(record: Any) -> Any:

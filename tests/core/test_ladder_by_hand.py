@@ -13,12 +13,13 @@ from polyslo.core.belief import observe_finished, observe_first_token, observe_i
 from polyslo.core.ladder import place, place_or_pend, retry_pending
 from polyslo.core.scaling import assign
 from polyslo.core.state import (
+    DISPATCH,
     FIRST_TOKEN,
     MEMORY,
     OWN,
     PENDING,
     PROMOTED,
-    RELEGATED,
+    RELEGATE,
     SCALED_UP,
     TAKEN_OVER,
 )
@@ -103,8 +104,10 @@ def test_a_tight_request_waits_and_is_relegated_once_hopeless(hand):
     retry_pending(filled.handle, 0, 0.024)
     assert filled.fleet.requests["stage"][r] == PENDING
     retry_pending(filled.handle, 0, 0.026)
-    assert filled.fleet.requests["stage"][r] == RELEGATED
-    assert not filled.fleet.pending_size.any()
+    assert filled.fleet.pending_size.tolist() == [0, 0, 0]
+    assert filled.fleet.actions[: filled.fleet.num_actions[0], 0].tolist()[-2:] == [RELEGATE, DISPATCH]
+    assert filled.fleet.requests["instance"][r] == 0  # it runs where nobody needs the instance
+    assert filled.fleet.instances["group"][0] == 3
 
 
 def test_a_tier_without_instances_takes_over_a_looser_one(hand):

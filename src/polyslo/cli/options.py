@@ -52,7 +52,7 @@ setting_options = _all(
         "--arrivals", metavar="|".join(FORMS), help="How requests arrive. [a trace's own arrivals; else poisson]"
     ),
     click.option("--slo", metavar="NAME|FILE", default="default", show_default=True, help="The SLO mix."),
-    click.option("--profile", metavar="NAME|FILE", default=DEFAULT_PROFILE, show_default=True),
+    click.option("--profile", metavar="NAME|FILE|roofline:MODEL:GPU", default=DEFAULT_PROFILE, show_default=True),
     click.option("--host-ms", metavar="MS", type=Finite(0, 1000), default=0.0, show_default=True,
                  help="The engine's own time per step, which shipped profiles leave out."),
     click.option("--mode", metavar="co|pd", help="Co-located, or prefill and decode apart. [co]"),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from polyslo.core.measured import residuals
-from polyslo.profiles.library import NamedProfile, load_profile, shipped_profiles
+from polyslo.errors import InputError
+from polyslo.profiles.gpus import GPUS
+from polyslo.profiles.library import NamedProfile, estimate, load_profile, profile_text, shipped_profiles
+from polyslo.profiles.roofline import DTYPES, SYNTAX, Roofline
+from polyslo.profiles.shapes import MODELS
 
 TPOTS_MS = (20, 30, 50, 100)
 CONTEXT_TOKENS = 1024
@@ -16,12 +22,12 @@ CONTEXT_TOKENS = 1024
 
 @click.group("profile")
 def profile_group() -> None:
-    """Iteration-time profiles: measured points and what follows from them."""
+    """Iteration-time profiles: measured or estimated points and what follows from them."""
 
 
 @profile_group.command("list")
 def list_command() -> None:
-    """List the profiles in the package."""
+    """List the profiles in the package, and what can be estimated."""
     table = Table("name", "model", "GPU", "TP", "engine", "KV tokens")
     for name in shipped_profiles():
         named = load_profile(name)
@@ -30,23 +36,29 @@ def list_command() -> None:
         row = (name, facts["model"], facts["system"], str(facts["tensor_parallel"]), engine)
         table.add_row(*row, f"{named.profile.kv_capacity_tokens:,}")
     Console().print(table)
+    click.echo(f"Estimates: {SYNTAX}, where MODEL is the path of a config.json or one of")
+    click.echo(f"  {', '.join(MODELS)}\nand GPU one of\n  {', '.join(GPUS)}")
 
 
 @profile_group.command("show")
 @click.argument("name")
 def show_command(name: str) -> None:
     """Show a profile's source, its fit, and what fits into the usual TPOTs."""
-    named = load_profile(name)
-    for key, value in named.facts.items():
-        click.echo(f"{key}: {value}")
-    table = Table("points", "number", "mean |error|", "worst", "bias", title="Tables against measured points")
-    for kind, errors in residuals(named.profile, named.points).items():
-        if len(errors):
-            label = f"{kind} (held out)" if kind == "mixed" else kind
-            row = (f"{np.abs(errors).mean():.1%}", f"{np.abs(errors).max():.1%}", f"{errors.mean():+.1%}")
-            table.add_row(label, str(len(errors)), *row)
-    Console().print(table)
-    Console().print(_budgets(named))
+    _show(load_profile(name))
+
+
+@profile_group.command("roofline")
+@click.argument("model")
+@click.argument("gpu")
+@click.option("--tp", "tensor_parallel", type=click.IntRange(min=1), default=1, show_default=True, help="GPUs.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights. [that of the published ones]")
+@click.option("--output", metavar="FILE.json", help="Write the profile, for --profile FILE.json.")
+def roofline_command(model: str, gpu: str, tensor_parallel: int, dtype: str | None, output: str | None) -> None:
+    """Estimate a profile that nobody measured. MODEL is a name or the path of a config.json; `list` prints names."""
+    roofline = Roofline.of(model, gpu, tensor_parallel=tensor_parallel, dtype=dtype)
+    if output:
+        _write(Path(output), profile_text(roofline.content()))
+    _show(estimate(roofline))
 
 
 @profile_group.command("plot")
@@ -60,6 +72,35 @@ def plot_command(name: str, output: str | None) -> None:
     target = output or f"{named.name}.svg"
     save_profile_figure(named, target)
     click.echo(f"wrote {target}", err=True)
+
+
+def _show(named: NamedProfile) -> None:
+    for key, value in named.facts.items():
+        click.echo(f"{key}: {value}")
+    click.echo(f"KV tokens: {named.profile.kv_capacity_tokens:,}")
+    if not named.is_estimate:
+        Console().print(_fit(named))
+    Console().print(_budgets(named))
+
+
+def _write(path: Path, text: str) -> None:
+    if path.suffix != ".json":
+        raise InputError(f"{path}: a profile's file ends in .json; name it so")
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written, {error.strerror}; check the folder") from error
+    click.echo(f"wrote {path}", err=True)
+
+
+def _fit(named: NamedProfile) -> Table:
+    table = Table("points", "number", "mean |error|", "worst", "bias", title="Tables against measured points")
+    for kind, errors in residuals(named.profile, named.points).items():
+        if len(errors):
+            label = f"{kind} (held out)" if kind == "mixed" else kind
+            row = (f"{np.abs(errors).mean():.1%}", f"{np.abs(errors).max():.1%}", f"{errors.mean():+.1%}")
+            table.add_row(label, str(len(errors)), *row)
+    return table
 
 
 def _budgets(named: NamedProfile) -> Table:

@@ -82,10 +82,32 @@ def admit_decode(
     reason, peak_s = foresee_batch(fleet, i, r, joins, limit_s, 0)
     if reason != FITS:
         return reason, joins, peak_s
-    wait_s = step_s if instance.busy == 1 else 0.0
-    if arrives_s + wait_s + step_s > request.first_due_s + request.tpot_s:
+    if arrives_s + 2.0 * peak_s > request.first_due_s + request.tpot_s:
         return SECOND_TOKEN, joins, peak_s
     return FITS, joins, peak_s
+
+
+@compiled
+def prefill_due_s(fleet: Fleet, r: int) -> float:
+    """Return when a request's prefill must have ended.
+
+    CO: when its first token is due. PD: so early that after the transfer the iteration then running and the
+    request's own, both as long as its tier allows, end before the second token is due; but never so early that
+    more than half of what the TTFT leaves beside the prefill itself is given up.
+    """
+    request = fleet.requests[r]
+    if fleet.settings[0].disaggregated == 0:
+        return request.first_due_s
+    reserve_s = transfer_s(fleet, request.input_tokens) + 2.0 * iteration_budget_s(fleet, request.tier) - request.tpot_s
+    spare_s = request.first_due_s - request.arrival_s - alone_s(fleet, r)
+    return request.first_due_s - max(0.0, min(reserve_s, 0.5 * spare_s))
+
+
+@compiled
+def alone_s(fleet: Fleet, r: int) -> float:
+    """Return how long a request's prefill takes on an idle instance, seconds."""
+    tokens = fleet.requests[r].prefill_tokens
+    return iteration_s(fleet.profile, 0, tokens, 0.0, 0.5 * tokens)
 
 
 @compiled

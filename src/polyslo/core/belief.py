@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from polyslo.compiled import compiled
+from polyslo.core.admission import prefill_due_s
 from polyslo.core.chunking import plan_chunk
 from polyslo.core.gradient import change_load
 from polyslo.core.ledger import add_resident, overdue_resident, remove_resident
@@ -37,6 +38,7 @@ def arrive(fleet: Fleet, r: int) -> None:
     request.prefill_tokens = request.input_tokens
     request.remaining_tokens = request.input_tokens
     request.emitted_tokens = 0
+    request.prefill_due_s = prefill_due_s(fleet, r)
     if fleet.settings[0].lengths != KNOWN:
         request.expected_tokens = expected_length(fleet, request.tier, 0, request.max_tokens)
 
@@ -151,15 +153,8 @@ def observe_finished(fleet: Fleet, i: int, r: int, output_tokens: int) -> None:
 def observe_preempted(fleet: Fleet, i: int, r: int) -> None:
     """The engine threw a request's KV away: prompt and emitted tokens are to be prefilled again."""
     request, instance = fleet.requests[r], fleet.instances[i]
-    passed = instance.iteration - request.start_iteration
-    held = request.prefill_tokens + passed
-    instance.num_decodes -= 1
-    instance.decode_kv_tokens -= held
-    instance.kv_tokens -= held
+    _stop_decoding(fleet, i, r)
     remove_resident(fleet, i, r)
-    request.emitted_tokens += passed + 1
-    request.prefill_tokens = request.input_tokens + request.emitted_tokens
-    request.remaining_tokens = request.prefill_tokens
     request.stage = QUEUED
     insert_at_head(fleet.requests, instance, r)
     instance.num_queued += 1
@@ -174,9 +169,23 @@ def withdraw(fleet: Fleet, i: int, r: int) -> None:
     instance.num_queued -= 1
     instance.queued_tokens -= request.remaining_tokens
     instance.kv_tokens -= request.prefill_tokens - request.remaining_tokens
+    unreserve(fleet, r)
     _leave(fleet, i, r)
     request.stage = RELEGATED
     request.instance = NONE
+
+
+@compiled
+def take_back(fleet: Fleet, i: int, r: int) -> None:
+    """A queued or decoding request leaves its instance unfinished; what it has emitted counts as prompt from now on."""
+    request = fleet.requests[r]
+    if request.stage == DECODING:
+        _stop_decoding(fleet, i, r)
+        _leave(fleet, i, r)
+        request.instance = NONE
+    else:
+        withdraw(fleet, i, r)
+    request.remaining_tokens = request.prefill_tokens
 
 
 @compiled
@@ -282,6 +291,20 @@ def emitted_tokens(fleet: Fleet, i: int, r: int) -> int:
     """Return how many tokens a decoding request has been given."""
     request = fleet.requests[r]
     return request.emitted_tokens + 1 + int(fleet.instances[i].iteration - request.start_iteration)
+
+
+@compiled
+def _stop_decoding(fleet: Fleet, i: int, r: int) -> None:
+    """Take a decode out of its batch, its KV thrown away: prompt and emitted tokens are to be prefilled again."""
+    request, instance = fleet.requests[r], fleet.instances[i]
+    passed = instance.iteration - request.start_iteration
+    held = request.prefill_tokens + passed
+    instance.num_decodes -= 1
+    instance.decode_kv_tokens -= held
+    instance.kv_tokens -= held
+    request.emitted_tokens += passed + 1
+    request.prefill_tokens = request.input_tokens + request.emitted_tokens
+    request.remaining_tokens = request.prefill_tokens
 
 
 @compiled

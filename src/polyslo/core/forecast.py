@@ -4,7 +4,8 @@ First token: continuous chunked prefill prediction (PolyServe). Start when the r
 prefill queue iteration by iteration, give each iteration the chunk budget that it will have as prompts turn into
 decodes, and let every iteration last its **full** budgeted time: later arrivals will fill it (ours; counting only
 the tokens now queued made 4 to 15% of first tokens late). Decodes leave during the walk only where output lengths
-are known: counting on expected lengths made up to 4% of first tokens late.
+are known: counting on expected lengths made up to 4% of first tokens late. On a prefill instance (PD) nothing decodes
+and iterations last what their chunk costs: there whoever comes later is checked against everyone whom it delays.
 Steady state and memory: the ledger's peak, where residents leave one by one while the rest grow.
 """
 
@@ -25,6 +26,7 @@ from polyslo.core.state import (
     NONE,
     STEADY_STATE,
     Fleet,
+    prefill_group,
 )
 
 LATE_S = 1e-9  # rounding of sums of iterations
@@ -41,7 +43,8 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
     """
     instance, request, profile, requests = fleet.instances[i], fleet.requests[r], fleet.profile, fleet.requests
     by_deadline = fleet.settings[0].by_deadline == 1
-    due_s = request.first_due_s
+    prefill_only = instance.group == prefill_group(fleet)
+    due_s = request.prefill_due_s
     end_s = max(now_s, instance.iteration_end_s if instance.busy == 1 else instance.ready_s)
     iteration = instance.iteration + instance.busy
     decodes = instance.num_decodes
@@ -67,7 +70,7 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
         limit = instance.chunk_limit - decodes
         chunk, pairs, ended, ended_kv, earliest_due_s, own_ended = 0, 0.0, 0, 0, math.inf, False
         while chunk < limit:
-            own = own_remaining > 0 and (q == NONE or (by_deadline and requests[q].first_due_s > due_s))
+            own = own_remaining > 0 and (q == NONE or (by_deadline and requests[q].first_due_s > request.first_due_s))
             if not own and q == NONE:
                 break
             remaining = own_remaining if own else q_remaining
@@ -93,16 +96,20 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
                 ended += 1
                 ended_kv += total
             if not own:
-                if own_remaining == 0 and remaining > 0 and requests[q].predicted_first_s <= requests[q].first_due_s:
-                    earliest_due_s = min(earliest_due_s, requests[q].first_due_s)
+                promised = remaining > 0 and requests[q].predicted_first_s <= requests[q].prefill_due_s
+                if promised and (own_remaining == 0 or prefill_only):
+                    earliest_due_s = min(earliest_due_s, requests[q].prefill_due_s)
                 q = requests[q].next
                 q_remaining = requests[q].remaining_tokens if q != NONE else 0
-        if math.isfinite(budget_s):
+        context = pairs / chunk if chunk > 0 else 0.0
+        if prefill_only:
+            end_s += iteration_s(profile, 0, chunk, 0.0, context)
+            if own_remaining == request.remaining_tokens:
+                earliest_due_s = math.inf  # nothing of the newcomer's in it: as before
+        elif math.isfinite(budget_s):
             end_s += budget_s
         else:
-            full = max(1, limit)
-            context = pairs / chunk if chunk > 0 else 0.0
-            end_s += iteration_s(profile, decodes, full, kv, context)
+            end_s += iteration_s(profile, decodes, max(1, limit), kv, context)
         iteration += 1
         if own_ended:
             first_s, first_iteration = end_s, iteration

@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 
 from polyslo.compiled import compiled
-from polyslo.core.admission import admit_colocated, admit_decode, admit_prefill, iteration_budget_s
+from polyslo.core.admission import admit_colocated, admit_decode, admit_prefill, alone_s
 from polyslo.core.belief import enqueue, reserve
+from polyslo.core.best_effort import feed_idle, set_aside
 from polyslo.core.forecast import MEMORY_MARGIN_RATIO
 from polyslo.core.ledger import add_resident
 from polyslo.core.pending import head, pop, push
 from polyslo.core.profile import iteration_s
-from polyslo.core.scaling import claim, is_starting, release, take_over
+from polyslo.core.scaling import claim, is_starting, leave_if_unneeded, release, take_over
 from polyslo.core.state import (
     DISPATCH,
     FALLBACK,
@@ -30,8 +31,9 @@ from polyslo.core.state import (
     NONE,
     OWN,
     PROMOTED,
+    REFUSE,
+    REFUSED,
     RELEGATE,
-    RELEGATED,
     SCALED_UP,
     TAKEN_OVER,
     Fleet,
@@ -39,6 +41,12 @@ from polyslo.core.state import (
     idle_group,
     prefill_group,
 )
+
+COLOCATED, PREFILL, DECODE = range(3)  # what an instance is asked to do for a request
+
+ASKED = 32  # instances of a group that are asked one by one
+POOL_LOW_RATIO = 0.2  # of the fleet: with less than this idle, prompts spread over the prefill side
+TAIL = 4  # least loaded instances that speak for a larger group
 
 
 @compiled
@@ -52,23 +60,19 @@ def place_or_pend(fleet: Fleet, r: int, now_s: float) -> None:
 def place(fleet: Fleet, r: int, now_s: float) -> bool:
     """Climb the ladder once; True when the request was dispatched."""
     if fleet.settings[0].disaggregated == 1:
-        return _place_disaggregated(fleet, r, now_s)
+        return _place_disaggregated(fleet, r, NONE, now_s)
     tier = fleet.requests[r].tier
-    if _scan(fleet, tier, r, now_s, OWN):
-        return True
-    if fleet.settings[0].promote == 1:
-        for tighter in range(tier - 1, -1, -1):
-            if _scan(fleet, tighter, r, now_s, PROMOTED):
-                return True
-    if fleet.settings[0].elastic == 1:
-        if is_starting(fleet, tier, now_s):
-            return False  # one instance at a time: the one on its way may absorb what pends
-        i = claim(fleet, tier, now_s)
+    for group in range(tier, -1 if fleet.settings[0].promote == 1 else tier - 1, -1):
+        i, first_s, iteration = most_loaded_that_fits(fleet, COLOCATED, group, r, math.inf, now_s)
         if i != NONE:
-            placed = _try_instance(fleet, i, r, now_s, SCALED_UP)
-            if not placed and fleet.instances[i].ready_s <= now_s:
-                release(fleet, i, now_s)  # what an empty instance can't do, nobody can
-            return placed
+            _dispatch(fleet, r, i, now_s, OWN if group == tier else PROMOTED, first_s, iteration)
+            return True
+    if fleet.settings[0].elastic == 1:
+        if fleet.group_size[idle_group(fleet)] > 0:
+            i, first_s, iteration = _claim(fleet, COLOCATED, tier, r, math.inf, now_s)
+            if i != NONE:
+                _dispatch(fleet, r, i, now_s, SCALED_UP, first_s, iteration)
+            return i != NONE
         i = take_over(fleet, r, now_s)
         if i != NONE:
             return _try_instance(fleet, i, r, now_s, TAKEN_OVER)
@@ -79,9 +83,9 @@ def place(fleet: Fleet, r: int, now_s: float) -> bool:
 def retry_pending(fleet: Fleet, i: int, now_s: float) -> None:
     """An instance made progress: offer it the pending requests of its tier, then of looser tiers."""
     group = fleet.instances[i].group
-    if group == idle_group(fleet) or fleet.settings[0].disaggregated == 1:
+    if group == idle_group(fleet) or group == prefill_group(fleet):
         for tier in range(prefill_group(fleet)):
-            _drain(fleet, tier, NONE, now_s)
+            _drain(fleet, tier, i, now_s)
         return
     for tier in range(group, prefill_group(fleet)):
         if tier > group and fleet.settings[0].promote == 0:
@@ -94,18 +98,21 @@ def retry_pending(fleet: Fleet, i: int, now_s: float) -> None:
 @compiled
 def is_hopeless(fleet: Fleet, r: int, now_s: float) -> bool:
     """Tell whether a request would miss its TTFT even on an idle instance of its tier, started now."""
-    request = fleet.requests[r]
-    alone_s = iteration_s(fleet.profile, 0, request.prefill_tokens, 0.0, 0.5 * request.prefill_tokens)
-    return now_s + alone_s > request.first_due_s
+    return now_s + alone_s(fleet, r) > fleet.requests[r].prefill_due_s
 
 
 @compiled
 def _drain(fleet: Fleet, tier: int, i: int, now_s: float) -> None:
-    """Place a tier's pending requests, earliest deadline first, until one does not fit."""
+    """Place a tier's pending requests with instance `i`, earliest deadline first, until one does not fit."""
     drop_hopeless(fleet, tier, now_s)
     r = head(fleet, tier)
     while r != NONE:
-        placed = _try_instance(fleet, i, r, now_s, FROM_PENDING) if i != NONE else place(fleet, r, now_s)
+        if fleet.instances[i].group == idle_group(fleet):
+            placed = place(fleet, r, now_s)
+        elif fleet.settings[0].disaggregated == 1:
+            placed = _place_disaggregated(fleet, r, i, now_s)
+        else:
+            placed = _try_instance(fleet, i, r, now_s, FROM_PENDING)
         if not placed:
             return
         pop(fleet, tier)
@@ -115,12 +122,16 @@ def _drain(fleet: Fleet, tier: int, i: int, now_s: float) -> None:
 
 @compiled
 def drop_hopeless(fleet: Fleet, tier: int, now_s: float) -> None:
-    """Relegate the heads of a pending queue that can no longer be served in time; or serve them late."""
+    """Relegate (or refuse) the heads of a pending queue that can no longer be served in time; or serve them late."""
     r = head(fleet, tier)
     while r != NONE and is_hopeless(fleet, r, now_s):
-        if fleet.settings[0].relegate == 1:
+        if fleet.settings[0].refuse == 1:
             pop(fleet, tier)
-            relegate(fleet, r)
+            fleet.requests[r].stage = REFUSED
+            act(fleet, REFUSE, r, NONE)
+        elif fleet.settings[0].relegate == 1:
+            pop(fleet, tier)
+            relegate(fleet, r, now_s)
         else:
             i = _roomiest(fleet, r)
             if i == NONE and fleet.settings[0].elastic == 1:
@@ -134,31 +145,72 @@ def drop_hopeless(fleet: Fleet, tier: int, now_s: float) -> None:
 
 
 @compiled
-def relegate(fleet: Fleet, r: int) -> None:
-    """Make a request best-effort: it has missed its SLO, and may still be served where nothing else runs."""
-    fleet.requests[r].stage = RELEGATED
+def relegate(fleet: Fleet, r: int, now_s: float) -> None:
+    """Make a request best-effort: it has missed its SLO, and is served where nothing else runs."""
     fleet.requests[r].rung = NO_RUNG
     act(fleet, RELEGATE, r, NONE)
+    set_aside(fleet, r)
+    feed_idle(fleet, now_s)
 
 
 @compiled
-def _scan(fleet: Fleet, group: int, r: int, now_s: float, rung: int) -> bool:
-    """Try a group's instances, most loaded first."""
-    for rank in range(fleet.group_size[group]):
-        if _try_instance(fleet, fleet.order[group, rank], r, now_s, rung):
-            return True
-    return False
+def most_loaded_that_fits(
+    fleet: Fleet, side: int, group: int, r: int, prefilled_s: float, now_s: float
+) -> tuple[int, float, int]:
+    """Return (the most loaded instance of a group that can take the request or NONE, first token, its iteration).
+
+    Up to `ASKED` instances are asked one by one. In a larger group the least loaded ones are asked first: where
+    they refuse, all do; else the boundary between refusing and fitting is bisected, so the cost grows with the
+    logarithm of the group's size (what it overlooks, `retry_pending` finds).
+    """
+    size = fleet.group_size[group]
+    if size <= ASKED:
+        for rank in range(size):
+            fits, first_s, iteration = _judge(fleet, side, fleet.order[group, rank], r, prefilled_s, now_s)
+            if fits:
+                return fleet.order[group, rank], first_s, iteration
+        return NONE, math.inf, 0
+    found, found_s, found_iteration, low, high = NONE, math.inf, 0, 0, size - 1
+    for rank in range(size - 1, size - 1 - TAIL, -1):
+        fits, first_s, iteration = _judge(fleet, side, fleet.order[group, rank], r, prefilled_s, now_s)
+        if fits:
+            found, found_s, found_iteration, high = fleet.order[group, rank], first_s, iteration, rank
+            break
+    while found != NONE and low < high:
+        middle = (low + high) // 2
+        fits, first_s, iteration = _judge(fleet, side, fleet.order[group, middle], r, prefilled_s, now_s)
+        if fits:
+            found, found_s, found_iteration, high = fleet.order[group, middle], first_s, iteration, middle
+        else:
+            low = middle + 1
+    return found, found_s, found_iteration
+
+
+@compiled
+def _judge(fleet: Fleet, side: int, i: int, r: int, prefilled_s: float, now_s: float) -> tuple[bool, float, int]:
+    """Ask one instance: (it fits, first token, iteration that brings it or after which the request joins)."""
+    instance, request = fleet.instances[i], fleet.requests[r]
+    first_s, iteration = prefilled_s, 0
+    if side == PREFILL:
+        reason, first_s = admit_prefill(fleet, i, r, now_s)
+    elif side == DECODE:
+        reason, iteration, peak_s = admit_decode(fleet, i, r, prefilled_s, now_s, instance.budget_s)
+        request.predicted_tpot_s = peak_s
+    else:
+        reason, first_s, iteration, peak_s = admit_colocated(fleet, i, r, now_s, instance.budget_s)
+        request.predicted_tpot_s = peak_s
+    if reason != FITS:
+        fleet.counters[1, reason] += 1
+        request.reasons |= 1 << reason
+    return reason == FITS, first_s, iteration
 
 
 @compiled
 def _try_instance(fleet: Fleet, i: int, r: int, now_s: float, rung: int) -> bool:
-    reason, first_s, iteration, peak_s = admit_colocated(fleet, i, r, now_s, fleet.instances[i].budget_s)
-    _count_refusal(fleet, r, reason)
-    if reason != FITS:
-        return False
-    fleet.requests[r].predicted_tpot_s = peak_s
-    _dispatch(fleet, r, i, now_s, rung, first_s, iteration)
-    return True
+    fits, first_s, iteration = _judge(fleet, COLOCATED, i, r, math.inf, now_s)
+    if fits:
+        _dispatch(fleet, r, i, now_s, rung, first_s, iteration)
+    return fits
 
 
 @compiled
@@ -171,13 +223,6 @@ def _dispatch(fleet: Fleet, r: int, i: int, now_s: float, rung: int, first_s: fl
     add_resident(fleet, i, r, iteration)
     act(fleet, DISPATCH, r, i)
     enqueue(fleet, r, i, now_s)
-
-
-@compiled
-def _count_refusal(fleet: Fleet, r: int, reason: int) -> None:
-    if reason != FITS:
-        fleet.counters[1, reason] += 1
-        fleet.requests[r].reasons |= 1 << reason
 
 
 @compiled
@@ -201,37 +246,36 @@ def _roomiest(fleet: Fleet, r: int) -> int:
 
 
 @compiled
-def _place_disaggregated(fleet: Fleet, r: int, now_s: float) -> bool:
-    """Choose both sides: a prefill instance for the first token, a decode instance for the rest."""
-    p, first_s = _choose_prefill(fleet, r, now_s)
-    spare = fleet.group_size[idle_group(fleet)]
-    if p == NONE and (fleet.settings[0].elastic == 0 or spare == 0):
+def _place_disaggregated(fleet: Fleet, r: int, only: int, now_s: float) -> bool:
+    """Choose both sides: a prefill instance for the first token, a decode instance for the rest.
+
+    `only` (or NONE) is the one instance of its side that is asked, because the others have refused before.
+    """
+    prefill, request = prefill_group(fleet), fleet.requests[r]
+    side = fleet.instances[only].group if only != NONE else NONE
+    p, first_s = only, math.inf
+    if side == prefill:
+        fits, first_s, _ = _judge(fleet, PREFILL, only, r, math.inf, now_s)
+        p = only if fits else NONE
+    else:
+        p, first_s, _ = most_loaded_that_fits(fleet, PREFILL, prefill, r, math.inf, now_s)
+    spare = fleet.group_size[idle_group(fleet)] if fleet.settings[0].elastic == 1 else 0
+    if p == NONE and spare == 0:
         return False
-    foreseen_s = first_s if p != NONE else now_s + _alone_s(fleet, r)
-    d, joins, rung = choose_decode(fleet, r, foreseen_s, now_s)
+    foreseen_s = first_s if p != NONE else now_s + alone_s(fleet, r)
+    d, joins, rung = choose_decode(fleet, r, NONE if side == prefill else only, foreseen_s, now_s)
+    if d == NONE and spare >= (2 if p == NONE else 1):
+        d, _, joins = _claim(fleet, DECODE, request.tier, r, foreseen_s, now_s)
+        rung = SCALED_UP
     if d == NONE:
-        if fleet.settings[0].elastic == 0 or spare < (2 if p == NONE else 1):
-            return False
-        d = claim(fleet, fleet.requests[r].tier, now_s)
-        if d == NONE:
-            return False
-        reason, joins, _ = admit_decode(
-            fleet, d, r, foreseen_s, now_s, iteration_budget_s(fleet, fleet.requests[r].tier)
-        )
-        rung = SCALED_UP
-        if reason != FITS:
-            _count_refusal(fleet, r, reason)
-            return False
+        return False
+    if p == NONE or _spreads(fleet, r, first_s, now_s):
+        claimed, claimed_first_s, _ = _claim(fleet, PREFILL, prefill, r, math.inf, now_s)
+        if claimed != NONE:
+            p, first_s, rung = claimed, claimed_first_s, SCALED_UP
     if p == NONE:
-        p = claim(fleet, prefill_group(fleet), now_s)
-        if p == NONE:
-            return False
-        reason, first_s = admit_prefill(fleet, p, r, now_s)
-        rung = SCALED_UP
-        if reason != FITS:
-            _count_refusal(fleet, r, reason)
-            return False
-    request = fleet.requests[r]
+        leave_if_unneeded(fleet, d, now_s)
+        return False
     request.rung = rung
     request.predicted_first_s = first_s
     request.decided_s = now_s
@@ -243,44 +287,58 @@ def _place_disaggregated(fleet: Fleet, r: int, now_s: float) -> bool:
 
 
 @compiled
-def _alone_s(fleet: Fleet, r: int) -> float:
-    """Return the prefill time on an empty prefill instance, in whole iterations of its budget."""
-    tokens, budget_s = fleet.requests[r].prefill_tokens, fleet.settings[0].prefill_budget_s
-    return math.ceil(iteration_s(fleet.profile, 0, tokens, 0.0, 0.5 * tokens) / budget_s) * budget_s
+def _spreads(fleet: Fleet, r: int, first_s: float, now_s: float) -> bool:
+    """Tell whether a prompt should rather take an idle instance than queue for half of its TTFT.
+
+    While the pool is large, queues up to the deadline cost nothing: a burst finds idle instances. When it is
+    nearly used up, what queues now meets the burst, so the last instances work too (prompts leave them soon).
+    """
+    spare = fleet.group_size[idle_group(fleet)]
+    low = 1 < spare <= POOL_LOW_RATIO * fleet.instances.shape[0]  # the very last one is for decodes
+    return low and first_s - now_s > 0.5 * (fleet.requests[r].prefill_due_s - now_s)
 
 
 @compiled
-def _choose_prefill(fleet: Fleet, r: int, now_s: float) -> tuple[int, float]:
-    """Return the most loaded prefill instance that still brings the first token in time, and when."""
-    group = prefill_group(fleet)
-    for rank in range(fleet.group_size[group]):
-        i = fleet.order[group, rank]
-        reason, first_s = admit_prefill(fleet, i, r, now_s)
-        if reason == FITS:
-            return i, first_s
-        _count_refusal(fleet, r, reason)
-    return NONE, math.inf
+def _claim(fleet: Fleet, side: int, group: int, r: int, prefilled_s: float, now_s: float) -> tuple[int, float, int]:
+    """Claim an instance of the idle pool and ask it, as `most_loaded_that_fits` does; give it back if it refuses.
+
+    One instance at a time: where one is still in its cold start, it may absorb what pends.
+    """
+    if is_starting(fleet, group, now_s):
+        return NONE, math.inf, 0
+    i = claim(fleet, group, now_s)
+    if i == NONE:
+        return NONE, math.inf, 0
+    fits, first_s, iteration = _judge(fleet, side, i, r, prefilled_s, now_s)
+    if fits:
+        return i, first_s, iteration
+    if fleet.instances[i].ready_s <= now_s:
+        release(fleet, i, now_s)  # what an empty instance can't do, nobody can
+    return NONE, math.inf, 0
 
 
 @compiled
-def choose_decode(fleet: Fleet, r: int, prefilled_s: float, now_s: float) -> tuple[int, int, int]:
-    """Return (decode instance, iteration after which it joins, rung): own tier, then the nearest tighter."""
+def choose_decode(fleet: Fleet, r: int, only: int, prefilled_s: float, now_s: float) -> tuple[int, int, int]:
+    """Return (decode instance or NONE, iteration after which it joins, rung): own tier, then the nearest tighter.
+
+    `only` (or NONE) is the one instance that is asked.
+    """
     tier = fleet.requests[r].tier
-    for group in range(tier, -1, -1):
-        limit_s = iteration_budget_s(fleet, group)
-        for rank in range(fleet.group_size[group]):
-            i = fleet.order[group, rank]
-            reason, joins, peak_s = admit_decode(fleet, i, r, prefilled_s, now_s, limit_s)
-            if reason == FITS:
-                fleet.requests[r].predicted_tpot_s = peak_s
-                return i, joins, OWN if group == tier else PROMOTED
-            _count_refusal(fleet, r, reason)
-        if fleet.settings[0].promote == 0:
-            break
+    tightest = 0 if fleet.settings[0].promote == 1 else tier
+    if only != NONE:
+        group = fleet.instances[only].group
+        if not tightest <= group <= tier:
+            return NONE, 0, NO_RUNG
+        fits, _, joins = _judge(fleet, DECODE, only, r, prefilled_s, now_s)
+        return (only if fits else NONE), joins, OWN if group == tier else PROMOTED
+    for group in range(tier, tightest - 1, -1):
+        i, _, joins = most_loaded_that_fits(fleet, DECODE, group, r, prefilled_s, now_s)
+        if i != NONE:
+            return i, joins, OWN if group == tier else PROMOTED
     if fleet.settings[0].elastic == 1 and fleet.group_size[idle_group(fleet)] == 0:
         i = take_over(fleet, r, now_s)
         if i != NONE:
-            reason, joins, peak_s = admit_decode(fleet, i, r, prefilled_s, now_s, iteration_budget_s(fleet, tier))
-            if reason == FITS:
+            fits, _, joins = _judge(fleet, DECODE, i, r, prefilled_s, now_s)
+            if fits:
                 return i, joins, TAKEN_OVER
     return NONE, 0, NO_RUNG

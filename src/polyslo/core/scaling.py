@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from polyslo.compiled import compiled
 from polyslo.core.admission import admit_colocated, iteration_budget_s
+from polyslo.core.best_effort import clear
 from polyslo.core.gradient import move_to_group
 from polyslo.core.profile import iteration_s
 from polyslo.core.state import (
@@ -16,7 +17,6 @@ from polyslo.core.state import (
     NONE,
     RETIER,
     START,
-    STOP_BEST_EFFORT,
     Fleet,
     act,
     idle_group,
@@ -28,20 +28,18 @@ from polyslo.core.state import (
 def claim(fleet: Fleet, group: int, now_s: float) -> int:
     """Give one instance of the idle pool to a group and return it; NONE when the pool is empty.
 
-    Healthy instances without best-effort work come first; best-effort work yields at once.
+    The least loaded comes first: one without best-effort work where there is one, else that work yields at once.
     """
     pool, chosen = idle_group(fleet), NONE
     for rank in range(fleet.group_size[pool] - 1, -1, -1):
         i = fleet.order[pool, rank]
         if fleet.instances[i].healthy == 1:
             chosen = i
-            if fleet.instances[i].best_effort == NONE:
-                break
+            break
     if chosen == NONE:
         return NONE
+    clear(fleet, chosen)
     instance = fleet.instances[chosen]
-    if instance.best_effort != NONE:
-        act(fleet, STOP_BEST_EFFORT, instance.best_effort, chosen)
     instance.ready_s = now_s + fleet.settings[0].cold_start_s
     assign(fleet, chosen, group, now_s)
     if instance.ready_s > now_s:
@@ -72,6 +70,8 @@ def assign(fleet: Fleet, i: int, group: int, now_s: float) -> None:
         instance.budget_s = fleet.settings[0].prefill_budget_s
     elif group < prefill_group(fleet):
         instance.budget_s = iteration_budget_s(fleet, group)
+    else:
+        instance.budget_s = iteration_budget_s(fleet, 0)
     own = 0
     for k in range(instance.num_residents):
         if fleet.requests[fleet.resident[i, k]].tier == group:

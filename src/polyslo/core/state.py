@@ -30,37 +30,36 @@ OWN, PROMOTED, SCALED_UP, TAKEN_OVER, FROM_PENDING, FALLBACK, NO_RUNG = range(7)
 RUNGS = ("own", "promoted", "scaled_up", "taken_over", "from_pending", "fallback", "none")
 
 # Reasons of refusal by an instance.
-FITS, FIRST_TOKEN, SECOND_TOKEN, STEADY_STATE, MEMORY, DRAINING, UNHEALTHY = range(7)
-REASONS = ("fits", "first_token", "second_token", "steady_state", "memory", "draining", "unhealthy")
+FITS, FIRST_TOKEN, SECOND_TOKEN, STEADY_STATE, MEMORY, UNHEALTHY = range(6)
+REASONS = ("fits", "first_token", "second_token", "steady_state", "memory", "unhealthy")
 
 # Output lengths: told by an oracle, learned online and conditioned on what was emitted, or the tier's mean.
 KNOWN, LEARNED, MEAN = range(3)
 
 # What a shell must do after a decision.
-DISPATCH, TRANSFER, RELEGATE, REFUSE, RETIER, START, RUN_BEST_EFFORT, STOP_BEST_EFFORT = range(8)
+DISPATCH, TRANSFER, WITHDRAW, RELEGATE, REFUSE, RETIER, START = range(7)
 
 INSTANCE = np.dtype(
     [
-        ("group", np.int32),  # tier, prefill group or idle pool
-        ("rank", np.int32),  # index in order[group]
-        ("healthy", np.int32),
-        ("num_residents", np.int32),  # promised: decoding, queued, or on its way here
-        ("num_decodes", np.int32),
-        ("num_own", np.int32),  # residents of the instance's own tier
-        ("num_queued", np.int32),
-        ("queue_head", np.int32),  # prefill queue, linked through the requests
-        ("queue_tail", np.int32),
+        ("group", np.int64),  # tier, prefill group or idle pool
+        ("rank", np.int64),  # index in order[group]
+        ("healthy", np.int64),
+        ("num_residents", np.int64),  # promised: decoding, queued, or on its way here
+        ("num_decodes", np.int64),
+        ("num_own", np.int64),  # residents of the instance's own tier
+        ("num_queued", np.int64),
+        ("queue_head", np.int64),  # prefill queue, linked through the requests
+        ("queue_tail", np.int64),
         ("queued_tokens", np.int64),
         ("chunk_limit", np.int64),  # batch tokens that one iteration may carry
         ("decode_kv_tokens", np.int64),
         ("kv_tokens", np.int64),  # with what was prefilled of queued prompts
         ("committed_tokens", np.int64),  # prompts and expected outputs of all residents: the load
         ("kv_capacity_tokens", np.int64),
-        ("max_residents", np.int32),
+        ("max_residents", np.int64),
         ("iteration", np.int64),  # how many iterations ended
-        ("busy", np.int32),
-        ("chunk", np.int32),  # prompt tokens in the running iteration
-        ("best_effort", np.int32),  # a relegated request runs here, or NONE
+        ("busy", np.int64),
+        ("chunk", np.int64),  # prompt tokens in the running iteration
         ("budget_s", np.float64),  # longest iteration allowed (inf: none, a constant chunk)
         ("iteration_end_s", np.float64),  # expected end of the running iteration
         ("ready_s", np.float64),  # a cold start ends
@@ -72,40 +71,41 @@ REQUEST = np.dtype(
     [
         ("arrival_s", np.float64),
         ("first_due_s", np.float64),
+        ("prefill_due_s", np.float64),  # first_due_s; PD: early enough for the transfer and the second token
         ("tpot_s", np.float64),
         ("predicted_first_s", np.float64),
         ("decided_s", np.float64),
         ("predicted_tpot_s", np.float64),
         ("start_iteration", np.int64),  # first token at the end of iteration start_iteration (expected or seen)
         ("finish_iteration", np.int64),  # last token, expected
-        ("input_tokens", np.int32),
-        ("prefill_tokens", np.int32),  # prompt, or prompt and emitted tokens after a preemption
-        ("remaining_tokens", np.int32),  # of prefill_tokens, not yet in a finished or running iteration
-        ("emitted_tokens", np.int32),  # as of the last preemption; else derived from the iterations
-        ("max_tokens", np.int32),
-        ("expected_tokens", np.int32),  # output
-        ("tier", np.int32),
-        ("stage", np.int32),
-        ("instance", np.int32),
-        ("decode_instance", np.int32),  # PD: the one foreseen
-        ("rung", np.int32),
-        ("reasons", np.int32),  # bit 1 << reason for each reason met on the way
-        ("next", np.int32),
-        ("previous", np.int32),
+        ("input_tokens", np.int64),
+        ("prefill_tokens", np.int64),  # prompt, or prompt and emitted tokens after a preemption
+        ("remaining_tokens", np.int64),  # of prefill_tokens, not yet in a finished or running iteration
+        ("emitted_tokens", np.int64),  # as of the last preemption; else derived from the iterations
+        ("max_tokens", np.int64),
+        ("expected_tokens", np.int64),  # output
+        ("tier", np.int64),
+        ("stage", np.int64),
+        ("instance", np.int64),
+        ("decode_instance", np.int64),  # PD: the one foreseen
+        ("rung", np.int64),
+        ("reasons", np.int64),  # bit 1 << reason for each reason met on the way
+        ("next", np.int64),
+        ("previous", np.int64),
     ],
     align=True,
 )
 
 SETTINGS = np.dtype(
     [
-        ("num_tiers", np.int32),
-        ("disaggregated", np.int32),
-        ("relegate", np.int32),
-        ("by_deadline", np.int32),  # prefill queues by deadline instead of first come first served
-        ("lengths", np.int32),
-        ("elastic", np.int32),  # tiers grow and shrink
-        ("promote", np.int32),  # lazy promotion
-        ("lookahead", np.int32),  # pending requests examined behind one that does not fit
+        ("num_tiers", np.int64),
+        ("disaggregated", np.int64),
+        ("relegate", np.int64),  # hopeless requests become best-effort
+        ("refuse", np.int64),  # hopeless requests are refused instead
+        ("by_deadline", np.int64),  # prefill queues by deadline instead of first come first served
+        ("lengths", np.int64),
+        ("elastic", np.int64),  # tiers grow and shrink
+        ("promote", np.int64),  # lazy promotion
         ("cold_start_s", np.float64),
         ("margin_ratio", np.float64),  # of the TPOT, kept free by router and engine alike
         ("transfer_s", np.float64),  # KV transfer: fixed part
@@ -125,20 +125,20 @@ class Fleet(Native):
     tpots_s: npt.NDArray[np.float64]  # (K,) rising
     instances: npt.NDArray[np.void]  # (N,)
     requests: npt.NDArray[np.void]  # (R,)
-    order: npt.NDArray[np.int32]  # (K + 2, N)
-    group_size: npt.NDArray[np.int32]  # (K + 2,)
+    order: npt.NDArray[np.int64]  # (K + 2, N)
+    group_size: npt.NDArray[np.int64]  # (K + 2,)
     resident_finish: npt.NDArray[np.int64]  # (N, S) iteration of the last token, rising
     resident_base: npt.NDArray[np.int64]  # (N, S) KV tokens at iteration j are base + j
-    resident: npt.NDArray[np.int32]  # (N, S) request
-    pending: npt.NDArray[np.int32]  # (K + 1, pending capacity) heaps by deadline; the last is best-effort
-    pending_size: npt.NDArray[np.int32]  # (K + 1,)
+    resident: npt.NDArray[np.int64]  # (N, S) request
+    pending: npt.NDArray[np.int64]  # (K + 1, pending capacity) heaps by deadline; the last is best-effort
+    pending_size: npt.NDArray[np.int64]  # (K + 1,)
     length_weight: npt.NDArray[np.float64]  # (K, LENGTH_BINS) finished requests by output length
     length_tokens: npt.NDArray[np.float64]  # (K, LENGTH_BINS) their tokens
-    actions: npt.NDArray[np.int32]  # (capacity, 3) kind, request, instance
+    actions: npt.NDArray[np.int64]  # (capacity, 3) kind, request, instance
     num_actions: npt.NDArray[np.int64]  # (1,)
     group_owned_s: npt.NDArray[np.float64]  # (K + 2,) instance-seconds up to group_since_s
     group_since_s: npt.NDArray[np.float64]  # (K + 2,)
-    turn: npt.NDArray[np.int32]  # (K + 2,) round robin: last instance used in a group
+    turn: npt.NDArray[np.int64]  # (K + 2,) round robin: last instance used in a group
     counters: npt.NDArray[np.int64]  # (2, 8) placements by rung, refusals by reason
     profile: Profile
 
@@ -147,20 +147,20 @@ class Fleet(Native):
         "tpots_s": (np.float64, 1),
         "instances": (INSTANCE, 1),
         "requests": (REQUEST, 1),
-        "order": (np.int32, 2),
-        "group_size": (np.int32, 1),
+        "order": (np.int64, 2),
+        "group_size": (np.int64, 1),
         "resident_finish": (np.int64, 2),
         "resident_base": (np.int64, 2),
-        "resident": (np.int32, 2),
-        "pending": (np.int32, 2),
-        "pending_size": (np.int32, 1),
+        "resident": (np.int64, 2),
+        "pending": (np.int64, 2),
+        "pending_size": (np.int64, 1),
         "length_weight": (np.float64, 2),
         "length_tokens": (np.float64, 2),
-        "actions": (np.int32, 2),
+        "actions": (np.int64, 2),
         "num_actions": (np.int64, 1),
         "group_owned_s": (np.float64, 1),
         "group_since_s": (np.float64, 1),
-        "turn": (np.int32, 1),
+        "turn": (np.int64, 1),
         "counters": (np.int64, 2),
     }
     BUNDLES: ClassVar = ("profile",)
@@ -186,14 +186,14 @@ def new_fleet(
     instances["group"] = num_groups - 1
     instances["rank"] = np.arange(num_instances)
     instances["healthy"] = 1
-    instances["queue_head"] = instances["queue_tail"] = instances["best_effort"] = NONE
+    instances["queue_head"] = instances["queue_tail"] = NONE
     instances["chunk_limit"] = chunk_limit
     instances["budget_s"] = np.inf
     instances["kv_capacity_tokens"] = profile.kv_capacity_tokens
     instances["max_residents"] = max_residents
-    order = np.zeros((num_groups, num_instances), dtype=np.int32)
+    order = np.zeros((num_groups, num_instances), dtype=np.int64)
     order[-1] = np.arange(num_instances)
-    group_size = np.zeros(num_groups, dtype=np.int32)
+    group_size = np.zeros(num_groups, dtype=np.int64)
     group_size[-1] = num_instances
     settings = np.zeros(1, dtype=SETTINGS)
     settings["num_tiers"] = len(tpots)
@@ -209,16 +209,16 @@ def new_fleet(
         group_size=group_size,
         resident_finish=np.zeros(shape, dtype=np.int64),
         resident_base=np.zeros(shape, dtype=np.int64),
-        resident=np.zeros(shape, dtype=np.int32),
-        pending=np.zeros((len(tpots) + 1, num_pending or num_requests), dtype=np.int32),
-        pending_size=np.zeros(len(tpots) + 1, dtype=np.int32),
+        resident=np.zeros(shape, dtype=np.int64),
+        pending=np.zeros((len(tpots) + 1, num_pending or num_requests), dtype=np.int64),
+        pending_size=np.zeros(len(tpots) + 1, dtype=np.int64),
         length_weight=np.zeros((len(tpots), LENGTH_BINS)),
         length_tokens=np.zeros((len(tpots), LENGTH_BINS)),
-        actions=np.zeros((max(4096, 4 * num_instances), 3), dtype=np.int32),
+        actions=np.zeros((max(4096, 4 * num_instances), 3), dtype=np.int64),
         num_actions=np.zeros(1, dtype=np.int64),
         group_owned_s=np.zeros(num_groups),
         group_since_s=np.zeros(num_groups),
-        turn=np.full(num_groups, NONE, dtype=np.int32),
+        turn=np.full(num_groups, NONE, dtype=np.int64),
         counters=np.zeros((2, 8), dtype=np.int64),
         profile=profile,
     )
@@ -246,6 +246,12 @@ def act(fleet: Fleet, kind: int, r: int, i: int) -> None:
 @compiled
 def prefill_group(fleet: Fleet) -> int:
     """Return the group of the prefill instances."""
+    return fleet.tpots_s.shape[0]
+
+
+@compiled
+def best_effort_queue(fleet: Fleet) -> int:
+    """Return the pending queue of the relegated requests."""
     return fleet.tpots_s.shape[0]
 
 

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from polyslo.compiled import compiled
 from polyslo.core.admission import admit_decode, iteration_budget_s
-from polyslo.core.belief import arrive, enqueue, promise_transfer, settle_iteration, unreserve
+from polyslo.core.belief import (
+    arrive,
+    enqueue,
+    observe_finished,
+    promise_transfer,
+    settle_iteration,
+    unreserve,
+    withdraw,
+)
+from polyslo.core.best_effort import feed_idle, set_aside
 from polyslo.core.ladder import choose_decode, retry_pending
 from polyslo.core.scaling import leave_if_unneeded
 from polyslo.core.state import (
@@ -58,7 +67,10 @@ def on_prefilled(policy: int, fleet: Fleet, r: int, now_s: float) -> None:
     """PD: a prefill ended; settle which decode instance takes the request."""
     d = NONE
     if policy == POLYSERVE:
+        foreseen = fleet.requests[r].decode_instance
         d = _settle(fleet, r, now_s)
+        if d != foreseen:
+            leave_if_unneeded(fleet, foreseen, now_s)
     elif policy != EXTERNAL:
         d = choose(policy, fleet, r, now_s)
     if d == NONE:  # external policies place the prefill side; decodes go to the least loaded
@@ -82,6 +94,28 @@ def on_progress(policy: int, fleet: Fleet, i: int, now_s: float) -> None:
         leave_if_unneeded(fleet, i, now_s)
         if fleet.instances[i].group == idle_group(fleet):
             retry_pending(fleet, i, now_s)  # what pends elsewhere may claim it
+            feed_idle(fleet, now_s)
+
+
+@compiled
+def on_finished(policy: int, fleet: Fleet, i: int, r: int, output_tokens: int, now_s: float) -> None:
+    """A request's stream ended."""
+    reserved = fleet.requests[r].decode_instance
+    observe_finished(fleet, i, r, output_tokens)
+    if policy == POLYSERVE and reserved != NONE:  # PD: a single token, nothing to decode
+        leave_if_unneeded(fleet, reserved, now_s)
+
+
+@compiled
+def on_withdrawn(policy: int, fleet: Fleet, i: int, r: int, now_s: float) -> None:
+    """An engine gave a queued request back that can no longer meet its TTFT."""
+    reserved = fleet.requests[r].decode_instance
+    withdraw(fleet, i, r)
+    set_aside(fleet, r)
+    if policy == POLYSERVE:
+        if reserved != NONE:
+            leave_if_unneeded(fleet, reserved, now_s)
+        feed_idle(fleet, now_s)
 
 
 @compiled
@@ -95,7 +129,7 @@ def _settle(fleet: Fleet, r: int, now_s: float) -> int:
         reason, _, _ = admit_decode(fleet, foreseen, r, now_s, now_s, limit_s)
         if reason == FITS:
             return foreseen
-    chosen, _, _ = choose_decode(fleet, r, now_s, now_s)
+    chosen, _, _ = choose_decode(fleet, r, NONE, now_s, now_s)
     request.rung = rung if rung != NO_RUNG else OWN
     if chosen == NONE and fleet.instances[foreseen].group != idle_group(fleet):
         return foreseen

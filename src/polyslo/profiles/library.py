@@ -1,4 +1,4 @@
-"""Profiles by name (shipped with the package) or by file."""
+"""Profiles by name (shipped with the package), by file, or estimated: `roofline:MODEL:GPU`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from typing import Any
 from polyslo.core.measured import MeasuredPoints, build_profile, read_points
 from polyslo.core.profile import Profile
 from polyslo.errors import ProfileError, nearest
+from polyslo.profiles.roofline import PREFIX, SYNTAX, Roofline
 
 DEFAULT_PROFILE = "llama-3.1-8b-h200-tp1"
-_FACTS = ("model", "system", "tensor_parallel", "engine", "engine_version", "dtype", "source")
+_FACTS = ("model", "system", "tensor_parallel", "engine", "engine_version", "dtype", "source", "expected_error")
+_KINDS = ("decode", "prefill", "mixed")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NamedProfile:
-    """A profile with its measured points and the facts that its file states (model, GPU, engine, source)."""
+    """A profile with its points and the facts that its file states (model, GPU, engine, source)."""
 
     name: str
     profile: Profile
     points: MeasuredPoints
     facts: Mapping[str, Any]
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether its points were estimated; then comparing them with the tables says nothing about a real engine."""
+        return "expected_error" in self.facts
 
 
 def shipped_profiles() -> list[str]:
@@ -34,10 +41,13 @@ def shipped_profiles() -> list[str]:
 
 
 def load_profile(name_or_path: str | Path, *, host_s: float = 0.0) -> NamedProfile:
-    """Load a shipped profile by name or one from a JSON file; `host_s` is the engine's own time per step.
+    """Load a shipped profile by name, one from a JSON file, or estimate one; `host_s` is the engine's time per step.
 
-    Raises `ProfileError` for unknown names (naming the nearest), unreadable files, holes and falling times.
+    `roofline:MODEL:GPU[:tpN][:fp8]` estimates, see `roofline.py`. Raises `ProfileError` for unknown names (naming
+    the nearest), unreadable files, holes, falling times, and models that don't fit into a GPU's memory.
     """
+    if str(name_or_path).startswith(PREFIX):
+        return estimate(Roofline.parse(str(name_or_path)), host_s=host_s)
     text, name = _read(str(name_or_path))
     try:
         data = json.loads(text)
@@ -67,6 +77,21 @@ def parse_profile(data: Any, name: str, *, where: str, host_s: float = 0.0) -> N
     return NamedProfile(name, profile, points, facts)
 
 
+def estimate(roofline: Roofline, *, host_s: float = 0.0) -> NamedProfile:
+    """Build the profile of a roofline estimate, through the same tables as a measured one."""
+    return parse_profile(roofline.content(), roofline.name, where=roofline.name, host_s=host_s)
+
+
+def profile_text(content: Mapping[str, Any]) -> str:
+    """Return a profile file's text: one fact and one point a line."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items() if key not in _KINDS]
+    for kind in _KINDS:
+        if kind in content:
+            rows = ",\n    ".join(json.dumps(row) for row in content[kind])
+            lines.append(f"  {json.dumps(kind)}: [\n    {rows}\n  ]")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def _read(name_or_path: str) -> tuple[str, str]:
     path = Path(name_or_path)
     if path.suffix == ".json" or "/" in name_or_path:
@@ -75,5 +100,7 @@ def _read(name_or_path: str) -> tuple[str, str]:
         except OSError as error:
             raise ProfileError(f"{path}: can't be read, {error.strerror}; check the path") from error
     if name_or_path not in shipped_profiles():
-        raise ProfileError(f"profile: unknown {name_or_path!r}{nearest(name_or_path, shipped_profiles())}")
+        raise ProfileError(
+            f"profile: unknown {name_or_path!r}{nearest(name_or_path, shipped_profiles())} {SYNTAX} estimates one"
+        )
     return (files("polyslo.profiles") / "data" / f"{name_or_path}.json").read_text(), name_or_path

@@ -1,4 +1,4 @@
-"""A profile as a picture: measured points on the lines that the tables make of them."""
+"""A profile as a picture: its points, measured or estimated, on the lines that the tables make of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def save_profile_figure(named: NamedProfile, file: str | Path) -> None:
     decode_axes, prefill_axes = figure.subplots(1, 2)
     _draw_decodes(decode_axes, named)
     _draw_prefills(prefill_axes, named)
-    figure.suptitle(f"{named.name}: dots measured, lines the profile")
+    dots = "estimated, not measured" if named.is_estimate else "measured"
+    figure.suptitle(f"{named.name}: dots {dots}, lines the profile")
     figure.savefig(file, dpi=150)
 
 

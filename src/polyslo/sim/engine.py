@@ -39,10 +39,30 @@ def submit(world: World, i: int, r: int, now_s: float) -> None:
     """A request reaches an engine's prefill queue; an idle engine begins at once."""
     engine, job = world.engines[i], world.jobs[r]
     job.instance = i
+    if job.last_token_s > 0.0:  # it ended while the router took it back
+        report(world, F_WITHDRAWN, i, r, now_s)
+        return
     insert_in_queue(world.jobs, engine, r, world.clock[0].by_deadline == 1)
     engine.num_queued += 1
     if engine.busy == 0 and now_s >= engine.ready_s:
         start_iteration(world, i, now_s)
+
+
+@compiled
+def take_back(world: World, i: int, r: int) -> None:
+    """The router withdraws a request: its KV is thrown away, what it has emitted is kept."""
+    engine, job = world.engines[i], world.jobs[r]
+    if job.last_token_s > 0.0:
+        return
+    job.instance = NONE
+    for k in range(engine.num_decodes):
+        if world.slot[i, k] == r:
+            _throw_out(world, i, k)
+            return
+    remove_from_queue(world.jobs, engine, r)
+    engine.num_queued -= 1
+    engine.kv_tokens -= job.prefill_tokens - job.remaining_tokens
+    job.remaining_tokens = job.prefill_tokens
 
 
 @compiled
@@ -224,6 +244,20 @@ def _vacate_slot(world: World, i: int, k: int) -> None:
 
 
 @compiled
+def _throw_out(world: World, i: int, k: int) -> None:
+    """Empty a slot whose request has to be prefilled again, with what it has emitted."""
+    engine, job = world.engines[i], world.jobs[world.slot[i, k]]
+    emitted = job.output_tokens - int(world.slot_finish[i, k] - engine.iteration)
+    held = job.prefill_tokens + emitted - job.emitted_tokens
+    engine.kv_tokens -= held
+    engine.decode_kv_tokens -= held
+    _vacate_slot(world, i, k)
+    job.emitted_tokens = emitted
+    job.prefill_tokens = job.input_tokens + emitted
+    job.remaining_tokens = job.prefill_tokens
+
+
+@compiled
 def _preempt_latest(world: World, i: int, now_s: float) -> None:
     """Throw away the KV of the decode that arrived last; it is prefilled again, with what it has emitted."""
     engine, latest = world.engines[i], 0
@@ -231,16 +265,8 @@ def _preempt_latest(world: World, i: int, now_s: float) -> None:
         if world.slot[i, k] > world.slot[i, latest]:  # requests are numbered by arrival
             latest = k
     r = world.slot[i, latest]
-    job = world.jobs[r]
-    emitted = job.output_tokens - int(world.slot_finish[i, latest] - engine.iteration)
-    held = job.prefill_tokens + emitted - job.emitted_tokens
-    engine.kv_tokens -= held
-    engine.decode_kv_tokens -= held
-    _vacate_slot(world, i, latest)
-    job.emitted_tokens = emitted
-    job.prefill_tokens = job.input_tokens + emitted
-    job.remaining_tokens = job.prefill_tokens
-    job.num_preemptions += 1
+    _throw_out(world, i, latest)
+    world.jobs[r].num_preemptions += 1
     insert_at_head(world.jobs, engine, r)
     engine.num_queued += 1
     world.clock[0].num_preemptions += 1
@@ -254,7 +280,7 @@ def _skip_hopeless(world: World, i: int, now_s: float) -> None:
     r = engine.queue_head
     while r != NONE:
         job = world.jobs[r]
-        if job.emitted_tokens > 0 or job.remaining_tokens < job.prefill_tokens:
+        if job.emitted_tokens > 0 or job.remaining_tokens < job.prefill_tokens or job.outcome == RELEGATED_OUT:
             return
         alone_s = iteration_s(world.truth, 0, job.prefill_tokens, 0.0, 0.5 * job.prefill_tokens)
         if now_s + alone_s <= job.first_due_s:

@@ -53,6 +53,7 @@ class FleetConfig:
     kv_capacity_tokens: int | None = None  # None: the profile's
     lengths: str = "learned"  # output lengths: known, learned or mean
     relegate: bool = True
+    refuse: bool = False  # answer 429 instead of relegating
     promote: bool = True
     margin_ratio: float = 0.0
     cold_start_s: float = 0.0
@@ -166,6 +167,7 @@ def build_fleet(
     settings = fleet.settings
     settings["disaggregated"] = config.mode == "pd"
     settings["relegate"] = config.relegate if policy.relegate is None else policy.relegate
+    settings["refuse"] = config.refuse
     settings["by_deadline"] = tiered
     settings["lengths"] = LENGTHS[config.lengths]
     settings["elastic"] = policy.kind.elastic

@@ -12,7 +12,6 @@ import math
 from polyslo.compiled import compiled
 from polyslo.core.admission import transfer_s
 from polyslo.core.belief import (
-    observe_finished,
     observe_first_token,
     observe_iteration_end,
     observe_preempted,
@@ -25,17 +24,27 @@ from polyslo.core.profile import iteration_s
 from polyslo.core.scaling import owned_instance_s
 from polyslo.core.state import (
     DISPATCH,
+    DONE,
     NONE,
     REFUSE,
     RELEGATE,
+    RELEGATED,
     RETIER,
     START,
     TRANSFER,
+    WITHDRAW,
     prefill_group,
 )
-from polyslo.policies.decide import on_arrival, on_iteration_settled, on_prefilled, on_progress
+from polyslo.policies.decide import (
+    on_arrival,
+    on_finished,
+    on_iteration_settled,
+    on_prefilled,
+    on_progress,
+    on_withdrawn,
+)
 from polyslo.policies.table import EXTERNAL
-from polyslo.sim.engine import end_iteration, join_batch, release_kv, report, start_iteration, submit
+from polyslo.sim.engine import end_iteration, join_batch, release_kv, report, start_iteration, submit, take_back
 from polyslo.sim.events import pop_event, schedule
 from polyslo.sim.world import (
     F_FINISHED,
@@ -62,7 +71,7 @@ def advance(world: World) -> int:
     clock, fleet = world.clock[0], world.fleet
     _carry_out(world)  # what an external policy decided since
     while True:
-        arrival_s = world.arrival_s[clock.cursor] if clock.cursor < world.arrival_s.shape[0] else math.inf
+        arrival_s = world.arrivals_s[clock.cursor] if clock.cursor < world.arrivals_s.shape[0] else math.inf
         event_s = world.event_s[0] if clock.num_events > 0 else math.inf
         fact_s = math.inf
         if clock.fact_head < clock.fact_tail:
@@ -133,6 +142,10 @@ def _apply_fact(world: World) -> None:
     index = clock.fact_head % world.fact.shape[0]
     clock.fact_head += 1
     kind, i, r = world.fact[index, 0], world.fact[index, 1], world.fact[index, 2]
+    if r != NONE and fleet.requests[r].instance != i:
+        if kind == F_FINISHED and fleet.requests[r].stage == RELEGATED:
+            fleet.requests[r].stage = DONE  # taken back while its last token was under way
+        return
     happened_s = world.fact_s[index, 1]
     if kind == F_ITERATION_END:
         observe_iteration_end(fleet, i)
@@ -141,11 +154,14 @@ def _apply_fact(world: World) -> None:
     elif kind == F_PREFILLED:
         on_prefilled(clock.policy, fleet, r, clock.now_s)
     elif kind == F_FINISHED:
-        observe_finished(fleet, i, r, world.jobs[r].output_tokens)
+        on_finished(clock.policy, fleet, i, r, world.jobs[r].output_tokens, clock.now_s)
     elif kind == F_PREEMPTED:
         observe_preempted(fleet, i, r)
-    elif kind == F_WITHDRAWN:
+    elif kind == F_WITHDRAWN and world.jobs[r].last_token_s > 0.0:
         withdraw(fleet, i, r)
+        fleet.requests[r].stage = DONE
+    elif kind == F_WITHDRAWN:
+        on_withdrawn(clock.policy, fleet, i, r, clock.now_s)
     elif kind == F_SETTLED:
         on_iteration_settled(clock.policy, fleet, i, happened_s, clock.now_s)
 
@@ -167,6 +183,8 @@ def _carry_out(world: World) -> None:
             world.engines[i].prefill_only = 1 if fleet.instances[i].group == prefill_group(fleet) else 0
         elif kind == START:
             schedule(world, fleet.instances[i].ready_s, READY, i, NONE)
+        elif kind == WITHDRAW:
+            take_back(world, i, r)
         elif kind == RELEGATE:
             world.jobs[r].outcome = RELEGATED_OUT
         elif kind == REFUSE:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from polyslo.core.fluid import LengthMoments, instance_need
+from polyslo.core.fluid import LengthMoments, colocated_rate_rps, decode_rate_rps, instance_need, prefill_rate_rps
+from polyslo.core.tiers import LOST_ALONE, LOST_WITH_PROMOTION, learn_tiers
 from polyslo.errors import ConfigError, InputError
 from polyslo.profiles.library import DEFAULT_PROFILE, NamedProfile, load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec
@@ -33,7 +35,7 @@ class Setting:
     """An experiment's fixed part; `workload(rate, seed)` draws what is simulated."""
 
     source: Trace | WorkloadModel
-    mix: SloMix
+    mix: SloMix  # with its tiers, learned where it says so
     named: NamedProfile
     config: FleetConfig
     arrivals: ArrivalProcess | None  # None: a trace's own; Poisson where there are none
@@ -79,7 +81,7 @@ class Setting:
         setting._reject_frozen_clock()
         setting._reject_impossible_tiers()
         setting._reject_oversized_requests()
-        return setting
+        return setting.with_learned_tiers(setting.mix.learn) if setting.mix.learn is not None else setting
 
     @property
     def name(self) -> str:
@@ -141,28 +143,62 @@ class Setting:
         return lay(trace, self.mix, seed, self.named.profile.idle_ttft_s)
 
     def optimum_rps(self) -> float:
-        """Return the fluid optimum of this fleet for this workload."""
+        """Return the fluid optimum of this fleet for this workload: every request at its own TPOT.
+
+        Where tiers are bins, nobody reaches it: see `tiers_optimum_rps`.
+        """
         return float(self.config.num_instances / self._need().sum())
 
     def full_rps(self) -> float:
         """Return the mean rate whose busiest time of day is the fluid optimum; without a day, the optimum."""
         return self.optimum_rps() / (self.arrivals.peak_over_mean if self.arrivals else 1.0)
 
+    def tiers_optimum_rps(self) -> float:
+        """Return the fluid optimum of this fleet when every request is served at its tier's TPOT."""
+        need = self._need_at(np.asarray(self.mix.tpots_s), np.asarray(self.mix.tier_shares))
+        return float(self.config.num_instances / need.sum())
+
     def fluid_need(self, rate_rps: float) -> float:
         """Return the instances, not whole, that the fluid optimum would use at a rate."""
         return float(rate_rps * self._need().sum())
+
+    def with_learned_tiers(self, num_tiers: int | str) -> Setting:
+        """Return the setting with the tiers that suit its lengths, profile and fleet: at most so many, or `AUTO`."""
+        profile, moments, colocated = self.named.profile, self._moments(), self.config.mode == "co"
+        rate_rps = colocated_rate_rps if colocated else decode_rate_rps
+
+        def need_of(tpot_s: float) -> float:
+            rate = rate_rps(profile, tpot_s, moments)
+            return 1.0 / rate if rate > 0 else np.inf
+
+        tpots_s, shares = self.mix.requested_tpots()
+        learned = learn_tiers(
+            tpots_s,
+            need_of,
+            num_tiers=num_tiers if isinstance(num_tiers, int) else None,
+            num_instances=self.config.num_instances,
+            other_need=0.0 if colocated else 1.0 / prefill_rate_rps(profile, moments),
+            lost_instances=LOST_WITH_PROMOTION if self.config.promote else LOST_ALONE,
+            weights=shares,
+        )
+        return replace(self, mix=self.mix.with_tiers(learned.tpots_s))
 
     @property
     def _keeps_arrivals(self) -> bool:
         return self.arrivals is None and isinstance(self.source, Trace) and self.source.has_arrivals
 
-    def _need(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _need(self) -> npt.NDArray[np.float64]:
+        return self._need_at(*self.mix.requested_tpots(middle=True))
+
+    def _need_at(self, tpots_s: npt.NDArray[np.float64], shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return instance_need(self.named.profile, tpots_s, shares, self._moments(), mode=self.config.mode)
+
+    def _moments(self) -> LengthMoments:
         if isinstance(self.source, WorkloadModel):
             trace = self.source.sample(MOMENT_SAMPLE, 100.0, 0, "poisson")
         else:
             trace = self.source
-        moments = LengthMoments.of(trace.input_tokens, trace.output_tokens)
-        return instance_need(self.named.profile, self.mix.tpots_s, self.mix.tier_shares, moments, mode=self.config.mode)
+        return LengthMoments.of(trace.input_tokens, trace.output_tokens)
 
     def _from_trace(self, trace: Trace, count: int, rate_rps: float, seed: int) -> Trace:
         part = trace.head(count) if len(trace) >= count else trace.repeated(count, seed)
@@ -185,7 +221,7 @@ class Setting:
 
     def _reject_impossible_tiers(self) -> None:
         fastest_s = self.named.profile.iteration_s(1, 0, 1.0, 0.0)
-        for tpot_s in self.mix.tpots_s:
+        for tpot_s in self.mix.tiers_s or sorted(self.mix.requested_tpots()[0]):
             if tpot_s * (1 - self.config.margin_ratio) <= fastest_s:
                 raise InputError(
                     f"tier {tpot_s * 1e3:g} ms: no instance of {self.named.name} can serve it even alone; the "

@@ -26,15 +26,15 @@ F_ITERATION_END, F_FIRST_TOKEN, F_PREFILLED, F_FINISHED, F_PREEMPTED, F_WITHDRAW
 
 ENGINE = np.dtype(
     [
-        ("busy", np.int32),
-        ("num_decodes", np.int32),
-        ("num_queued", np.int32),
-        ("num_ending", np.int32),  # queued prompts that end with the running iteration
-        ("queue_head", np.int32),
-        ("queue_tail", np.int32),
-        ("join_head", np.int32),  # PD: requests whose KV has arrived, until the next iteration
-        ("prefill_only", np.int32),
-        ("max_decodes", np.int32),
+        ("busy", np.int64),
+        ("num_decodes", np.int64),
+        ("num_queued", np.int64),
+        ("num_ending", np.int64),  # queued prompts that end with the running iteration
+        ("queue_head", np.int64),
+        ("queue_tail", np.int64),
+        ("join_head", np.int64),  # PD: requests whose KV has arrived, until the next iteration
+        ("prefill_only", np.int64),
+        ("max_decodes", np.int64),
         ("iteration", np.int64),
         ("decode_kv_tokens", np.int64),
         ("kv_tokens", np.int64),
@@ -54,17 +54,17 @@ JOB = np.dtype(
         ("tpot_s", np.float64),
         ("first_token_s", np.float64),
         ("last_token_s", np.float64),
-        ("input_tokens", np.int32),
-        ("output_tokens", np.int32),
-        ("prefill_tokens", np.int32),
-        ("remaining_tokens", np.int32),
-        ("emitted_tokens", np.int32),
-        ("instance", np.int32),
-        ("outcome", np.int32),
-        ("late", np.int32),
-        ("num_preemptions", np.int32),
-        ("next", np.int32),
-        ("previous", np.int32),
+        ("input_tokens", np.int64),
+        ("output_tokens", np.int64),
+        ("prefill_tokens", np.int64),
+        ("remaining_tokens", np.int64),
+        ("emitted_tokens", np.int64),
+        ("instance", np.int64),
+        ("outcome", np.int64),
+        ("late", np.int64),
+        ("num_preemptions", np.int64),
+        ("next", np.int64),
+        ("previous", np.int64),
     ],
     align=True,
 )
@@ -87,9 +87,9 @@ CLOCK = np.dtype(
         ("fact_tail", np.int64),
         ("window_start_s", np.float64),
         ("window_end_s", np.float64),
-        ("policy", np.int32),
-        ("relegate", np.int32),
-        ("by_deadline", np.int32),
+        ("policy", np.int64),
+        ("relegate", np.int64),
+        ("by_deadline", np.int64),
     ],
     align=True,
 )
@@ -103,20 +103,20 @@ class World(Native):
     clock: npt.NDArray[np.void]  # (1,)
     engines: npt.NDArray[np.void]  # (N,)
     jobs: npt.NDArray[np.void]  # (R,)
-    arrival_s: npt.NDArray[np.float64]  # (R,)
-    slot: npt.NDArray[np.int32]  # (N, S) decoding request
+    arrivals_s: npt.NDArray[np.float64]  # (R,)
+    slot: npt.NDArray[np.int64]  # (N, S) decoding request
     slot_finish: npt.NDArray[np.int64]  # (N, S) iteration that brings the last token
     slot_due_s: npt.NDArray[np.float64]  # (N, S) token of iteration j is due at slot_due + j * slot_tpot
     slot_tpot_s: npt.NDArray[np.float64]  # (N, S)
     event_s: npt.NDArray[np.float64]  # (E,) heap by (time, kind, sequence)
     event_sequence: npt.NDArray[np.int64]  # (E,)
-    event: npt.NDArray[np.int32]  # (E, 3) kind, instance, request
+    event: npt.NDArray[np.int64]  # (E, 3) kind, instance, request
     fact_s: npt.NDArray[np.float64]  # (F, 2) ring: when seen, when it happened
-    fact: npt.NDArray[np.int32]  # (F, 3) kind, instance, request
+    fact: npt.NDArray[np.int64]  # (F, 3) kind, instance, request
     owned_at_s: npt.NDArray[np.float64]  # (K + 1, 2) instance-seconds of tiers and prefill at window's ends
     sample_s: npt.NDArray[np.float64]  # (M,)
-    sample_groups: npt.NDArray[np.int32]  # (M, K + 2)
-    sample_pending: npt.NDArray[np.int32]  # (M, K)
+    sample_groups: npt.NDArray[np.int64]  # (M, K + 2)
+    sample_pending: npt.NDArray[np.int64]  # (M, K)
     sample_group: npt.NDArray[np.int8]  # (M, N)
     sample_load: npt.NDArray[np.float32]  # (M, N) expected iteration time over TPOT
 
@@ -124,20 +124,20 @@ class World(Native):
         "clock": (CLOCK, 1),
         "engines": (ENGINE, 1),
         "jobs": (JOB, 1),
-        "arrival_s": (np.float64, 1),
-        "slot": (np.int32, 2),
+        "arrivals_s": (np.float64, 1),
+        "slot": (np.int64, 2),
         "slot_finish": (np.int64, 2),
         "slot_due_s": (np.float64, 2),
         "slot_tpot_s": (np.float64, 2),
         "event_s": (np.float64, 1),
         "event_sequence": (np.int64, 1),
-        "event": (np.int32, 2),
+        "event": (np.int64, 2),
         "fact_s": (np.float64, 2),
-        "fact": (np.int32, 2),
+        "fact": (np.int64, 2),
         "owned_at_s": (np.float64, 2),
         "sample_s": (np.float64, 1),
-        "sample_groups": (np.int32, 2),
-        "sample_pending": (np.int32, 2),
+        "sample_groups": (np.int64, 2),
+        "sample_pending": (np.int64, 2),
         "sample_group": (np.int8, 2),
         "sample_load": (np.float32, 2),
     }

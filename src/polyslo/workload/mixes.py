@@ -38,4 +38,14 @@ MIXES: dict[str, dict[str, Any]] = {
             "batch-rag": {"tpot_ms": 150, "share": 0.1, "ttft_ms": [15000]},
         },
     },
+    "continuous": {
+        "source": "ours: callers ask for TPOTs of their own, hardly two the same, so that tiers must be learned bins; "
+        "TTFTs as in the default mix",
+        "ttft_ms": [300, 500, 1000],
+        "tiers": {
+            "voice": {"tpot_ms": {"from": 20, "to": 30}, "share": 0.1},
+            "chat": {"tpot_ms": {"from": 30, "to": 60}, "share": 0.5},
+            "report": {"tpot_ms": {"from": 60, "to": 200}, "share": 0.4},
+        },
+    },
 }

@@ -1,7 +1,7 @@
 """SLO mixes: which TTFT and TPOT requests are promised, and in what shares.
 
-A mix is a TOML file or one of `MIXES`. TPOT tiers are drawn with their shares, then a TTFT from the
-choices of the tier, or of the mix; both independent of lengths. Unknown keys are errors.
+A mix is a TOML file or one of `MIXES`. Classes are drawn with their shares, then a TTFT from the
+choices of the class, or of the mix, then a TPOT; all independent of lengths. Unknown keys are errors.
 
     ttft_ms = [300, 500, 1000]      # equal shares unless ttft_shares is given
 
@@ -14,6 +14,15 @@ choices of the tier, or of the mix; both independent of lengths. Unknown keys ar
     share = 0.4
     ttft_ms = [2000, 5000]          # overrides the list above
     ttft_shares = [0.8, 0.2]
+
+A class may ask for several TPOTs: `tpot_ms = [30, 45]` (equal chances) or `tpot_ms = {from = 20, to = 60}`
+(log-uniform). Tiers are then bins: a request is of the loosest tier that is not looser than its own TPOT.
+
+    [binning]
+    tiers_ms = [20, 30, 50]         # or: learn = 4 (at most), learn = "auto"
+
+Without that table the tiers are the TPOTs where every class has one, and are learned ("auto") otherwise.
+Learning takes a profile, lengths and a fleet: `with_tiers` puts in what `core.tiers` found.
 """
 
 from __future__ import annotations
@@ -22,20 +31,25 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from polyslo.core.tiers import tier_of
 from polyslo.errors import ConfigError, TraceError, nearest, reject_unknown_keys
 from polyslo.workload.mixes import MIXES
+from polyslo.workload.tpots import TpotRange, TpotValues
 from polyslo.workload.trace import Trace
 from polyslo.workload.workload import Workload
 
 RAISED_TO_IDLE = 2.0  # a TTFT out of reach becomes this many idle TTFTs (the paper's rule, SPEC section 6)
 SHARE_TOLERANCE = 1e-6
 _SLO_STREAM = 3
-_MIX_KEYS = ("name", "source", "ttft_ms", "ttft_shares", "tiers")
+AUTO = "auto"
+_MIX_KEYS = ("name", "source", "ttft_ms", "ttft_shares", "tiers", "binning")
+_BINNING_KEYS = ("tiers_ms", "learn")
+_RANGE_KEYS = ("from", "to")
 _TIER_KEYS = ("tpot_ms", "share", "ttft_ms", "ttft_shares")
 
 
@@ -49,31 +63,67 @@ class TtftChoices:
 
 @dataclass(frozen=True, slots=True)
 class SloClass:
-    """One entry of a mix: a TPOT in seconds, its share of the requests, its TTFTs."""
+    """One entry of a mix: the TPOTs that it asks for, its share of the requests, its TTFTs."""
 
     name: str
-    tpot_s: float
+    tpot: TpotValues | TpotRange
     share: float
     ttft: TtftChoices
 
 
 @dataclass(frozen=True, slots=True)
 class SloMix:
-    """SLO classes whose shares sum to 1. Classes with the same TPOT are of the same tier."""
+    """SLO classes whose shares sum to 1, and the tiers that their requests belong to.
+
+    `tiers_s` are the tiers' TPOTs in seconds, ascending; None until they are learned. `learn` is the largest
+    number of tiers to learn, or `AUTO`; None where tiers are given.
+    """
 
     name: str
     source: str
     classes: tuple[SloClass, ...]
+    tiers_s: tuple[float, ...] | None
+    learn: int | str | None = None
 
     @property
     def tpots_s(self) -> tuple[float, ...]:
-        """Distinct TPOTs in seconds, ascending: one tier each."""
-        return tuple(sorted({entry.tpot_s for entry in self.classes}))
+        """TPOTs of the tiers in seconds, ascending. Raises `ConfigError` where they have not been learned yet."""
+        if self.tiers_s is None:
+            raise ConfigError(f"SLO mix {self.name!r}: its tiers are to be learned; call with_tiers first")
+        return self.tiers_s
 
     @property
     def tier_shares(self) -> tuple[float, ...]:
         """Share of the requests in each tier of `tpots_s`."""
-        return tuple(sum(entry.share for entry in self.classes if entry.tpot_s == tpot_s) for tpot_s in self.tpots_s)
+        below = [self._share_below(tpot_s) for tpot_s in self.tpots_s[1:]]
+        return tuple(high - low for low, high in zip([0.0, *below], [*below, 1.0], strict=True))
+
+    def with_tiers(self, tpots_s: Sequence[float]) -> SloMix:
+        """Return the mix with these tiers, in seconds. Raises `ConfigError` for requests tighter than all of them."""
+        tiers_s = tuple(sorted(set(tpots_s)))
+        for entry in self.classes:
+            asked_s = _tightest_s(entry)
+            if asked_s < tiers_s[0]:
+                raise ConfigError(
+                    f"tier {entry.name!r}: asks for a TPOT of {asked_s * 1e3:g} ms, the tightest of "
+                    f"binning.tiers_ms is {tiers_s[0] * 1e3:g}; add one of {asked_s * 1e3:g} or less"
+                )
+        return replace(self, tiers_s=tiers_s)
+
+    def requested_tpots(self, *, middle: bool = False) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the TPOTs that requests ask for, in seconds, and their shares; both (d,), in no order.
+
+        A range is given by points of equal shares: their smallest TPOTs (what tiers may begin at) or `middle` ones.
+        """
+        points_s = [entry.tpot.points_s(middle=middle) for entry in self.classes]
+        shares = [
+            np.full(len(points), entry.share / len(points))
+            for entry, points in zip(self.classes, points_s, strict=True)
+        ]
+        return np.concatenate([np.asarray(points) for points in points_s]), np.concatenate(shares)
+
+    def _share_below(self, tpot_s: float) -> float:
+        return sum(entry.share * entry.tpot.share_below(tpot_s) for entry in self.classes)
 
 
 def load_slo_mix(name_or_path: str | Path) -> SloMix:
@@ -105,30 +155,30 @@ def lay(
 
     `idle_ttft_s(input_tokens [n])` gives the seconds [n] that an idle instance needs for the first token of
     such prompts: a drawn TTFT below that is raised to twice it, and counted. Draws are independent of
-    lengths and arrivals, and the same at every rate. Raises `TraceError` for a trace without arrivals.
+    lengths and arrivals, and the same at every rate. Raises `TraceError` for a trace without arrivals and
+    `ConfigError` for a mix whose tiers have not been learned.
     """
     if not trace.has_arrivals:
         raise TraceError(f"trace {trace.name!r}: has no arrivals; draw some and use with_arrivals")
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_SLO_STREAM,))))
     drawn = rng.choice(len(mix.classes), len(trace), p=[entry.share for entry in mix.classes])
-    rank = rng.random(len(trace))
-    ttft_s = np.empty(len(trace))
+    rank, tpot_rank = rng.random(len(trace)), rng.random(len(trace))
+    ttft_s, tpot_s = np.empty(len(trace)), np.empty(len(trace))
     for index, entry in enumerate(mix.classes):
         here = drawn == index
         ttft_s[here] = _at_rank(entry.ttft, rank[here])
+        tpot_s[here] = entry.tpot.at_rank(tpot_rank[here])
     idle_s = np.asarray(idle_ttft_s(trace.input_tokens), np.float64)
     out_of_reach = ttft_s < idle_s
-    tpots = np.asarray(mix.tpots_s)
-    tier = np.searchsorted(tpots, [entry.tpot_s for entry in mix.classes])[drawn].astype(np.int32)
     return Workload(
         name=trace.name,
         arrival_s=trace.arrival_s,
         input_tokens=trace.input_tokens,
         output_tokens=trace.output_tokens,
         ttft_s=np.where(out_of_reach, RAISED_TO_IDLE * idle_s, ttft_s),
-        tpot_s=tpots[tier],
+        tpot_s=tpot_s,
         tpots_s=mix.tpots_s,
-        tier=tier,
+        tier=tier_of(tpot_s, mix.tpots_s),
         num_ttft_raised=int(np.count_nonzero(out_of_reach)),
         notices=trace.notices,
     )
@@ -148,7 +198,41 @@ def _parse(table: Mapping[str, Any], name: str, file: str) -> SloMix:
     classes = tuple(_slo_class(tier_name, tier, common, file) for tier_name, tier in tiers.items())
     shares = _normalised([entry.share for entry in classes], "tiers", "tiers.NAME.share", file)
     classes = tuple(replace(entry, share=share) for entry, share in zip(classes, shares, strict=True))
-    return SloMix(str(table.get("name", name)), str(table.get("source", "")), classes)
+    mix = SloMix(str(table.get("name", name)), str(table.get("source", "")), classes, None)
+    return _binned(mix, table.get("binning"), file)
+
+
+def _binned(mix: SloMix, table: Any, file: str) -> SloMix:
+    """Return the mix with its tiers, or with how many of them to learn."""
+    if table is None:
+        if all(isinstance(c.tpot, TpotValues) and len(c.tpot.values_s) == 1 for c in mix.classes):
+            return mix.with_tiers([_tightest_s(entry) for entry in mix.classes])
+        return replace(mix, learn=AUTO)
+    if not isinstance(table, dict):
+        raise ConfigError(f"binning: must be a table, got {table!r}; write [binning] in {file}")
+    reject_unknown_keys(table, _BINNING_KEYS, f"{file}, [binning]")
+    if len(table) != 1:
+        got = " and ".join(table) or "nothing"
+        raise ConfigError(f"binning: needs tiers_ms or learn, one of them, got {got}; set it in {file}, [binning]")
+    if "tiers_ms" in table:
+        tiers_s = _milliseconds(table["tiers_ms"], "binning: tiers_ms", "binning.tiers_ms", file)
+        try:
+            return mix.with_tiers(tiers_s)
+        except ConfigError as error:
+            raise ConfigError(f"{error} in {file}") from None
+    return replace(mix, learn=_tiers_to_learn(table["learn"], file))
+
+
+def _tiers_to_learn(learn: Any, file: str) -> int | str:
+    if isinstance(learn, str) and learn != AUTO:
+        raise ConfigError(f"binning: learn got {learn!r} in {file}{nearest(learn, [AUTO])}")
+    if learn != AUTO and (not isinstance(learn, int) or isinstance(learn, bool) or learn < 1):
+        raise ConfigError(f'binning: learn must be a whole number >= 1 or "auto", got {learn!r}; set it in {file}')
+    return cast(int | str, learn)
+
+
+def _tightest_s(entry: SloClass) -> float:
+    return entry.tpot.low_s if isinstance(entry.tpot, TpotRange) else min(entry.tpot.values_s)
 
 
 def _slo_class(name: str, tier: Any, common: TtftChoices | None, file: str) -> SloClass:
@@ -159,9 +243,29 @@ def _slo_class(name: str, tier: Any, common: TtftChoices | None, file: str) -> S
     ttft = _ttft_choices(tier, f"tier {name!r}", key, file) if "ttft_ms" in tier else common
     if ttft is None:
         raise ConfigError(f"tier {name!r}: has no ttft_ms and neither has the mix; set {key}ttft_ms in {file}")
-    tpot_s = _positive(tier.get("tpot_ms"), f"tier {name!r}: tpot_ms", f"{key}tpot_ms", file) / 1e3
+    tpot = _tpots(tier.get("tpot_ms"), f"tier {name!r}: tpot_ms", f"{key}tpot_ms", file)
     share = _positive(tier.get("share"), f"tier {name!r}: share", f"{key}share", file)
-    return SloClass(name, tpot_s, share, ttft)
+    return SloClass(name, tpot, share, ttft)
+
+
+def _tpots(value: Any, what: str, key: str, file: str) -> TpotValues | TpotRange:
+    if not isinstance(value, dict):
+        return TpotValues(_milliseconds(value, what, key, file))
+    reject_unknown_keys(value, _RANGE_KEYS, f"{file}, {key}")
+    low_s, high_s = (_positive(value.get(end), f"{what}.{end}", f"{key}.{end}", file) / 1e3 for end in _RANGE_KEYS)
+    if not low_s < high_s:
+        raise ConfigError(
+            f"{what}: from must be below to, got from = {value['from']} and to = {value['to']}; set {key} in {file}"
+        )
+    return TpotRange(low_s, high_s)
+
+
+def _milliseconds(value: Any, what: str, key: str, file: str) -> tuple[float, ...]:
+    """Return one number or a list of them in seconds."""
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise ConfigError(f"{what} needs at least one value, got []; set {key} in {file}")
+    return tuple(_positive(ms, what, key, file) / 1e3 for ms in values)
 
 
 def _ttft_choices(table: Mapping[str, Any], what: str, key: str, file: str) -> TtftChoices:
@@ -172,7 +276,7 @@ def _ttft_choices(table: Mapping[str, Any], what: str, key: str, file: str) -> T
             f"{what}: ttft_ms needs at least one value and one share for each, got {len(ttft_ms)} values "
             f"and ttft_shares = {shares!r}; set {key}ttft_ms and {key}ttft_shares in {file}"
         )
-    ttft_s = tuple(_positive(ms, f"{what}: ttft_ms", f"{key}ttft_ms", file) / 1e3 for ms in ttft_ms)
+    ttft_s = _milliseconds(ttft_ms, f"{what}: ttft_ms", f"{key}ttft_ms", file)
     found = [_positive(share, f"{what}: ttft_shares", f"{key}ttft_shares", file) for share in shares]
     return TtftChoices(ttft_s, _normalised(found, f"{what}: ttft_shares", f"{key}ttft_shares", file))
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 class Workload:
     """Requests in order of arrival, each with its SLO; every array has length n >= 1 and is read-only.
 
-    Token i of request r is due at `arrival_s[r] + ttft_s[r] + i * tpot_s[r]`. `tpots_s` are the distinct
-    TPOTs that the mix offers, ascending, also those that no request drew: `tpot_s[r] == tpots_s[tier[r]]`.
+    Token i of request r is due at `arrival_s[r] + ttft_s[r] + i * tpot_s[r]`. `tpots_s` are the TPOTs of the
+    mix's tiers, ascending, also those that no request drew: `tier[r]` is the last with
+    `tpots_s[tier[r]] <= tpot_s[r]`.
     """
 
     name: str
@@ -21,8 +22,8 @@ class Workload:
     input_tokens: NDArray[np.int32]  # [n] >= 1
     output_tokens: NDArray[np.int32]  # [n] >= 1
     ttft_s: NDArray[np.float64]  # [n] > 0, after raising those out of reach
-    tpot_s: NDArray[np.float64]  # [n] > 0
-    tpots_s: tuple[float, ...]
+    tpot_s: NDArray[np.float64]  # [n] > 0, what the request itself asks for
+    tpots_s: tuple[float, ...]  # [K]
     tier: NDArray[np.int32]  # [n] index into tpots_s
     num_ttft_raised: int = 0  # requests whose drawn TTFT an idle instance could not meet
     notices: tuple[str, ...] = ()
