@@ -12,16 +12,19 @@ import pytest
 from plausible import plausible_comparison
 
 from polyslo.errors import InputError
+from polyslo.profiles.library import load_profile, shipped_profiles
 from polyslo.report.canvas import save_figure, to_svg
 from polyslo.report.curve_figures import attainment_figure, cost_figure
 from polyslo.report.goodput_figure import goodput_figure
 from polyslo.report.palette import DARK, LIGHT, NUM_TIER_STEPS, ROLES, Theme, policy_style, tier_role
+from polyslo.report.profile_figure import profile_figure
 from polyslo.report.run_figures import (
     gradient_figure,
     instances_figure,
     pending_figure,
     rolling_attainment_figure,
 )
+from polyslo.report.scales import short_text
 from polyslo.report.tier_figure import tier_figure
 from polyslo.sim.results import Comparison, RunResult
 
@@ -179,3 +182,23 @@ def test_policies_and_tiers_look_different() -> None:
     assert len({str((s.dash, s.marker)) for s in styles}) == len(policies)
     assert len({s.colour for s in styles}) == len(policies)
     assert [tier_role(k, 4) for k in range(4)] == ["tier-0", "tier-4", "tier-7", "tier-11"]
+
+
+@pytest.mark.parametrize("name", [*shipped_profiles(), "roofline:llama-3.1-8b:h100"])
+def test_no_label_of_a_profile_overlaps(name: str) -> None:
+    """Ticks on logarithmic axes, titles and legends keep clear of each other and of the edges."""
+    assert overlaps(profile_figure(load_profile(name))) == []
+
+
+@pytest.mark.parametrize(("number", "text"), [(0.5, "0.5"), (20.0, "20"), (5000.0, "5k"), (2e6, "2M")])
+def test_round_numbers_are_short(number: float, text: str) -> None:
+    """Ticks read at a glance."""
+    assert short_text(number) == text
+
+
+def test_lines_that_end_apart_have_a_legend(comparison: Comparison) -> None:
+    """Where one policy was run further than the others, no leader crosses the figure."""
+    runs = tuple(run for run in comparison.runs if run.policy == "polyserve" or run.rate_rps < 450)
+    ragged = replace(comparison, runs=runs)
+    for draw in OF_COMPARISON:
+        assert overlaps(draw(ragged, width_px=720)) == []

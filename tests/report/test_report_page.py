@@ -202,3 +202,11 @@ def test_one_seed_has_no_interval_on_the_page(comparison: Comparison) -> None:
     html = comparison_page(replace(comparison, runs=tuple(run for run in comparison.runs if run.seed == 1)))
     assert "one seed, hence no confidence interval" in html
     assert "95% interval" not in html
+
+
+def test_nothing_pending_is_a_sentence(run: RunResult) -> None:
+    """Empty panels show nothing: a run that never made a request wait says so."""
+    assert run.timeline is not None
+    idle = replace(run.timeline, pending=tuple((0,) * len(counts) for counts in run.timeline.pending))
+    assert "No request was found pending" in run_page(replace(run, timeline=idle))
+    assert "No request was found pending" not in run_page(run)

@@ -9,15 +9,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from polyslo.cli.output import check_writable, output_option
 from polyslo.core.measured import residuals
 from polyslo.errors import InputError
 from polyslo.profiles.gpus import GPUS
 from polyslo.profiles.library import NamedProfile, estimate, load_profile, profile_text, shipped_profiles
 from polyslo.profiles.roofline import DTYPES, SYNTAX, Roofline
 from polyslo.profiles.shapes import MODELS
+from polyslo.report.palette import DARK, LIGHT
 
 TPOTS_MS = (20, 30, 50, 100)
 CONTEXT_TOKENS = 1024
+THEMES = {theme.name: theme for theme in (LIGHT, DARK)}
 
 
 @click.group("profile")
@@ -63,14 +66,16 @@ def roofline_command(model: str, gpu: str, tensor_parallel: int, dtype: str | No
 
 @profile_group.command("plot")
 @click.argument("name")
-@click.option("--output", metavar="FILE", help="An .svg or .png file. [NAME.svg]")
-def plot_command(name: str, output: str | None) -> None:
-    """Draw decode and prefill times, measured points on the profile's lines."""
+@output_option("--output", help="An .svg or .png file. [NAME.svg]")
+@click.option("--theme", type=click.Choice(list(THEMES)), default=LIGHT.name, show_default=True)
+def plot_command(name: str, output: str | None, theme: str) -> None:
+    """Draw decode and prefill times, the profile's points on its lines."""
     from polyslo.report.profile_figure import save_profile_figure
 
     named = load_profile(name)
-    target = output or f"{named.name}.svg"
-    save_profile_figure(named, target)
+    target = output or f"{named.name.replace('/', '-')}.svg"
+    check_writable(target)
+    save_profile_figure(named, target, THEMES[theme])
     click.echo(f"wrote {target}", err=True)
 
 

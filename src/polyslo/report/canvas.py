@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DPI = 72
 PNG_DPI = 144
 FONT_PX = 12
+MARGIN_PX = 16  # around a figure in a file of its own
 TITLE_PX = 24  # height of the title row
 FONT_STACK = "system-ui,-apple-system,Segoe UI,Roboto,Helvetica,Arial,sans-serif"
 
@@ -104,7 +105,8 @@ def save_figure(figure: Figure, path: Path | str, theme: Theme) -> None:
         themed = pickle.loads(pickle.dumps(figure))
         _recolour(themed, theme)
         with drawing():
-            themed.savefig(path, dpi=PNG_DPI, facecolor=theme.surface, metadata={"Software": None})
+            box = _with_margin(themed)
+            themed.savefig(path, dpi=PNG_DPI, facecolor=theme.surface, metadata={"Software": None}, bbox_inches=box)
     else:
         raise InputError(f"figure file {path}: expected a name that ends in .svg or .png, got {path.suffix!r}")
 
@@ -121,9 +123,21 @@ def drawing() -> Iterator[None]:
 def _render_svg(figure: Figure, *, background: bool = False) -> str:
     buffer = io.StringIO()
     colour = placeholder("surface") if background else "none"
+    box = _with_margin(figure) if background else None
     with drawing():
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, facecolor=colour)
+        figure.savefig(
+            buffer, format="svg", metadata={"Date": None, "Creator": None}, facecolor=colour, bbox_inches=box
+        )
     return buffer.getvalue()
+
+
+def _with_margin(figure: Figure) -> Any:
+    """Return the figure's box, in inches, with a margin: a file has no page around it to give it one."""
+    from matplotlib.transforms import Bbox
+
+    width, height = figure.get_size_inches()
+    margin = MARGIN_PX / DPI
+    return Bbox([[-margin, -margin], [width + margin, height + margin]])
 
 
 def _replace_colours(svg: str, colour: Callable[[str], str]) -> str:

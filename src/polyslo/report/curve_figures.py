@@ -1,7 +1,7 @@
 """Figures with a line a policy over the offered rate: attainment, and cost.
 
-Lines are named at their ends where the figure is wide enough, else in a legend above it. Colours are
-placeholders, for `canvas.to_svg` or `canvas.save_figure`.
+Lines are named at their ends where the figure is wide enough and they end at one rate, else in a legend above
+it. Colours are placeholders, for `canvas.to_svg` or `canvas.save_figure`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def _new_axes(comparison: Comparison, width_px: float, height_px: float, *, has_
 
 
 def _has_legend(comparison: Comparison, width_px: float) -> bool:
-    return width_px < NARROW_PX or max(text_px(p) for p in comparison.policies) > 0.3 * width_px
+    """Tell whether names don't fit beside the line ends: no room, long names, or ends at different rates."""
+    ends = {points[-1].rate_rps for policy in comparison.policies if (points := curve(comparison, policy))}
+    return width_px < NARROW_PX or len(ends) > 1 or max(text_px(p) for p in comparison.policies) > 0.3 * width_px
 
 
 def _keys(comparison: Comparison) -> list[Key]:

@@ -87,7 +87,7 @@ LIGHT = Theme(
     surface="#fdfcf9",
     panel="#f5f3ee",
     ours=("#c33d1b", "#a55a30"),
-    baselines=("#4f6272", "#80651b", "#7a5483", "#4f7040", "#2f7489", "#85533d"),
+    baselines=("#4f6272", "#80651b", "#7a5483", "#4f7040", "#2f7489", "#85533d", "#9a3f68", "#3d4f9c"),
     tier_anchors=("#2b2470", "#2a66b0", "#1f938c", "#6d9a2c"),
     idle="#e4e1da",
     prefill="#b9b3a6",
@@ -103,7 +103,7 @@ DARK = Theme(
     surface="#15171a",
     panel="#1d2024",
     ours=("#ff8a5f", "#d99a72"),
-    baselines=("#9db0c1", "#cdb266", "#c6a2ce", "#a0c18e", "#83c0d3", "#d0a188"),
+    baselines=("#9db0c1", "#cdb266", "#c6a2ce", "#a0c18e", "#83c0d3", "#d0a188", "#e59ab8", "#a3b1f2"),
     tier_anchors=("#6a70e0", "#4b9ae2", "#45c4b4", "#bfe283"),
     idle="#2e3238",
     prefill="#565c64",
@@ -120,7 +120,7 @@ BASELINE_DASHES: tuple[Any, ...] = (
     (0, (10, 3)),
     (0, (1, 1.2)),
 )
-BASELINE_MARKERS = ("s", "^", "D", "v", "P", "X")
+BASELINE_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 
 
 def placeholder(role: str) -> str:

@@ -24,7 +24,7 @@ from polyslo.report.run_figures import (
     pending_figure,
     rolling_attainment_figure,
 )
-from polyslo.sim.results import RunResult, TierResult
+from polyslo.sim.results import RunResult, TierResult, Timeline
 
 MAX_ATTACHMENT_BYTES = 400_000  # of the page's megabyte; a timeline that would pass it is left out
 
@@ -121,13 +121,7 @@ def _time_sections(run: RunResult) -> Iterator[str]:
     )
     yield markup.section(
         "Requests over time",
-        markup.figure(
-            "pending",
-            "Requests that wait for room, by tier, on one scale; each column is the peak of its interval. "
-            "Short spikes are absorbed, plateaus are overload.",
-            "Areas: pending requests of each tier over time.",
-            lambda width_px: pending_figure(run, width_px),
-        ),
+        _pending_part(run, run.timeline),
         markup.figure(
             "attainment",
             "Attainment of the requests that arrived in each interval, by tier, at its lowest. The dotted "
@@ -135,6 +129,18 @@ def _time_sections(run: RunResult) -> Iterator[str]:
             "Lines: attainment of each tier over time.",
             lambda width_px: rolling_attainment_figure(run, width_px),
         ),
+    )
+
+
+def _pending_part(run: RunResult, timeline: Timeline) -> str:
+    if not any(any(counts) for counts in timeline.pending):
+        return markup.paragraph("No request was found pending: each had room at once.")
+    return markup.figure(
+        "pending",
+        "Requests that wait for room, by tier, on one scale; each column is the peak of its interval. "
+        "Short spikes are absorbed, plateaus are overload.",
+        "Areas: pending requests of each tier over time.",
+        lambda width_px: pending_figure(run, width_px),
     )
 
 

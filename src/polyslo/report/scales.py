@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BOTTOM_PX = 42  # margin under the axes: tick labels and the axis title
 HEADER_PX = 24  # margin above the axes that names the optimum
 TICK_PX = 66  # least distance of two tick labels
+LOG_TICK_PX = 30  # the same upwards, on a logarithmic axis
 
 
 def scale_rate(axes: Axes, rates_rps: Sequence[float], optimum_rps: float | None) -> None:
@@ -42,6 +43,10 @@ def set_x_ticks(axes: Axes, title: str) -> None:
     """Choose round ticks for the limits of the x axis, and write its title under its right end."""
     ticks = _round_ticks(*axes.get_xlim(), max(2, int(axes.bbox.width / TICK_PX)))
     axes.set_xticks(ticks, [rate_text(tick) for tick in ticks])
+    _write_x_title(axes, title)
+
+
+def _write_x_title(axes: Axes, title: str) -> None:
     axes.annotate(
         title,
         xy=(axes.bbox.width, -BOTTOM_PX + 4),
@@ -51,6 +56,27 @@ def set_x_ticks(axes: Axes, title: str) -> None:
         color=placeholder("muted"),
         annotation_clip=False,
     )
+
+
+def scale_log(axes: Axes, x: tuple[float, float], y: tuple[float, float], title: str) -> None:
+    """Make both axes logarithmic over the ranges given and a little more, with few, round, plain ticks."""
+    axes.set(xscale="log", yscale="log")
+    axes.set_xlim(x[0] / 1.15, x[1] * 1.15)
+    axes.set_ylim(y[0] / 1.15, y[1] * 1.15)
+    axes.minorticks_off()
+    xs = _log_ticks(*axes.get_xlim(), int(axes.bbox.width / TICK_PX))
+    ys = _log_ticks(*axes.get_ylim(), int(axes.bbox.height / LOG_TICK_PX))
+    axes.set_xticks(xs, [short_text(tick) for tick in xs], minor=False)
+    axes.set_yticks(ys, [short_text(tick) for tick in ys], minor=False)
+    _write_x_title(axes, title)
+
+
+def short_text(number: float) -> str:
+    """Write a round number briefly: 0.5, 20, 5k, 1M."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:g}{letter}"
+    return f"{number:g}"
 
 
 def scale_amount(axes: Axes, top: float, num_ticks: int = 5) -> None:
@@ -84,6 +110,15 @@ def _round_ticks(low: float, high: float, num_ticks: int) -> list[float]:
 
     ticks = MaxNLocator(num_ticks, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     return [float(tick) for tick in ticks if low <= tick <= high]
+
+
+def _log_ticks(low: float, high: float, num_ticks: int) -> list[float]:
+    """Choose the finest of 1-2-5, 1-5, decades and every so many decades that gives at most `num_ticks`."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    choices = [[step * 10.0**e for e in exponents for step in steps] for steps in ((1, 2, 5), (1, 5), (1,))]
+    choices += [[10.0**e for e in exponents if e % apart == 0] for apart in (2, 3, 4)]
+    inside = [[tick for tick in ticks if low <= tick <= high] for ticks in choices]
+    return next((ticks for ticks in inside if len(ticks) <= num_ticks), inside[-1])
 
 
 def _mark_optimum(axes: Axes, optimum_rps: float) -> None:

@@ -167,7 +167,7 @@ def _notes(
         *(f"{notice[0].upper()}{notice[1:]}." for notice in setting.notices(highest_shared_rps, duration_s)),
         f"Arrivals: {setting.arrivals_text}.",
         f"Each run lasts {duration_s:g} s of arrivals; the first 20% and the last 10% are not scored.",
-        "Goodput is interpolated between the rates that were run; `polyslo goodput` bisects.",
+        "Goodput is interpolated between the rates that were run; polyslo goodput bisects.",
     ]
     raised = max((r.num_ttft_raised for r in runs), default=0)
     if raised:
