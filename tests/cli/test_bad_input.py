@@ -162,10 +162,33 @@ def _falling(profile: dict[str, Any]) -> None:
     profile["decode"][-1]["ms"] = 0.01
 
 
+def _no_list(profile: dict[str, Any]) -> None:
+    profile["decode"] = 5
+
+
+def _no_row(profile: dict[str, Any]) -> None:
+    profile["decode"][0] = 5
+
+
+def _no_memory(profile: dict[str, Any]) -> None:
+    profile["kv_capacity_tokens"] = float("inf")
+
+
+@pytest.mark.parametrize("option", ["--trace", "--slo", "--fleet", "--profile", "--workload"])
+def test_a_file_that_is_no_text(run: Run, folder: Path, option: str) -> None:
+    """Bytes that are not UTF-8 name the file."""
+    file = "x.json" if option in ("--profile", "--workload") else "x.toml"
+    (folder / file).write_bytes(b"arrival_s,input_tokens,output_tokens\n\xff\xfe,1,1\n")
+    assert file in complaint(run("compare", option, file))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (_hole, "p.json: decode[3].ms must be a finite number > 0, got None"),
+        (_no_list, "p.json: 'decode' must be a list of points, each with decodes, context, ms"),
+        (_no_row, "p.json: 'decode' must be a list of points"),
+        (_no_memory, "p.json: kv_capacity_tokens must be a finite number > 0, got inf"),
         (_falling, "p.json: times fall as decodes grows to 1024 at context=2048"),
     ],
 )

@@ -104,6 +104,8 @@ def _rows(
     data: Mapping[str, Any], kind: str, columns: Sequence[str], where: str, *, required: bool = True
 ) -> FloatArray:
     found = data.get(kind, [])
+    if not isinstance(found, list) or not all(isinstance(row, Mapping) for row in found):
+        raise ProfileError(f"{where}: {kind!r} must be a list of points, each with {', '.join(columns)}; correct it")
     if required and len(found) < 4:
         raise ProfileError(
             f"{where}: {kind!r} has {len(found)} points, at least 4 are needed; measure the profile again"

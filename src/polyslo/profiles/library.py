@@ -64,8 +64,8 @@ def parse_profile(data: Any, name: str, *, where: str, host_s: float = 0.0) -> N
         raise ProfileError(f"{where}: a profile is a JSON object, got {type(data).__name__}")
     for key in ("kv_capacity_tokens", "kv_bytes_per_token"):
         value = data.get(key)
-        if not isinstance(value, int | float) or not value > 0:
-            raise ProfileError(f"{where}: {key} must be a number > 0, got {value!r}; state it in the file")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise ProfileError(f"{where}: {key} must be a finite number > 0, got {value!r}; state it in the file")
     points = read_points(data, where)
     profile = build_profile(
         points,
@@ -96,9 +96,11 @@ def _read(name_or_path: str) -> tuple[str, str]:
     path = Path(name_or_path)
     if path.suffix == ".json" or "/" in name_or_path:
         try:
-            return path.read_text(), path.stem
+            return path.read_text(encoding="utf-8"), path.stem
         except OSError as error:
             raise ProfileError(f"{path}: can't be read, {error.strerror}; check the path") from error
+        except UnicodeDecodeError as error:
+            raise ProfileError(f"{path}: not text in UTF-8 (byte {error.start}); check the path") from error
     if name_or_path not in shipped_profiles():
         raise ProfileError(
             f"profile: unknown {name_or_path!r}{nearest(name_or_path, shipped_profiles())} {SYNTAX} estimates one"

@@ -81,7 +81,7 @@ class Setting:
         setting._reject_frozen_clock()
         setting._reject_impossible_tiers()
         setting._reject_oversized_requests()
-        return setting.with_learned_tiers(setting.mix.learn) if setting.mix.learn is not None else setting
+        return setting._learned()
 
     @property
     def name(self) -> str:
@@ -102,8 +102,8 @@ class Setting:
         return float(rate)
 
     def with_instances(self, num_instances: int) -> Setting:
-        """Change the size of the fleet."""
-        return replace(self, config=replace(self.config, num_instances=num_instances))
+        """Change the size of the fleet, and its tiers where they are learned for a size."""
+        return replace(self, config=replace(self.config, num_instances=num_instances))._learned()
 
     def run(
         self, policies: Sequence[PolicySpec], rate_rps: float, seed: int, duration_s: float, num_samples: int = 0
@@ -186,6 +186,9 @@ class Setting:
     @property
     def _keeps_arrivals(self) -> bool:
         return self.arrivals is None and isinstance(self.source, Trace) and self.source.has_arrivals
+
+    def _learned(self) -> Setting:
+        return self if self.mix.learn is None else self.with_learned_tiers(self.mix.learn)
 
     def _need(self) -> npt.NDArray[np.float64]:
         return self._need_at(*self.mix.requested_tpots(middle=True))

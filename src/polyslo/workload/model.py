@@ -98,7 +98,11 @@ class WorkloadModel:
         try:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
-            raise InputError(f"workload model {path}: can't read it: {error.strerror}") from error
+            raise InputError(f"workload model {path}: can't read it: {error.strerror}; check the path") from error
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"workload model {path}: not text in UTF-8 (byte {error.start}); check the path"
+            ) from error
         return cls(**model_file.parse(text, str(path)))
 
     def _rate(self, rate_rps: float | None) -> float:

@@ -140,7 +140,7 @@ def load_slo_mix(name_or_path: str | Path) -> SloMix:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"SLO mix {path}: can't read it: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"SLO mix {path}: not TOML: {error}") from error
     return _parse(table, path.stem, path.name)
 
