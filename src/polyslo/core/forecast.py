@@ -30,6 +30,7 @@ from polyslo.core.state import (
 )
 
 LATE_S = 1e-9  # rounding of sums of iterations
+BEST_CHUNK_RATIO = 0.95  # the most efficient chunk costs at least this much of the full one's time per token
 # Of the KV capacity, kept free: expected lengths are off, and queued prompts begin a few iterations off.
 MEMORY_MARGIN_RATIO = 0.03
 
@@ -43,6 +44,7 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
     """
     instance, request, profile, requests = fleet.instances[i], fleet.requests[r], fleet.profile, fleet.requests
     by_deadline = fleet.settings[0].by_deadline == 1
+    known = fleet.settings[0].lengths == KNOWN
     prefill_only = instance.group == prefill_group(fleet)
     due_s = request.prefill_due_s
     end_s = max(now_s, instance.iteration_end_s if instance.busy == 1 else instance.ready_s)
@@ -55,11 +57,13 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
             decodes += 1
             kv += requests[q].prefill_tokens
         q = requests[q].next
+    bounded = by_deadline and not known and math.isfinite(budget_s)
+    if bounded and _surely_late(fleet, i, r, end_s, decodes, kv, budget_s):
+        return FIRST_TOKEN, due_s, iteration
     q = instance.queue_head
     q_remaining = requests[q].remaining_tokens if q != NONE else 0
     own_remaining, leaving = request.remaining_tokens, 0
     first_s, first_iteration = math.inf, iteration
-    known = fleet.settings[0].lengths == KNOWN
     while True:
         while known and leaving < instance.num_residents and fleet.resident_finish[i, leaving] <= iteration:
             if requests[fleet.resident[i, leaving]].stage == DECODING:
@@ -122,6 +126,35 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
                 return FITS, first_s, first_iteration
         kv += decodes + ended_kv
         decodes += ended
+
+
+@compiled
+def _surely_late(fleet: Fleet, i: int, r: int, end_s: float, decodes: int, kv: int, budget_s: float) -> bool:
+    """Tell whether the newcomer, or a prompt behind it, is late even if no chunk ever shrinks: a cheap bound.
+
+    From `end_s` on every iteration carries the chunk that fits beside the decodes of now.
+    """
+    instance, request, profile, requests = fleet.instances[i], fleet.requests[r], fleet.profile, fleet.requests
+    spare_s = budget_s - profile.physics[0].host_s - decode_attention_s(profile, decodes, kv)
+    chunk = largest_chunk(profile, spare_s, decodes, 0, instance.chunk_limit - decodes)
+    if chunk == 0:
+        return decodes > 0
+    partial = instance.group == prefill_group(fleet)  # there a smaller chunk is a shorter iteration
+    tokens, passed, q = 0, False, instance.queue_head
+    while q != NONE or not passed:
+        if not passed and (q == NONE or requests[q].first_due_s > request.first_due_s):
+            passed = True
+            tokens += request.remaining_tokens
+            late_s = request.prefill_due_s
+        else:
+            tokens += requests[q].remaining_tokens
+            promised = requests[q].remaining_tokens > 0 and requests[q].predicted_first_s <= requests[q].prefill_due_s
+            late_s = requests[q].prefill_due_s if passed and promised else math.inf
+            q = requests[q].next
+        iterations = BEST_CHUNK_RATIO * tokens / chunk if partial else math.ceil(tokens / chunk)
+        if end_s + iterations * budget_s > late_s + LATE_S:
+            return True
+    return False
 
 
 @compiled

@@ -62,12 +62,15 @@ from polyslo.sim.world import (
     World,
 )
 
-FINISHED = -1  # what `advance` returns when all is done
+FINISHED, PAUSED = -1, -2  # what `advance` returns when all is done, and when `pause_s` is reached
 
 
 @compiled
 def advance(world: World) -> int:
-    """Run until all is done (FINISHED), or an external policy must place a request (its index)."""
+    """Run until all is done (FINISHED), or an external policy must place a request (its index).
+
+    Also stops before the first thing that happens after `clock.pause_s` (PAUSED); call again to go on.
+    """
     clock, fleet = world.clock[0], world.fleet
     _carry_out(world)  # what an external policy decided since
     while True:
@@ -81,6 +84,8 @@ def advance(world: World) -> int:
             if not _settle_leftovers(world):
                 return FINISHED
             continue
+        if next_s > clock.pause_s:
+            return PAUSED
         _watch(world, next_s)
         clock.now_s = next_s
         if fact_s <= event_s and fact_s <= arrival_s:

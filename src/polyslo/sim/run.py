@@ -160,6 +160,7 @@ def _new_clock(
 ) -> npt.NDArray[np.void]:
     clock = np.zeros(1, dtype=CLOCK)
     start_s, end_s = float(workload.arrival_s[0]), float(workload.arrival_s[-1])
+    clock["pause_s"] = np.inf
     clock["window_start_s"] = start_s + WARMUP_RATIO * (end_s - start_s)
     clock["window_end_s"] = end_s - COOLDOWN_RATIO * (end_s - start_s)
     clock["sample_every_s"] = (end_s - start_s) / max(1, num_samples - 1)

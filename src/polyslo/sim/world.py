@@ -72,6 +72,7 @@ JOB = np.dtype(
 CLOCK = np.dtype(
     [
         ("now_s", np.float64),
+        ("pause_s", np.float64),
         ("next_sample_s", np.float64),
         ("sample_every_s", np.float64),
         ("noise_ratio", np.float64),
