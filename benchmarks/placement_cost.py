@@ -26,7 +26,7 @@ from polyslo.sim.warmup import warm_up
 from polyslo.workload.slo import SloMix
 from polyslo.workload.tpots import TpotValues
 
-SPAN_S = 12.0  # of arrivals before the first one timed
+SPAN_S = 6.0  # of arrivals before the first one timed
 TIMED = 4_000
 
 

@@ -11,7 +11,7 @@ import math
 
 from polyslo.compiled import compiled
 from polyslo.core.forecast import foresee_batch, foresee_first_token
-from polyslo.core.profile import iteration_s
+from polyslo.core.profile import fastest_prefill_s, iteration_s
 from polyslo.core.state import (
     FITS,
     MEMORY,
@@ -105,9 +105,8 @@ def prefill_due_s(fleet: Fleet, r: int) -> float:
 
 @compiled
 def alone_s(fleet: Fleet, r: int) -> float:
-    """Return how long a request's prefill takes on an idle instance, seconds."""
-    tokens = fleet.requests[r].prefill_tokens
-    return iteration_s(fleet.profile, 0, tokens, 0.0, 0.5 * tokens)
+    """Return the least time that a request's prefill takes on an idle instance, seconds."""
+    return fastest_prefill_s(fleet.profile, fleet.requests[r].prefill_tokens)
 
 
 @compiled

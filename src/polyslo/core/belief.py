@@ -155,10 +155,25 @@ def observe_preempted(fleet: Fleet, i: int, r: int) -> None:
     request, instance = fleet.requests[r], fleet.instances[i]
     _stop_decoding(fleet, i, r)
     remove_resident(fleet, i, r)
+    add_resident(fleet, i, r, instance.iteration + 1)
     request.stage = QUEUED
     insert_at_head(fleet.requests, instance, r)
     instance.num_queued += 1
     instance.queued_tokens += request.remaining_tokens
+
+
+@compiled
+def observe_restarted(fleet: Fleet, i: int) -> None:
+    """Partly prefilled prompts held all KV: the engine keeps the first one's and prefills the others again."""
+    instance = fleet.instances[i]
+    r = fleet.requests[instance.queue_head].next if instance.queue_head != NONE else NONE
+    while r != NONE:
+        request = fleet.requests[r]
+        done = request.prefill_tokens - request.remaining_tokens
+        instance.kv_tokens -= done
+        instance.queued_tokens += done
+        request.remaining_tokens = request.prefill_tokens
+        r = request.next
 
 
 @compiled
@@ -169,6 +184,7 @@ def withdraw(fleet: Fleet, i: int, r: int) -> None:
     instance.num_queued -= 1
     instance.queued_tokens -= request.remaining_tokens
     instance.kv_tokens -= request.prefill_tokens - request.remaining_tokens
+    request.remaining_tokens = request.prefill_tokens
     unreserve(fleet, r)
     _leave(fleet, i, r)
     request.stage = RELEGATED
@@ -185,7 +201,6 @@ def take_back(fleet: Fleet, i: int, r: int) -> None:
         request.instance = NONE
     else:
         withdraw(fleet, i, r)
-    request.remaining_tokens = request.prefill_tokens
 
 
 @compiled
@@ -230,7 +245,7 @@ def begin_iteration(fleet: Fleet, i: int, now_s: float) -> None:
     )
     context = pairs / chunk if chunk > 0 else 0.0
     duration_s = iteration_s(fleet.profile, instance.num_decodes, chunk, instance.decode_kv_tokens, context)
-    instance.busy = 1
+    instance.busy = 1 if chunk + instance.num_decodes > 0 else 0
     instance.chunk = chunk
     instance.queued_tokens -= chunk
     instance.kv_tokens += chunk

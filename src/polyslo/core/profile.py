@@ -12,7 +12,7 @@ attention is proportional to the token pairs, chunk x context. How the tables ar
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ PHYSICS = np.dtype(
         ("host_s", np.float64),  # the engine's own time per step
         ("kv_capacity_tokens", np.int64),
         ("kv_bytes_per_token", np.float64),
+        ("best_chunk_tokens", np.int64),  # where prompt tokens are cheapest (set by Profile)
     ],
     align=True,
 )
@@ -61,6 +62,12 @@ class Profile(Native):
         "attention_s": (np.float64, 2),
         "physics": (PHYSICS, 1),
     }
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        ends = self.segment_end_tokens[:-1] if len(self.segment_end_tokens) > 1 else self.segment_end_tokens
+        matrix_s_at = self.matrix_intercept_s[: len(ends)] + self.matrix_slope_s[: len(ends)] * ends
+        self.physics["best_chunk_tokens"] = ends[np.argmin((self.physics["host_s"] + matrix_s_at) / ends)]
 
     def iteration_s(self, decodes: int, chunk: int, kv_tokens: float, prefill_context: float) -> float:
         """Predict one iteration, seconds; see `iteration_s` below."""
@@ -199,6 +206,16 @@ def largest_batch(profile: Profile, time_s: float, context_tokens: float) -> int
         else:
             high = middle - 1
     return low
+
+
+@compiled
+def fastest_prefill_s(profile: Profile, input_tokens: int) -> float:
+    """Return the least time in which an idle instance can prefill a prompt, however it is cut into chunks."""
+    best = profile.physics[0].best_chunk_tokens
+    if input_tokens <= best:
+        return iteration_s(profile, 0, input_tokens, 0.0, 0.5 * input_tokens)
+    pairs_s = profile.physics[0].prefill_s_per_pair * 0.5 * input_tokens * input_tokens
+    return input_tokens / best * (profile.physics[0].host_s + matrix_s(profile, best)) + pairs_s
 
 
 @compiled

@@ -111,6 +111,8 @@ def on_withdrawn(policy: int, fleet: Fleet, i: int, r: int, now_s: float) -> Non
     """An engine gave a queued request back that can no longer meet its TTFT."""
     reserved = fleet.requests[r].decode_instance
     withdraw(fleet, i, r)
+    if fleet.instances[i].num_decodes == 0 and fleet.instances[i].num_queued == 0:
+        fleet.instances[i].busy = 0  # what was foreseen for it does not run
     set_aside(fleet, r)
     if policy == POLYSERVE:
         if reserved != NONE:

@@ -12,7 +12,7 @@ import math
 from polyslo.compiled import compiled
 from polyslo.core.belief import insert_at_head, insert_in_queue, remove_from_queue
 from polyslo.core.chunking import plan_chunk
-from polyslo.core.profile import iteration_s
+from polyslo.core.profile import fastest_prefill_s, iteration_s
 from polyslo.core.randomness import next_state, uniform
 from polyslo.core.state import NONE
 from polyslo.sim.events import schedule
@@ -23,11 +23,11 @@ from polyslo.sim.world import (
     F_ITERATION_END,
     F_PREEMPTED,
     F_PREFILLED,
+    F_RESTARTED,
     F_WITHDRAWN,
     ITERATION_END,
     MISSED,
     RELEGATED_OUT,
-    RESUME,
     World,
 )
 
@@ -92,20 +92,10 @@ def start_iteration(world: World, i: int, now_s: float) -> None:
         _preempt_latest(world, i, now_s)
     if engine.num_decodes == 0 and engine.num_queued == 0:
         return
-    room = engine.kv_capacity_tokens - engine.kv_tokens - engine.num_decodes
-    chunk, pairs = plan_chunk(
-        world.truth,
-        world.jobs,
-        engine.queue_head,
-        engine.num_decodes,
-        engine.decode_kv_tokens,
-        engine.budget_s,
-        min(engine.chunk_limit - engine.num_decodes, room),
-        engine.max_decodes - engine.num_decodes,
-    )
+    chunk, pairs = _plan(world, i)
     if chunk == 0 and engine.num_decodes == 0:
-        _restart_prompts(world, i)
-        return
+        _restart_prompts(world, i, now_s)
+        chunk, pairs = _plan(world, i)
     engine.num_ending = _count_ending(world, i)
     context = pairs / chunk if chunk > 0 else 0.0
     duration_s = iteration_s(world.truth, engine.num_decodes, chunk, engine.decode_kv_tokens, context)
@@ -282,8 +272,7 @@ def _skip_hopeless(world: World, i: int, now_s: float) -> None:
         job = world.jobs[r]
         if job.emitted_tokens > 0 or job.remaining_tokens < job.prefill_tokens or job.outcome == RELEGATED_OUT:
             return
-        alone_s = iteration_s(world.truth, 0, job.prefill_tokens, 0.0, 0.5 * job.prefill_tokens)
-        if now_s + alone_s <= job.first_due_s:
+        if now_s + fastest_prefill_s(world.truth, job.prefill_tokens) <= job.first_due_s:
             return
         remove_from_queue(world.jobs, engine, r)
         engine.num_queued -= 1
@@ -293,7 +282,24 @@ def _skip_hopeless(world: World, i: int, now_s: float) -> None:
 
 
 @compiled
-def _restart_prompts(world: World, i: int) -> None:
+def _plan(world: World, i: int) -> tuple[int, float]:
+    """Take the next iteration's prompt tokens off the queue, as many as time, batch and KV allow."""
+    engine = world.engines[i]
+    room = engine.kv_capacity_tokens - engine.kv_tokens - engine.num_decodes
+    return plan_chunk(
+        world.truth,
+        world.jobs,
+        engine.queue_head,
+        engine.num_decodes,
+        engine.decode_kv_tokens,
+        engine.budget_s,
+        min(engine.chunk_limit - engine.num_decodes, room),
+        engine.max_decodes - engine.num_decodes,
+    )
+
+
+@compiled
+def _restart_prompts(world: World, i: int, now_s: float) -> None:
     """No decode and no room: partly prefilled prompts hold all KV. Give back all but the first one's."""
     engine = world.engines[i]
     r = world.jobs[engine.queue_head].next
@@ -302,7 +308,7 @@ def _restart_prompts(world: World, i: int) -> None:
         engine.kv_tokens -= job.prefill_tokens - job.remaining_tokens
         job.remaining_tokens = job.prefill_tokens
         r = job.next
-    schedule(world, world.clock[0].now_s, RESUME, i, NONE)
+    report(world, F_RESTARTED, i, NONE, now_s)
 
 
 @compiled

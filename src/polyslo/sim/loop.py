@@ -15,6 +15,7 @@ from polyslo.core.belief import (
     observe_first_token,
     observe_iteration_end,
     observe_preempted,
+    observe_restarted,
     observe_transfer_ended,
     withdraw,
 )
@@ -52,6 +53,7 @@ from polyslo.sim.world import (
     F_ITERATION_END,
     F_PREEMPTED,
     F_PREFILLED,
+    F_RESTARTED,
     F_SETTLED,
     F_WITHDRAWN,
     ITERATION_END,
@@ -80,12 +82,12 @@ def advance(world: World) -> int:
         if clock.fact_head < clock.fact_tail:
             fact_s = world.fact_s[clock.fact_head % world.fact.shape[0], 0]
         next_s = min(arrival_s, event_s, fact_s)
+        if next_s > clock.pause_s:
+            return PAUSED
         if next_s == math.inf:
             if not _settle_leftovers(world):
                 return FINISHED
             continue
-        if next_s > clock.pause_s:
-            return PAUSED
         _watch(world, next_s)
         clock.now_s = next_s
         if fact_s <= event_s and fact_s <= arrival_s:
@@ -132,12 +134,9 @@ def _handle_event(world: World) -> None:
         if world.engines[source].busy == 0:
             start_iteration(world, source, now_s)
         on_progress(policy, world.fleet, source, now_s)
-    elif kind == READY:
-        if engine.busy == 0:
-            start_iteration(world, i, now_s)
-            report(world, F_SETTLED, i, NONE, now_s)
-    elif engine.busy == 0:
+    elif engine.busy == 0:  # READY
         start_iteration(world, i, now_s)
+        report(world, F_SETTLED, i, NONE, now_s)
 
 
 @compiled
@@ -167,6 +166,8 @@ def _apply_fact(world: World) -> None:
         fleet.requests[r].stage = DONE
     elif kind == F_WITHDRAWN:
         on_withdrawn(clock.policy, fleet, i, r, clock.now_s)
+    elif kind == F_RESTARTED:
+        observe_restarted(fleet, i)
     elif kind == F_SETTLED:
         on_iteration_settled(clock.policy, fleet, i, happened_s, clock.now_s)
 

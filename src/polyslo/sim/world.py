@@ -19,10 +19,10 @@ UNFINISHED, ATTAINED, MISSED, RELEGATED_OUT, REFUSED_OUT = range(5)
 OUTCOMES = ("unfinished", "attained", "missed", "relegated", "refused")
 
 # Events, by rank at equal times: iteration ends come before transfers, and all of them before arrivals.
-ITERATION_END, TRANSFER_END, READY, RESUME = range(4)
+ITERATION_END, TRANSFER_END, READY = range(3)
 
 # Facts that the engines' streams show to the router.
-F_ITERATION_END, F_FIRST_TOKEN, F_PREFILLED, F_FINISHED, F_PREEMPTED, F_WITHDRAWN, F_SETTLED = range(7)
+F_ITERATION_END, F_FIRST_TOKEN, F_PREFILLED, F_FINISHED, F_PREEMPTED, F_WITHDRAWN, F_RESTARTED, F_SETTLED = range(8)
 
 ENGINE = np.dtype(
     [
