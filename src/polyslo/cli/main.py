@@ -7,21 +7,43 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
-from polyslo.cli.compare import compare_command
-from polyslo.cli.goodput import goodput_command
-from polyslo.cli.plan import plan_command
-from polyslo.cli.profile import profile_group
-from polyslo.cli.simulate import simulate_command
-from polyslo.cli.workload import workload_group
 from polyslo.errors import PolysloError, nearest
 
+# Name: (module, function, what the list of commands says). Imported when called: numba alone takes most of a second.
+COMMANDS = {
+    "compare": ("compare", "compare_command", "Compare policies on one workload: attainment, goodput, cost."),
+    "simulate": ("simulate", "simulate_command", "Simulate one run, with a timeline."),
+    "goodput": ("goodput", "goodput_command", "Find the highest rate at an attainment, by bisection."),
+    "plan": ("plan", "plan_command", "Tell how many instances a workload needs."),
+    "workload": ("workload", "workload_group", "Fitted workloads: list, show, fit a trace."),
+    "profile": ("profile", "profile_group", "Iteration-time profiles: list, show, plot, estimate."),
+}
 
-class OneLineErrors(click.Group):
-    """A group whose errors are one line on stderr and exit code 2, without a traceback or a usage text."""
+
+class Commands(click.Group):
+    """The commands, imported when called; errors are one line on stderr and exit code 2, without a traceback."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Return the names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Import a command; None for an unknown name."""
+        if name not in COMMANDS:
+            return None
+        module, function, _ = COMMANDS[name]
+        command: click.Command = getattr(import_module(f"polyslo.cli.{module}"), function)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
         """Run the command line and exit."""
@@ -52,21 +74,10 @@ class OneLineErrors(click.Group):
         return super().resolve_command(context, arguments)
 
 
-@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="polyslo")
 def cli() -> None:
     """Plan, compare and replay multi-SLO serving of large language models."""
-
-
-for command in (
-    compare_command,
-    simulate_command,
-    goodput_command,
-    plan_command,
-    workload_group,
-    profile_group,
-):
-    cli.add_command(command)
 
 
 def main() -> None:
