@@ -21,7 +21,7 @@ TRACE = "arrival_s,input_tokens,output_tokens\n0,4000,500\n9,4000,500\n5,4000,50
 def made_up(self: Setting, policies: Any, rate_rps: float, seed: int, duration_s: float, num_samples: int = 0) -> Any:
     """Stand for `Setting.run`: everything is attained."""
     notices = self.notices(rate_rps, duration_s)
-    tiers = tuple(TierResult(1e3 * t, 100, 100, 0, 0, 0, 0.1, 0.1, 0.01, 0.01, 10.0) for t in self.mix.tpots_s)
+    tiers = tuple(TierResult(1e3 * t, 100, 100, 0, 0, 0, 0, 0.1, 0.1, 0.01, 0.01, 10.0) for t in self.mix.tpots_s)
     return [
         RunResult(p.name, "co", "none", self.name, rate_rps, seed, 4, 10.0, tiers, 40.0, 1, 0, notices=notices)
         for p in policies

@@ -142,6 +142,7 @@ def _tier(draw: random.Random, k: int, policy: str, rate_rps: float, knee_rps: f
         num_missed=num_requests - num_attained - num_relegated,
         num_relegated=num_relegated,
         num_refused=0,
+        num_served_late=num_relegated // 2,
         ttft_p50_s=0.12 * draw.uniform(0.9, 1.1),
         ttft_p99_s=0.41 * draw.uniform(0.9, 1.1),
         tpot_p50_s=tpot_s * (0.7 if policy == "polyserve" else 0.5),

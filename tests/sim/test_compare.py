@@ -43,7 +43,7 @@ class FakeSetting:
 def made_up(policy: str, rate_rps: float, seed: int, knee_rps: float) -> RunResult:
     """Build a run of 1,000 requests."""
     num_attained = round(1000 * min(1.0, max(0.0, 1 - (rate_rps - knee_rps - 10 * seed) / 50)))
-    tier = TierResult(50.0, 1000, num_attained, 1000 - num_attained, 0, 0, 0.1, 0.1, 0.01, 0.01, 100.0)
+    tier = TierResult(50.0, 1000, num_attained, 1000 - num_attained, 0, 0, 0, 0.1, 0.1, 0.01, 0.01, 100.0)
     return RunResult(policy, "co", "none", "made up", rate_rps, seed, 4, 10.0, (tier,), 100.0, 1, 0)
 
 

@@ -67,12 +67,13 @@ def _facts(run: RunResult) -> str:
 
 
 def _tier_table(run: RunResult) -> str:
-    head = ["Tier", "Requests", "Attained", "Missed", "Relegated", "Refused", "Attainment"]
+    head = ["Tier", "Requests", "Attained", "Missed", "Relegated", "of those served late", "Refused", "Attainment"]
     head += ["TTFT p50", "p99", "TPOT p50", "p99", "Instance-s"]
     rows = [markup.Row(tier_name(tier.tpot_ms), _tier_cells(tier)) for tier in run.tiers]
     totals = [run.num_requests, run.num_attained]
     totals += [
-        sum(getattr(tier, name) for tier in run.tiers) for name in ("num_missed", "num_relegated", "num_refused")
+        sum(getattr(tier, f"num_{name}") for tier in run.tiers)
+        for name in ("missed", "relegated", "served_late", "refused")
     ]
     cells = [
         *(f"{n:,}" for n in totals),
@@ -88,7 +89,8 @@ def _tier_table(run: RunResult) -> str:
 
 
 def _tier_cells(tier: TierResult) -> list[str]:
-    counts = (tier.num_requests, tier.num_attained, tier.num_missed, tier.num_relegated, tier.num_refused)
+    counts = [tier.num_requests, tier.num_attained, tier.num_missed]
+    counts += [tier.num_relegated, tier.num_served_late, tier.num_refused]
     times_s = (tier.ttft_p50_s, tier.ttft_p99_s, tier.tpot_p50_s, tier.tpot_p99_s)
     return [
         *(f"{count:,}" for count in counts),

@@ -213,6 +213,7 @@ def _run_rows(run: RunResult) -> Iterator[list[str]]:
         ("attained", lambda t: t.num_attained),
         ("missed", lambda t: t.num_missed),
         ("relegated", lambda t: t.num_relegated),
+        ("- served late", lambda t: t.num_served_late),
         ("refused", lambda t: t.num_refused),
     )
     times: tuple[tuple[str, Callable[[TierResult], float]], ...] = (

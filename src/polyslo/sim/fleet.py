@@ -21,7 +21,7 @@ PlaceFunction = Callable[[Fleet, int, float], int]
 
 LENGTHS = {"known": KNOWN, "learned": LEARNED, "mean": MEAN}
 
-MAX_INSTANCES = 4096  # more would not fit into memory with 1,024 residents each
+MAX_INSTANCES = 16_384  # with 1,024 residents each they take a gigabyte
 
 # What a field may be, both ends included. NaN is in no range.
 _RANGES: dict[str, tuple[float, float]] = {

@@ -13,7 +13,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TierResult:
-    """One tier of one run. `num_requests = num_attained + num_missed + num_relegated + num_refused`."""
+    """One tier of one run. `num_requests = num_attained + num_missed + num_relegated + num_refused`.
+
+    Of the relegated, `num_served_late` were served in the end, as best-effort work; TTFT and TPOT are those of
+    the attained and missed.
+    """
 
     tpot_ms: float
     num_requests: int
@@ -21,6 +25,7 @@ class TierResult:
     num_missed: int
     num_relegated: int
     num_refused: int
+    num_served_late: int
     ttft_p50_s: float
     ttft_p99_s: float
     tpot_p50_s: float

@@ -214,8 +214,9 @@ def _score_tier(
     jobs: npt.NDArray[np.void], arrival_s: npt.NDArray[np.float64], tpot_s: float, owned_s: float
 ) -> TierResult:
     outcome = jobs["outcome"]
-    ttft_s = (jobs["first_token_s"] - arrival_s)[jobs["first_token_s"] > 0]
-    several = (jobs["output_tokens"] > 1) & (jobs["last_token_s"] > 0)
+    served = (outcome == ATTAINED) | (outcome == MISSED)
+    ttft_s = (jobs["first_token_s"] - arrival_s)[served]
+    several = (jobs["output_tokens"] > 1) & served
     spent_s = (jobs["last_token_s"] - jobs["first_token_s"])[several]
     paces_s = spent_s / (jobs["output_tokens"][several] - 1)
     return TierResult(
@@ -225,6 +226,7 @@ def _score_tier(
         num_missed=int(((outcome == MISSED) | (outcome == UNFINISHED)).sum()),
         num_relegated=int((outcome == RELEGATED_OUT).sum()),
         num_refused=int((outcome == REFUSED_OUT).sum()),
+        num_served_late=int(((outcome == RELEGATED_OUT) & (jobs["last_token_s"] > 0)).sum()),
         ttft_p50_s=_quantile(ttft_s, 0.5),
         ttft_p99_s=_quantile(ttft_s, 0.99),
         tpot_p50_s=_quantile(paces_s, 0.5),
