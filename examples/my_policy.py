@@ -15,7 +15,7 @@ def place(fleet: Fleet, r: int, now_s: float) -> int:
     instances = fleet.instances
     disaggregated = fleet.settings["disaggregated"][0] == 1
     entry = len(fleet.tpots_s) if disaggregated else 0  # prefill instances, or all
-    usable = np.flatnonzero((instances["healthy"] == 1) & (instances["group"] == entry))
+    usable = np.flatnonzero((instances["closed"] == 0) & (instances["group"] == entry))
     if len(usable) == 0:
         return -1
     waiting, batch = instances["queued_tokens"][usable], instances["num_decodes"][usable]

@@ -88,7 +88,7 @@ def test_a_trace_that_is_none(run: Run, folder: Path, text: str, message: str) -
         ("compare --host-ms nan", "'--host-ms': nan is not a finite number"),
         ("compare --host-ms -1", "'--host-ms': -1.0 is not in the range 0<=x<=1000"),
         ("compare --host-ms 30", "tier 20 ms: no instance of"),
-        ("compare --instances 0", "'--instances': 0 is not in the range 1<=x<=4096"),
+        ("compare --instances 0", "'--instances': 0 is not in the range 1<=x<=16384"),
         ("compare --instances 1 --mode pd", "mode pd needs num_instances >= 2, got 1; add one or use mode co"),
         ("compare --mode dp", "mode must be co or pd, got 'dp'"),
         ("goodput --at 1.5", "'--at': 1.5 is not in the range 0<x<=1"),

@@ -6,8 +6,8 @@ import pytest
 
 from polyslo.core.admission import admit_colocated, admit_decode, admit_prefill, iteration_budget_s
 from polyslo.core.belief import reserve
-from polyslo.core.scaling import assign
-from polyslo.core.state import FIRST_TOKEN, FITS, MEMORY, SECOND_TOKEN, STEADY_STATE, UNHEALTHY
+from polyslo.core.scaling import assign, claim
+from polyslo.core.state import DRAINING, FIRST_TOKEN, FITS, MEMORY, NONE, SECOND_TOKEN, STEADY_STATE, UNHEALTHY
 
 
 def _judge(filled, r, budget_s=0.05):
@@ -67,14 +67,17 @@ def test_slots(hand):
     assert _judge(filled, r)[0] == MEMORY
 
 
-def test_unhealthy(hand):
-    """I17: an unhealthy instance takes nothing, in any role."""
-    filled = hand(1, pd=True)
+@pytest.mark.parametrize("why", [DRAINING, UNHEALTHY])
+def test_a_closed_instance_takes_nothing(hand, why):
+    """I17: an instance that drains or is ill refuses with that reason in any role, and the pool does not give it."""
+    filled = hand(2, pd=True)
     r = filled.request(1, 100, 10)
-    filled.fleet.instances["healthy"] = 0
-    assert _judge(filled, r)[0] == UNHEALTHY
-    assert admit_prefill(filled.handle, 0, r, 0.0)[0] == UNHEALTHY
-    assert admit_decode(filled.handle, 0, r, 0.0, 0.0, 0.05)[0] == UNHEALTHY
+    filled.fleet.instances["closed"][0] = why
+    assert _judge(filled, r)[0] == why
+    assert admit_prefill(filled.handle, 0, r, 0.0)[0] == why
+    assert admit_decode(filled.handle, 0, r, 0.0, 0.0, 0.05)[0] == why
+    assert claim(filled.handle, 1, 0.0) == 1
+    assert claim(filled.handle, 1, 0.0) == NONE
 
 
 def test_second_token_disaggregated(hand):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from polyslo.core.gradient import change_load
+from polyslo.core.state import UNHEALTHY
 from polyslo.errors import ConfigError
 from polyslo.policies.least_loaded import least_loaded
 from polyslo.policies.lmetric import smallest_product
@@ -35,9 +36,9 @@ def test_random_follows_its_seed(fleet_of):
 def test_random_avoids_the_unhealthy(fleet_of):
     """I20: an unhealthy instance is never chosen; where all are, the request is refused."""
     fleet = fleet_of("random")
-    fleet.instances["healthy"][2] = 0
+    fleet.instances["closed"][2] = UNHEALTHY
     assert 2 not in _picks(anyone, fleet, 200)
-    fleet.instances["healthy"] = 0
+    fleet.instances["closed"] = UNHEALTHY
     assert _picks(anyone, fleet, 1) == [-1]
 
 
@@ -46,7 +47,7 @@ def test_round_robin_takes_turns(fleet_of):
     fleet = fleet_of("round-robin")
     change_load(fleet.handle, 2, 500)
     assert _picks(next_in_turn, fleet, 6) == [0, 1, 2, 3, 0, 1]
-    fleet.instances["healthy"][3] = 0
+    fleet.instances["closed"][3] = UNHEALTHY
     assert _picks(next_in_turn, fleet, 4) == [2, 0, 1, 2]
 
 
@@ -56,7 +57,7 @@ def test_minimal_takes_the_least_loaded(fleet_of):
     for i, load in enumerate((400, 100, 300, 200)):
         change_load(fleet.handle, i, load)
     assert _picks(least_loaded, fleet, 1) == [1]
-    fleet.instances["healthy"][1] = 0
+    fleet.instances["closed"][1] = UNHEALTHY
     assert _picks(least_loaded, fleet, 1) == [3]
 
 

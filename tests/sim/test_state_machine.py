@@ -16,11 +16,13 @@ from polyslo.core.state import (
     DECODING,
     DONE,
     FALLBACK,
+    FITS,
     NONE,
     PENDING,
     QUEUED,
     REFUSED,
     TRANSFERRING,
+    UNHEALTHY,
 )
 from polyslo.profiles.library import load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec
@@ -88,13 +90,13 @@ class FleetMachine(RuleBasedStateMachine):
         if len(self.ill) < 2:
             self.ill.add(i)
             self.was_ill = True
-            self.world.fleet.instances["healthy"][i] = 0
+            self.world.fleet.instances["closed"][i] = UNHEALTHY
 
     @precondition(lambda self: self.ill)
     @rule()
     def recover(self) -> None:
         """An instance takes requests again."""
-        self.world.fleet.instances["healthy"][self.ill.pop()] = 1
+        self.world.fleet.instances["closed"][self.ill.pop()] = FITS
 
     @invariant()
     def accounts_balance(self) -> None:
@@ -127,7 +129,7 @@ class FleetMachine(RuleBasedStateMachine):
         """Let everything end, and check what holds at the end of a run."""
         if not hasattr(self, "world"):
             return
-        self.world.fleet.instances["healthy"] = 1
+        self.world.fleet.instances["closed"] = FITS
         self.world.arrivals_s[self.count :] = np.inf
         self.world.clock["pause_s"] = np.inf
         assert advance(self.world.handle) == FINISHED

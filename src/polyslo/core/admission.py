@@ -16,7 +16,6 @@ from polyslo.core.state import (
     FITS,
     MEMORY,
     SECOND_TOKEN,
-    UNHEALTHY,
     Fleet,
 )
 
@@ -31,8 +30,8 @@ def iteration_budget_s(fleet: Fleet, tier: int) -> float:
 def admit_colocated(fleet: Fleet, i: int, r: int, now_s: float, budget_s: float) -> tuple[int, float, int, float]:
     """Judge one co-located instance: (reason, first token, its iteration, iteration time at the peak)."""
     instance, request = fleet.instances[i], fleet.requests[r]
-    if instance.healthy == 0:
-        return UNHEALTHY, math.inf, 0, 0.0
+    if instance.closed != FITS:
+        return instance.closed, math.inf, 0, 0.0
     if instance.num_residents >= instance.max_residents:
         return MEMORY, math.inf, 0, 0.0
     limit_s = budget_s if math.isfinite(budget_s) else request.tpot_s
@@ -53,8 +52,8 @@ def admit_colocated(fleet: Fleet, i: int, r: int, now_s: float, budget_s: float)
 def admit_prefill(fleet: Fleet, i: int, r: int, now_s: float) -> tuple[int, float]:
     """Judge one prefill instance (PD): (reason, end of prefill). Its TPOT does not bind, its memory does."""
     instance, request = fleet.instances[i], fleet.requests[r]
-    if instance.healthy == 0:
-        return UNHEALTHY, math.inf
+    if instance.closed != FITS:
+        return instance.closed, math.inf
     if instance.kv_tokens + instance.queued_tokens + request.input_tokens > instance.kv_capacity_tokens:
         return MEMORY, math.inf
     reason, first_s, _ = foresee_first_token(fleet, i, r, now_s, instance.budget_s)
@@ -71,8 +70,8 @@ def admit_decode(
     due one TPOT after the first: transfer, the iteration then running, and its own must fit in between.
     """
     instance, request = fleet.instances[i], fleet.requests[r]
-    if instance.healthy == 0:
-        return UNHEALTHY, 0, 0.0
+    if instance.closed != FITS:
+        return instance.closed, 0, 0.0
     if instance.num_residents >= instance.max_residents:
         return MEMORY, 0, 0.0
     kv_tokens = instance.decode_kv_tokens + request.prefill_tokens

@@ -54,7 +54,7 @@ def clear(fleet: Fleet, i: int) -> None:
 @compiled
 def _has_room(fleet: Fleet, i: int, r: int) -> bool:
     instance = fleet.instances[i]
-    if instance.healthy == 0 or instance.num_residents >= instance.max_residents:
+    if instance.closed != FITS or instance.num_residents >= instance.max_residents:
         return False
     reason, _ = foresee_batch(fleet, i, r, instance.iteration + 1, instance.budget_s, 0)
     return reason == FITS or instance.num_residents == 0

@@ -33,7 +33,7 @@ def claim(fleet: Fleet, group: int, now_s: float) -> int:
     pool, chosen = idle_group(fleet), NONE
     for rank in range(fleet.group_size[pool] - 1, -1, -1):
         i = fleet.order[pool, rank]
-        if fleet.instances[i].healthy == 1:
+        if fleet.instances[i].closed == FITS:
             chosen = i
             break
     if chosen == NONE:

@@ -30,8 +30,8 @@ OWN, PROMOTED, SCALED_UP, TAKEN_OVER, FROM_PENDING, FALLBACK, NO_RUNG = range(7)
 RUNGS = ("own", "promoted", "scaled_up", "taken_over", "from_pending", "fallback", "none")
 
 # Reasons of refusal by an instance.
-FITS, FIRST_TOKEN, SECOND_TOKEN, STEADY_STATE, MEMORY, UNHEALTHY = range(6)
-REASONS = ("fits", "first_token", "second_token", "steady_state", "memory", "unhealthy")
+FITS, FIRST_TOKEN, SECOND_TOKEN, STEADY_STATE, MEMORY, DRAINING, UNHEALTHY = range(7)
+REASONS = ("fits", "first_token", "second_token", "steady_state", "memory", "draining", "unhealthy")
 
 # Output lengths: told by an oracle, learned online and conditioned on what was emitted, or the tier's mean.
 KNOWN, LEARNED, MEAN = range(3)
@@ -43,7 +43,7 @@ INSTANCE = np.dtype(
     [
         ("group", np.int64),  # tier, prefill group or idle pool
         ("rank", np.int64),  # index in order[group]
-        ("healthy", np.int64),
+        ("closed", np.int64),  # FITS: takes new requests; else why not: DRAINING or UNHEALTHY
         ("num_residents", np.int64),  # promised: decoding, queued, or on its way here
         ("num_decodes", np.int64),
         ("num_own", np.int64),  # residents of the instance's own tier
@@ -179,13 +179,12 @@ def new_fleet(
     chunk_limit: int = 8192,
     num_pending: int | None = None,
 ) -> Fleet:
-    """Allocate a fleet with every instance healthy, empty and in the idle pool."""
+    """Allocate a fleet with every instance open, empty and in the idle pool."""
     tpots = np.asarray(tpots_s, dtype=np.float64)
     num_groups = len(tpots) + 2
     instances = np.zeros(num_instances, dtype=INSTANCE)
     instances["group"] = num_groups - 1
     instances["rank"] = np.arange(num_instances)
-    instances["healthy"] = 1
     instances["queue_head"] = instances["queue_tail"] = NONE
     instances["chunk_limit"] = chunk_limit
     instances["budget_s"] = np.inf
