@@ -13,11 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polyslo.sim.plan import PlanResult
     from polyslo.sim.results import Comparison, GoodputResult
 
-__all__ = ["compare", "goodput"]
+__all__ = ["compare", "goodput", "plan"]
 
-_RUN_OPTIONS = ("rates_rps", "policies", "seeds", "duration_s", "target", "progress")
+_RUN_OPTIONS = ("rates_rps", "rate_rps", "policies", "seeds", "duration_s", "target", "progress")
 
 
 def compare(**options: Any) -> Comparison:
@@ -33,11 +34,27 @@ def compare(**options: Any) -> Comparison:
 
 
 def goodput(**options: Any) -> list[GoodputResult]:
-    """Bisect for goodput; options as for `compare`, with `target` instead of `rates_rps`."""
+    """Bisect for goodput; options as for `compare`, with `target` instead of `rates_rps`.
+
+    `pandas.DataFrame(results)` has a row a policy.
+    """
     from polyslo.sim import goodput as module
 
     run_options, setting = _resolve(options)
     return module.goodput(setting, **run_options)
+
+
+def plan(**options: Any) -> list[PlanResult]:
+    """Find each policy's smallest fleet; options as for `goodput`, with `rate_rps` instead of `instances`.
+
+    Without `rate_rps` it is the workload's own rate. `pandas.DataFrame(results)` has a row a policy.
+    """
+    from polyslo.sim import plan as module
+
+    run_options, setting = _resolve(options)
+    if run_options.get("rate_rps") is None:
+        run_options["rate_rps"] = setting.source_rate_rps
+    return module.plan(setting, **run_options)
 
 
 def _resolve(options: dict[str, Any]) -> tuple[dict[str, Any], Any]:

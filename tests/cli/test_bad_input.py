@@ -121,7 +121,8 @@ def test_an_option_that_can_not_be_used(run: Run, arguments: str, message: str) 
 )
 def test_a_file_that_can_not_be_written(run: Run, command: str, file: str, reason: str) -> None:
     """It is refused before the run, not after it."""
-    assert complaint(run(command, "--json", file)) == f"{file!r}: can't be written, {reason}; name another file"
+    for option in ("--json", "--html"):
+        assert complaint(run(command, option, file)) == f"{file!r}: can't be written, {reason}; name another file"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import polyslo
 from polyslo.cli.main import cli
 from polyslo.cli.output import write_file
 from polyslo.errors import ConfigError
@@ -30,7 +31,7 @@ def made_up(self: Setting, policies: Any, rate_rps: float, seed: int, duration_s
 
 @pytest.mark.parametrize(
     "arguments",
-    ["compare --rates 50,60 --html page.html", "simulate --rates 50 --html page.html", "goodput", "plan --rates 50"],
+    ["compare --rates 50,60", "simulate --rates 50", "goodput", "plan --rates 50"],
 )
 def test_a_command_tells_what_was_done_to_the_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str
@@ -41,15 +42,26 @@ def test_a_command_tells_what_was_done_to_the_trace(
     for module in ("sim.compare", "sim.goodput", "sim.plan", "cli.simulate"):
         monkeypatch.setattr(f"polyslo.{module}.warm_up", lambda: None)
     (tmp_path / "t.csv").write_text(TRACE)
-    fixed = "--trace t.csv --duration 10 --seeds 2 --json r.json"
+    fixed = "--trace t.csv --duration 10 --seeds 2 --json r.json --html page.html"
     result = CliRunner().invoke(cli, [*arguments.split(), *fixed.split()])
     assert result.exit_code == 0, result.output
     assert result.stderr.count("notice: 1 arrivals were out of order: sorted\n") == 1
     assert "polyserve" in result.stdout
     assert "notice" not in result.stdout
     json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
-    if "html" in arguments:
-        assert "1 arrivals were out of order: sorted." in (tmp_path / "page.html").read_text()
+    assert "1 arrivals were out of order: sorted." in (tmp_path / "page.html").read_text()
+
+
+def test_python_plans_as_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`polyslo.plan` takes the same options; without a rate it is the trace's own."""
+    monkeypatch.setattr(Setting, "run", made_up)
+    monkeypatch.setattr("polyslo.sim.plan.warm_up", lambda: None)
+    (tmp_path / "t.csv").write_text(TRACE)
+    (own,) = polyslo.plan(trace=tmp_path / "t.csv", policies=["chunk"], seeds=3, duration_s=10)
+    (asked,) = polyslo.plan(trace=tmp_path / "t.csv", rate_rps=50, target=0.9, duration_s=10)
+    assert (own.policy, len(own.runs), asked.policy) == ("chunk", 3, "polyserve")
+    assert own.rate_rps == Setting.of(trace=tmp_path / "t.csv").source_rate_rps
+    assert (asked.rate_rps, asked.target) == (50, 0.9)
 
 
 def test_a_fitted_workload_of_ones_own_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

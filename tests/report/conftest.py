@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from plausible import plausible_comparison, plausible_run
+from plausible import plausible_comparison, plausible_goodputs, plausible_plan, plausible_run
 
-from polyslo.report.page import comparison_page, run_page
+from polyslo.report.page import comparison_page, goodput_page, plan_page, run_page
 from polyslo.sim.results import Comparison, RunResult
 
 
@@ -31,3 +31,15 @@ def comparison_html(comparison: Comparison) -> str:
 def run_html(run: RunResult) -> str:
     """Page of the plausible run."""
     return run_page(run)
+
+
+@pytest.fixture(scope="session")
+def goodput_html() -> str:
+    """Page of plausible goodputs."""
+    return goodput_page(plausible_goodputs())
+
+
+@pytest.fixture(scope="session")
+def plan_html() -> str:
+    """Page of a plausible plan."""
+    return plan_page(plausible_plan(), ["Arrivals: poisson."])

@@ -6,6 +6,7 @@ import math
 import random
 from dataclasses import replace
 
+from polyslo.sim.plan import PlanResult
 from polyslo.sim.results import Comparison, GoodputResult, RunResult, TierResult, Timeline
 
 TPOTS_MS = (20.0, 30.0, 50.0, 100.0)
@@ -53,6 +54,40 @@ def plausible_comparison(
         optimum_rps=OPTIMUM_RPS,
         notes=("Relegation is on for every policy.", "The chunk of 'chunk' was tuned to 512 tokens."),
     )
+
+
+def plausible_goodputs(goodputs_rps: dict[str, float] | None = None) -> Comparison:
+    """Build what `polyslo goodput` reports: one target, and no runs."""
+    comparison = plausible_comparison(goodputs_rps, with_timeline=False)
+    strict = tuple(g for g in comparison.goodputs if g.target == 0.99)
+    return replace(comparison, runs=(), rates_rps=(), goodputs=strict)
+
+
+def plausible_plan(sizes: dict[str, int] | None = None, *, mode: str = "co", num_seeds: int = 2) -> list[PlanResult]:
+    """Build fleets of which tiers own nine tenths; chunk has no tiers."""
+    sizes = {"polyserve": 20, "static-tiers": 23, "chunk": 22} if sizes is None else sizes
+    return [
+        PlanResult(
+            policy=policy,
+            target=0.99,
+            rate_rps=350.0,
+            num_instances=size,
+            fluid_instances=16.4,
+            runs=tuple(_planned_run(policy, size, seed, mode) for seed in range(num_seeds)),
+            has_tiers=policy != "chunk",
+        )
+        for policy, size in sizes.items()
+    ]
+
+
+def _planned_run(policy: str, size: int, seed: int, mode: str) -> RunResult:
+    run = plausible_run(policy, seed=seed, with_timeline=False)
+    tiers = tuple(
+        replace(t, instance_seconds=0.9 * size * SPAN_S * share) for t, share in zip(run.tiers, SHARES, strict=True)
+    )
+    prefill_s = 0.05 * size * SPAN_S if mode == "pd" else 0.0
+    owned_s = sum(t.instance_seconds for t in tiers) + prefill_s
+    return replace(run, mode=mode, num_instances=size, tiers=tiers, instance_seconds=owned_s)
 
 
 def plausible_run(

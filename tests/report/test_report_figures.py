@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from plausible import plausible_comparison
+from plausible import plausible_comparison, plausible_goodputs, plausible_plan
 
 from polyslo.errors import InputError
 from polyslo.profiles.library import load_profile, shipped_profiles
@@ -17,6 +17,7 @@ from polyslo.report.canvas import save_figure, to_svg
 from polyslo.report.curve_figures import attainment_figure, cost_figure
 from polyslo.report.goodput_figure import goodput_figure
 from polyslo.report.palette import DARK, LIGHT, NUM_TIER_STEPS, ROLES, Theme, policy_style, tier_role
+from polyslo.report.plan_figure import plan_figure
 from polyslo.report.profile_figure import profile_figure
 from polyslo.report.run_figures import (
     gradient_figure,
@@ -81,6 +82,16 @@ def test_crowded_lines_and_long_names_do_not_overlap(draw: Callable[..., Any], w
     names = ["polyserve", "chunk-512-with-relegation", *(f"baseline-{i}" for i in range(7))]
     crowded = plausible_comparison(dict.fromkeys(names, 380.0), with_timeline=False)
     assert overlaps(draw(crowded, width_px=width_px)) == []
+
+
+@pytest.mark.parametrize("width_px", [340, 720])
+def test_no_label_of_goodputs_or_plans_overlaps(width_px: int) -> None:
+    """With few policies and many, long names, small fleets and large."""
+    assert overlaps(goodput_figure(plausible_goodputs(), width_px)) == []
+    assert overlaps(plan_figure(plausible_plan(mode="pd"), width_px)) == []
+    names = ["polyserve", "chunk-512-with-relegation", *(f"baseline-{i}" for i in range(7))]
+    for size in (1, 17, 4096):
+        assert overlaps(plan_figure(plausible_plan(dict.fromkeys(names, size)), width_px)) == []
 
 
 @pytest.mark.parametrize("draw", OF_COMPARISON)

@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 import re
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from plausible import plausible_comparison, plausible_run, with_goodput
+from plausible import plausible_comparison, plausible_goodputs, plausible_plan, plausible_run, with_goodput
 
 from polyslo.errors import InputError
 from polyslo.report.data import from_json, to_json
-from polyslo.report.page import comparison_page, run_page
+from polyslo.report.page import comparison_page, goodput_page, plan_page, run_page
 from polyslo.report.verdict import headline
 from polyslo.sim.results import Comparison, RunResult
 
@@ -59,9 +60,9 @@ class Outline(HTMLParser):
         return [value for _, found, value in self.attributes if found == name]
 
 
-@pytest.fixture(scope="module", params=["comparison_html", "run_html"])
+@pytest.fixture(scope="module", params=["comparison_html", "run_html", "goodput_html", "plan_html"])
 def html(request: pytest.FixtureRequest) -> str:
-    """Both kinds of page."""
+    """Every kind of page."""
     return str(request.getfixturevalue(request.param))
 
 
@@ -88,7 +89,7 @@ def test_every_figure_is_told_in_words(html: str) -> None:
     """Each drawing has a label for those who can't see it, and each figure a caption."""
     outline = Outline(html)
     labels = [value for tag, name, value in outline.attributes if (tag, name) == ("svg", "aria-label")]
-    assert len(labels) == outline.tags["svg"] >= 8
+    assert len(labels) == outline.tags["svg"] >= 2
     assert all(len(label) > 20 for label in labels)
     assert outline.tags["figcaption"] == outline.tags["figure"]
 
@@ -101,10 +102,22 @@ def test_a_page_has_both_themes(html: str) -> None:
     assert set(re.findall(r"var\((--[\w-]+)\)", html)) <= defined
 
 
-def attached(html: str) -> Comparison | RunResult:
+def attached_text(html: str) -> str:
     """Unpack the data that a page offers for download."""
     (href,) = [value for value in Outline(html).values("href") if value.startswith("data:application/gzip")]
-    return from_json(gzip.decompress(base64.b64decode(href.split(",")[1])).decode("utf-8"))
+    return gzip.decompress(base64.b64decode(href.split(",")[1])).decode("utf-8")
+
+
+def attached(html: str) -> Comparison | RunResult:
+    """Read the result that a page offers for download."""
+    return from_json(attached_text(html))
+
+
+def heading(html: str) -> str:
+    """Return the text of a page's main heading."""
+    found = re.search(r"<h1>(.*?)</h1>", html)
+    assert found is not None
+    return re.sub(r"<[^>]+>", "", found[1])
 
 
 def test_a_comparison_carries_its_runs(comparison: Comparison, comparison_html: str) -> None:
@@ -121,11 +134,9 @@ def test_a_run_carries_its_timeline(run: RunResult, run_html: str) -> None:
 def test_the_page_opens_with_the_headline(comparison: Comparison, comparison_html: str) -> None:
     """The title and the main heading are the sentence computed from the numbers."""
     found = headline(comparison)
-    heading = re.search(r"<h1>(.*?)</h1>", comparison_html)
-    assert heading is not None
-    assert re.sub(r"<[^>]+>", "", heading[1]) == found
+    assert heading(comparison_html) == found
     assert f"<title>{found.rstrip('.')}</title>" in comparison_html
-    assert "<strong>1.14x</strong>" in heading[1]
+    assert "<strong>1.14x</strong>" in comparison_html
 
 
 def test_the_setting_and_the_definitions_are_told(comparison: Comparison, comparison_html: str) -> None:
@@ -152,6 +163,8 @@ def test_strings_from_outside_are_escaped() -> None:
     assert Outline(html).tags["script"] == 1
     run = replace(plausible_run(), policy=MARK, workload=MARK, refusals_by_reason={MARK: 3})
     assert Outline(run_page(run)).tags["script"] == 1
+    assert Outline(goodput_page(plausible_goodputs({MARK: 350.0}))).tags["script"] == 1
+    assert Outline(plan_page(plausible_plan({MARK: 20}), [MARK])).tags["script"] == 1
 
 
 def test_the_same_results_give_the_same_page(comparison: Comparison, comparison_html: str) -> None:
@@ -210,3 +223,97 @@ def test_nothing_pending_is_a_sentence(run: RunResult) -> None:
     idle = replace(run.timeline, pending=tuple((0,) * len(counts) for counts in run.timeline.pending))
     assert "No request was found pending" in run_page(replace(run, timeline=idle))
     assert "No request was found pending" not in run_page(run)
+
+
+def test_goodputs_say_who_serves_what(goodput_html: str) -> None:
+    """The headline has polyserve and the best of the others, with their shares of the fluid optimum."""
+    assert heading(goodput_html) == (
+        "polyserve serves 402 requests/s at 99% attainment (94.1% of the fluid optimum); polyserve-keep 371 (86.8%)."
+    )
+    assert "polyserve serves 1.14x the load of the best baseline (chunk) at 99% attainment." in goodput_html
+
+
+def test_goodputs_carry_themselves_and_every_seed(goodput_html: str) -> None:
+    """The attached data is what was found; the page shows each seed's rate."""
+    assert attached(goodput_html) == plausible_goodputs()
+    assert "<td>398</td><td>402</td><td>406</td>" in goodput_html
+
+
+def test_goodputs_of_one_seed_have_no_interval() -> None:
+    """No column, no whisker and no table of seeds pretends to more."""
+    several = plausible_goodputs()
+    html = goodput_page(replace(several, goodputs=tuple(replace(g, per_seed_rps=(402.0,)) for g in several.goodputs)))
+    assert "one seed, hence no confidence interval" in html
+    assert "95% interval" not in html
+    assert "whisker" not in html
+    assert "Seed by seed" not in html
+
+
+def test_goodputs_that_are_lower_bounds_are_marked() -> None:
+    """In the headline, the table and the figure."""
+    several = plausible_goodputs()
+    html = goodput_page(replace(several, goodputs=tuple(replace(g, is_lower_bound=True) for g in several.goodputs)))
+    assert heading(html).startswith("polyserve serves ≥ 402 requests/s")
+    assert html.count("≥ 402") > 2
+
+
+def test_goodputs_that_nobody_reaches_still_make_a_page() -> None:
+    """Dashes, and a headline that says so; without polyserve the best policy leads."""
+    lost = plausible_goodputs()
+    for policy in lost.policies:
+        lost = with_goodput(lost, policy, 0.99, 0.0, 0.0)
+    assert heading(goodput_page(lost)) == "No policy reaches 99% attainment at any rate on azure-conversation."
+    others = plausible_goodputs({"random": 300.0, "chunk": 350.0})
+    assert heading(goodput_page(others)).startswith("chunk serves 350 requests/s at 99% attainment")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "found"),
+    [
+        (
+            {"polyserve": 20, "static-tiers": 23, "chunk": 22},
+            "20 {} polyserve, 2 fewer than the next best policy (chunk).",
+        ),
+        ({"polyserve": 24, "chunk": 22}, "22 {} chunk, 2 fewer than the next best policy (polyserve)."),
+        ({"chunk": 20, "polyserve": 20}, "20 {} polyserve as with chunk."),
+        ({"polyserve": 20}, "20 {} polyserve."),
+    ],
+)
+def test_a_plan_says_how_small_a_fleet_is_enough(sizes: dict[str, int], found: str) -> None:
+    """Wins, losses and ties are told alike."""
+    html = plan_page(plausible_plan(sizes))
+    assert heading(html) == found.format("instances hold 99% attainment at 350 requests/s with")
+    assert ("polyserve needs 2 more than the best policy" in html) == (sizes["polyserve"] == 24)
+
+
+def test_a_plan_tells_what_each_tier_owns(plan_html: str) -> None:
+    """By tier and idle; a policy without tiers owns all at once; prefill where it is apart; notes and data."""
+    text = " ".join(Outline(plan_html).text)
+    for told in ("16.4 instances; of the 20 of polyserve, 18.0 are in use", "any tier", "idle", "Arrivals: poisson."):
+        assert told in text
+    assert "prefill</th>" not in plan_html
+    assert "prefill</th>" in plan_page(plausible_plan(mode="pd"))
+    assert [fleet["num_instances"] for fleet in json.loads(attached_text(plan_html))] == [20, 23, 22]
+
+
+def test_fleets_may_differ_in_their_tiers() -> None:
+    """Where tiers are learned for a size, a tier has one colour and one key in all fleets."""
+    one, other = plausible_plan({"polyserve": 20, "static-tiers": 23})
+    fewer = tuple(replace(run, tiers=run.tiers[1:]) for run in other.runs)
+    html = plan_page([one, replace(other, runs=fewer)])
+    assert "tiers 20/30/50/100 ms" in html
+
+
+def test_pages_about_nothing_are_refused() -> None:
+    """Without a goodput or a fleet there is nothing to say."""
+    with pytest.raises(InputError, match="no goodputs"):
+        goodput_page(replace(plausible_goodputs(), goodputs=()))
+    with pytest.raises(InputError, match="no fleets"):
+        plan_page([])
+
+
+def test_lists_of_results_become_data_frames() -> None:
+    """`pandas.DataFrame` takes them as they are: a row a policy."""
+    pandas = pytest.importorskip("pandas")
+    assert list(pandas.DataFrame(plausible_goodputs().goodputs)["policy"]) == list(plausible_goodputs().policies)
+    assert list(pandas.DataFrame(plausible_plan())["num_instances"]) == [20, 23, 22]

@@ -19,7 +19,7 @@ class FakeSetting:
     name = "made up"
     named = SimpleNamespace(name="none")
     config = SimpleNamespace(mode="co", num_instances=4)
-    mix = SimpleNamespace(tpots_s=(0.05,))
+    tpots_ms = (50.0,)
     arrivals_text = "poisson"
 
     def __init__(self, **knees: float) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from polyslo.cli.options import (
+    html_option,
     instances_option,
     make_setting,
     policies_option,
@@ -21,8 +22,9 @@ from polyslo.cli.options import (
 from polyslo.cli.output import write_file
 from polyslo.cli.progress import progress_bar
 from polyslo.report.data import plain
+from polyslo.report.goodput_page import goodput_page
 from polyslo.report.notation import MISSING, goodput_text, percent_cell_text, rate_text
-from polyslo.sim.goodput import goodput
+from polyslo.sim.goodput import as_comparison, goodput
 from polyslo.sim.results import GoodputResult
 from polyslo.sim.setting import Setting
 
@@ -33,13 +35,15 @@ from polyslo.sim.setting import Setting
 @policies_option("polyserve")
 @target_option
 @trial_options
-def goodput_command(json_file: str | None, **options: Any) -> None:
+@html_option
+def goodput_command(json_file: str | None, html_file: str | None, **options: Any) -> None:
     """Find the highest rate at which attainment holds, with its 95% confidence interval over seeds."""
     setting = make_setting(options)
     show_notices(setting, setting.full_rps(), options["duration_s"])
     with progress_bar("bisecting") as progress:
         results = goodput(setting, progress=progress, **options)
     write_file(json_file, lambda: json.dumps(plain(results), indent=1))
+    write_file(html_file, lambda: goodput_page(as_comparison(setting, results, options["duration_s"])))
     Console().print(_table(results, setting))
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from polyslo.cli.options import (
+    html_option,
     make_setting,
     parse_rates,
     policies_option,
@@ -25,6 +26,8 @@ from polyslo.cli.progress import progress_bar
 from polyslo.errors import ConfigError
 from polyslo.report.data import plain
 from polyslo.report.notation import amount_text, rate_text, share_text, tier_name
+from polyslo.report.plan_page import plan_page
+from polyslo.sim.compare import run_notes
 from polyslo.sim.plan import PlanResult, plan
 
 
@@ -34,7 +37,8 @@ from polyslo.sim.plan import PlanResult, plan
 @policies_option("polyserve,chunk")
 @target_option
 @trial_options
-def plan_command(json_file: str | None, **options: Any) -> None:
+@html_option
+def plan_command(json_file: str | None, html_file: str | None, **options: Any) -> None:
     """Find the smallest fleet that holds an attainment in every seed, and what each tier owns of it."""
     setting = make_setting(options)
     rates = parse_rates(options, setting) or [setting.source_rate_rps]
@@ -44,6 +48,7 @@ def plan_command(json_file: str | None, **options: Any) -> None:
     with progress_bar("planning") as progress:
         results = plan(setting, rate_rps=rates[0], progress=progress, **options)
     write_file(json_file, lambda: json.dumps(plain(results), indent=1))
+    write_file(html_file, lambda: plan_page(results, run_notes(setting, rates[0], options["duration_s"])))
     Console().print(_table(results, setting.name))
 
 

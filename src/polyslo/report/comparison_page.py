@@ -10,29 +10,22 @@ from polyslo.report import markup
 from polyslo.report.curve_figures import attainment_figure, cost_figure
 from polyslo.report.curves import (
     curve,
-    goodput_of,
     is_ours,
-    num_seeds,
-    optimum_of,
     point_at,
-    shared_rates,
-    targets_of,
     telling_rate,
 )
 from polyslo.report.data import to_json
 from polyslo.report.glossary import OF_COMPARISON
-from polyslo.report.goodput_figure import goodput_figure
+from polyslo.report.goodput_section import goodput_section
 from polyslo.report.notation import (
-    MISSING,
     amount_text,
-    goodput_text,
-    percent_cell_text,
+    count_text,
+    mode_text,
     rate_text,
     share_text,
     tier_name,
 )
 from polyslo.report.run_figures import instances_figure
-from polyslo.report.table import best_indices
 from polyslo.report.tier_figure import tier_figure
 from polyslo.report.verdict import (
     BEHIND_SHARE,
@@ -42,7 +35,7 @@ from polyslo.report.verdict import (
     optimum_sentence,
     verdicts,
 )
-from polyslo.sim.results import Comparison, GoodputResult, RunResult
+from polyslo.sim.results import Comparison, RunResult
 
 NUM_LOSSES_SHOWN = 4  # more are folded away, not left out
 
@@ -56,7 +49,7 @@ def comparison_page(comparison: Comparison) -> str:
         markup.heading(found),
         *(markup.paragraph(text, "lead") for text in [optimum_sentence(comparison)] if text),
         markup.paragraph(_facts(comparison), "facts"),
-        _goodput_section(comparison),
+        goodput_section(comparison),
         *_loss_section(comparison),
         _load_section(comparison),
         _tier_section(comparison),
@@ -73,69 +66,8 @@ def _facts(comparison: Comparison) -> str:
     return (
         f"{comparison.workload} · {comparison.profile} · {comparison.mode.upper()} · "
         f"{comparison.num_instances} instances · tiers {tiers} ms · "
-        f"{_count(len(comparison.rates_rps), 'rate')} · {_count(len(_seeds(comparison)), 'seed')}"
+        f"{count_text(len(comparison.rates_rps), 'rate')} · {count_text(len(_seeds(comparison)), 'seed')}"
     )
-
-
-def _goodput_section(comparison: Comparison) -> str:
-    targets = targets_of(comparison)
-    if not targets:
-        return markup.section("Goodput", markup.paragraph("No goodput was computed for this comparison."))
-    at = " and ".join(f"{target:.2f}" for target in targets)
-    whisker = "; the whisker is the 95% confidence interval over seeds" if num_seeds(comparison) > 1 else ""
-    return markup.section(
-        "Goodput",
-        _goodput_table(comparison),
-        markup.figure(
-            "goodput",
-            f"How much load each policy carries at {at} attainment, in requests/s and as a share of "
-            f"the fluid optimum. Longer is better{whisker}.",
-            f"Bars: goodput of each policy at {at} attainment. The numbers are in the table above.",
-            lambda width_px: goodput_figure(comparison, width_px),
-        ),
-    )
-
-
-def _goodput_table(comparison: Comparison) -> str:
-    targets = targets_of(comparison)
-    optimum = optimum_of(comparison)
-    light = shared_rates(comparison)[0]
-    head = ["Policy"]
-    columns: list[list[str]] = []
-    scores: list[list[float | None]] = []
-    for target in targets:
-        found = [goodput_of(comparison, p, target) for p in comparison.policies]
-        head.append(f"Goodput at {target:.2f}")
-        columns.append([goodput_text(g) for g in found])
-        scores.append([None if g is None else g.rate_rps for g in found])
-        if num_seeds(comparison) > 1:
-            head.append("95% interval")
-            columns.append([_interval(g) for g in found])
-            scores.append([None] * len(found))
-        if optimum:
-            head.append("of optimum")
-            columns.append([MISSING if g is None else percent_cell_text(g.rate_rps / optimum) for g in found])
-            scores.append([None] * len(found))
-    points = [point_at(comparison, p, light) for p in comparison.policies]
-    head.append(f"Cost at {rate_text(light)}/s")
-    columns.append([MISSING if p is None else amount_text(p.cost) for p in points])
-    scores.append([-p.cost if p and p.attainment >= USABLE_SHARE else None for p in points])
-    best = [best_indices(column_scores, texts) for column_scores, texts in zip(scores, columns, strict=True)]
-    rows = [
-        markup.Row(
-            policy,
-            [column[i] for column in columns],
-            {number for number, winners in enumerate(best) if i in winners},
-            is_ours(policy),
-        )
-        for i, policy in enumerate(comparison.policies)
-    ]
-    caption = "Goodput in requests per second; cost in instance-seconds per 1,000 attained requests. * best"
-    if any(goodput.is_lower_bound for goodput in comparison.goodputs):
-        caption += "; ≥ still attained at the highest rate that was run"
-    if num_seeds(comparison) == 1:
-        caption += "; one seed, hence no confidence interval"
-    return markup.table(caption, head, rows)
 
 
 def _loss_section(comparison: Comparison) -> Iterator[str]:
@@ -146,7 +78,7 @@ def _loss_section(comparison: Comparison) -> Iterator[str]:
         rest = found[NUM_LOSSES_SHOWN:]
         shown = [markup.bullets(found[:NUM_LOSSES_SHOWN])]
         if rest:
-            shown.append(markup.details(f"and {_count(len(rest), 'more')}", markup.bullets(rest)))
+            shown.append(markup.details(f"and {len(rest)} more", markup.bullets(rest)))
         yield markup.section("Where polyserve loses", *shown)
     else:
         yield markup.section(
@@ -237,7 +169,7 @@ def _setting(comparison: Comparison) -> Iterator[tuple[str, str]]:
     asked = sum(run.num_requests for run in comparison.runs)
     yield "Workload", comparison.workload
     yield "Profile", comparison.profile
-    yield "Mode", {"co": "co-located (CO)", "pd": "disaggregated (PD)"}.get(comparison.mode, comparison.mode)
+    yield "Mode", mode_text(comparison.mode)
     yield "Instances", str(comparison.num_instances)
     yield "Tiers", ", ".join(tier_name(tpot_ms) for tpot_ms in comparison.tpots_ms)
     yield "Policies", ", ".join(comparison.policies)
@@ -296,13 +228,5 @@ def _tier_heads(comparison: Comparison) -> list[str]:
     return [tier_name(tpot_ms) for tpot_ms in comparison.tpots_ms]
 
 
-def _interval(goodput: GoodputResult | None) -> str:
-    return MISSING if goodput is None else f"{rate_text(goodput.low_rps)} to {rate_text(goodput.high_rps)}"
-
-
 def _seeds(comparison: Comparison) -> list[int]:
     return sorted({run.seed for run in comparison.runs})
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 or noun == "more" else f"{number} {noun}s"

@@ -66,8 +66,9 @@ def optimum_of(comparison: Comparison) -> float | None:
 
 
 def num_seeds(comparison: Comparison) -> int:
-    """Count the seeds of a comparison; with one there is no interval to give."""
-    return len({run.seed for run in comparison.runs})
+    """Count the seeds of a comparison, of its goodputs where it has no runs; with one there is no interval to give."""
+    bisected = max((len(g.per_seed_rps) for g in comparison.goodputs), default=0)
+    return len({run.seed for run in comparison.runs}) or bisected
 
 
 def shared_rates(comparison: Comparison) -> list[float]:

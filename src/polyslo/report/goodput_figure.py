@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from polyslo.report.canvas import add_axes, drawing, new_figure
 from polyslo.report.curves import goodput_of, is_ours, num_seeds, optimum_of, targets_of
-from polyslo.report.labels import shorten, text_px
+from polyslo.report.labels import shorten, text_px, write_in_row
 from polyslo.report.notation import goodput_text, percent_cell_text
 from polyslo.report.palette import placeholder, policy_style
 from polyslo.report.scales import BOTTOM_PX, HEADER_PX, scale_goodput
@@ -40,7 +40,7 @@ def goodput_figure(comparison: Comparison, width_px: float = WIDE_PX) -> Figure:
     scale_goodput(axes, max(highs, default=1.0) or 1.0, optimum_of(comparison))
     row = 0.0
     for target in targets:
-        _write(axes, f"at {target:.2f} attainment", -left_px, row, ha="left", color=placeholder("muted"))
+        write_in_row(axes, f"at {target:.2f} attainment", -left_px, row, ha="left", color=placeholder("muted"))
         for policy in _by_goodput(comparison, target):
             row += 1
             _draw_policy(axes, comparison, policy, target, row, left_px)
@@ -62,8 +62,8 @@ def _draw_policy(axes: Axes, comparison: Comparison, policy: str, target: float,
     optimum = optimum_of(comparison)
     weight = "bold" if is_ours(policy) else "normal"
     numbers_px = axes.bbox.width + NUMBERS_PX - SHARE_PX
-    _write(axes, shorten(policy, left_px - 10), -8, row, ha="right", fontweight=weight)
-    _write(
+    write_in_row(axes, shorten(policy, left_px - 10), -8, row, ha="right", fontweight=weight)
+    write_in_row(
         axes,
         goodput_text(goodput),
         numbers_px,
@@ -82,10 +82,4 @@ def _draw_policy(axes: Axes, comparison: Comparison, policy: str, target: float,
         axes.plot(interval, [row, row], color=placeholder("ink"), linestyle="", marker="|", markersize=7)
     if optimum:
         share = percent_cell_text(goodput.rate_rps / optimum)
-        _write(axes, share, axes.bbox.width + NUMBERS_PX - 2, row, ha="right", color=placeholder("muted"))
-
-
-def _write(axes: Axes, text: str, x_px: float, row: float, **style: Any) -> None:
-    """Write at a row, `x_px` pixels right of the axes' left edge."""
-    style = {"va": "center", "color": placeholder("ink"), **style}
-    axes.text(x_px / axes.bbox.width, row, text, transform=axes.get_yaxis_transform(), **style)
+        write_in_row(axes, share, axes.bbox.width + NUMBERS_PX - 2, row, ha="right", color=placeholder("muted"))

@@ -119,6 +119,12 @@ def draw_legend(axes: Axes, keys: Sequence[Key], *, left_px: float, width_px: fl
             x_px += _key_px(key)
 
 
+def write_in_row(axes: Axes, text: str, x_px: float, row: float, **style: Any) -> None:
+    """Write at a row, `x_px` pixels right of the axes' left edge."""
+    style = {"va": "center", "color": placeholder("ink"), **style}
+    axes.text(x_px / axes.bbox.width, row, text, transform=axes.get_yaxis_transform(), **style)
+
+
 def _draw_key(axes: Axes, key: Key, x_px: float, y_px: float, width_px: float) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle

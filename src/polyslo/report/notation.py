@@ -62,3 +62,13 @@ def ms_text(seconds: float) -> str:
 def tier_name(tpot_ms: float) -> str:
     """Name a tier by its TPOT, as everywhere in the reports: `20 ms`."""
     return f"{tpot_ms:g} ms"
+
+
+def mode_text(mode: str) -> str:
+    """Write a mode in words."""
+    return {"co": "co-located (CO)", "pd": "disaggregated (PD)"}.get(mode, mode)
+
+
+def count_text(number: int, noun: str) -> str:
+    """Write a number with its noun: `1 seed`, `2 seeds`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -10,6 +10,7 @@ from polyslo.report.data import to_json
 from polyslo.report.glossary import OF_RUN
 from polyslo.report.notation import (
     amount_text,
+    mode_text,
     ms_text,
     percent_cell_text,
     percent_text,
@@ -158,7 +159,7 @@ def _setting(run: RunResult) -> Iterator[tuple[str, str]]:
     yield "Policy", run.policy
     yield "Workload", run.workload
     yield "Profile", run.profile
-    yield "Mode", {"co": "co-located (CO)", "pd": "disaggregated (PD)"}.get(run.mode, run.mode)
+    yield "Mode", mode_text(run.mode)
     yield "Instances", str(run.num_instances)
     yield "Rate", f"{rate_text(run.rate_rps)} requests/s"
     yield "Seed", str(run.seed)

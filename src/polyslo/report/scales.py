@@ -39,9 +39,16 @@ def scale_goodput(axes: Axes, highest_rps: float, optimum_rps: float | None) -> 
         _mark_optimum(axes, optimum_rps)
 
 
-def set_x_ticks(axes: Axes, title: str) -> None:
-    """Choose round ticks for the limits of the x axis, and write its title under its right end."""
-    ticks = _round_ticks(*axes.get_xlim(), max(2, int(axes.bbox.width / TICK_PX)))
+def scale_instances(axes: Axes, highest: float, fluid_instances: float) -> None:
+    """Make the x axis instances from zero, wide enough for `highest` and the fluid optimum's need, which it marks."""
+    axes.set_xlim(0, 1.03 * max(highest, fluid_instances))
+    set_x_ticks(axes, "instances", whole=True)
+    _mark_optimum(axes, fluid_instances)
+
+
+def set_x_ticks(axes: Axes, title: str, *, whole: bool = False) -> None:
+    """Choose round ticks, whole ones if asked, for the limits of the x axis; write its title under its right end."""
+    ticks = _round_ticks(*axes.get_xlim(), max(2, int(axes.bbox.width / TICK_PX)), whole=whole)
     axes.set_xticks(ticks, [rate_text(tick) for tick in ticks])
     _write_x_title(axes, title)
 
@@ -105,10 +112,10 @@ def scale_share(axes: Axes, lowest: float, targets: Sequence[float]) -> None:
     axes.set_yticks([*ticks, *kept], [*(f"{t:.1f}" for t in ticks), *(f"{t:.2f}" for t in kept)])
 
 
-def _round_ticks(low: float, high: float, num_ticks: int) -> list[float]:
+def _round_ticks(low: float, high: float, num_ticks: int, *, whole: bool = False) -> list[float]:
     from matplotlib.ticker import MaxNLocator
 
-    ticks = MaxNLocator(num_ticks, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    ticks = MaxNLocator(num_ticks, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high)
     return [float(tick) for tick in ticks if low <= tick <= high]
 
 
@@ -121,13 +128,13 @@ def _log_ticks(low: float, high: float, num_ticks: int) -> list[float]:
     return next((ticks for ticks in inside if len(ticks) <= num_ticks), inside[-1])
 
 
-def _mark_optimum(axes: Axes, optimum_rps: float) -> None:
+def _mark_optimum(axes: Axes, optimum: float) -> None:
     """Draw the fluid optimum as a vertical line, named above the axes on the side that has room."""
-    axes.axvline(optimum_rps, color=placeholder("ink"), linewidth=1.2)
+    axes.axvline(optimum, color=placeholder("ink"), linewidth=1.2)
     low, high = axes.get_xlim()
-    place = (optimum_rps - low) / (high - low)
+    place = (optimum - low) / (high - low)
     axes.annotate(
-        f"fluid optimum {rate_text(optimum_rps)}",
+        f"fluid optimum {rate_text(optimum)}",
         xy=(place * axes.bbox.width, axes.bbox.height + 6),
         xycoords="axes points",
         ha="right" if place > 0.5 else "left",

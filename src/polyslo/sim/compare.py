@@ -56,7 +56,7 @@ def compare(
         profile=setting.named.name,
         mode=setting.config.mode,
         num_instances=setting.config.num_instances,
-        tpots_ms=tuple(round(t * 1e3, 6) for t in setting.mix.tpots_s),
+        tpots_ms=setting.tpots_ms,
         rates_rps=tuple(sorted({run.rate_rps for run in runs})),
         policies=tuple(spec.name for spec in specs),
         runs=tuple(runs),
@@ -129,6 +129,15 @@ def check_target(target: float) -> None:
         raise ConfigError(f"--at: attainment must be above 0 and at most 1, got {target:g}; 0.99 is usual")
 
 
+def run_notes(setting: Setting, rate_rps: float, duration_s: float) -> list[str]:
+    """Tell what holds for every run: what was done to the workload, how requests arrive, what is scored."""
+    return [
+        *(f"{notice[0].upper()}{notice[1:]}." for notice in setting.notices(rate_rps, duration_s)),
+        f"Arrivals: {setting.arrivals_text}.",
+        f"Each run lasts {duration_s:g} s of arrivals; the first 20% and the last 10% are not scored.",
+    ]
+
+
 def interpolated_goodput(runs: Sequence[RunResult], policy: str, target: float, optimum: float) -> GoodputResult:
     """Return where attainment first falls below the target, linear between the rates that were run."""
     mine = sorted((r for r in runs if r.policy == policy), key=lambda r: r.rate_rps)
@@ -164,9 +173,7 @@ def _notes(
     duration_s: float,
 ) -> tuple[str, ...]:
     notes = [
-        *(f"{notice[0].upper()}{notice[1:]}." for notice in setting.notices(highest_shared_rps, duration_s)),
-        f"Arrivals: {setting.arrivals_text}.",
-        f"Each run lasts {duration_s:g} s of arrivals; the first 20% and the last 10% are not scored.",
+        *run_notes(setting, highest_shared_rps, duration_s),
         "Goodput is interpolated between the rates that were run; polyslo goodput bisects.",
     ]
     raised = max((r.num_ttft_raised for r in runs), default=0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from polyslo.sim.compare import Progress, check_target, run_all
+from polyslo.sim.compare import Progress, check_target, run_all, run_notes
 from polyslo.sim.fleet import PolicySpec
-from polyslo.sim.results import GoodputResult
+from polyslo.sim.results import Comparison, GoodputResult
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
 from polyslo.sim.statistics import confidence_interval
 from polyslo.sim.warmup import warm_up
@@ -39,6 +39,32 @@ def goodput(
         is_lower_bound = max(rates) >= (HIGHEST_RATIO - TOLERANCE_RATIO) * optimum
         results.append(GoodputResult(spec.name, target, mean, low, high, tuple(rates), optimum, is_lower_bound))
     return results
+
+
+def as_comparison(setting: Setting, results: Sequence[GoodputResult], duration_s: float) -> Comparison:
+    """Put goodputs beside what they were found for: a comparison without runs, for `goodput_page`."""
+    notes = [
+        *run_notes(setting, setting.full_rps(), duration_s),
+        f"Goodput is bisected in every seed, to {100 * TOLERANCE_RATIO:g}% of the fluid optimum; "
+        "every policy sees the same requests.",
+    ]
+    if any(result.is_lower_bound for result in results):
+        notes.append(
+            f"≥: some seed still attained the target at {HIGHEST_RATIO:g}x the fluid optimum, where the search ends."
+        )
+    return Comparison(
+        workload=setting.name,
+        profile=setting.named.name,
+        mode=setting.config.mode,
+        num_instances=setting.config.num_instances,
+        tpots_ms=setting.tpots_ms,
+        rates_rps=(),
+        policies=tuple(result.policy for result in results),
+        runs=(),
+        goodputs=tuple(results),
+        optimum_rps=setting.optimum_rps(),
+        notes=tuple(notes),
+    )
 
 
 def _bisect(setting: Setting, spec: PolicySpec, seed: int, target: float, optimum: float, duration_s: float) -> float:

@@ -40,6 +40,11 @@ class PlanResult:
         owned_s = [r.instance_seconds - sum(tier.instance_seconds for tier in r.tiers) for r in self.runs]
         return max(0.0, sum(s / r.span_s for s, r in zip(owned_s, self.runs, strict=True)) / len(self.runs))
 
+    def mean_idle_instances(self) -> float:
+        """Return the instances that neither a tier nor prefill owned, on average."""
+        owned = sum(r.instance_seconds / r.span_s for r in self.runs) / len(self.runs)
+        return max(0.0, self.num_instances - owned)
+
     def tier_attainment(self, tier: int) -> float:
         """Return a tier's attainment over all seeds; NaN when none of its requests arrived."""
         arrived = sum(r.tiers[tier].num_requests for r in self.runs)

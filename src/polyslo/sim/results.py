@@ -117,7 +117,7 @@ class GoodputResult:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Every run of `polyslo compare`, with the goodputs that were interpolated or bisected from them.
+    """Every run of `polyslo compare`, with the goodputs that were interpolated from them; or goodputs alone, bisected.
 
     `rates_rps` are all rates that any policy was run at; the highest may be without runs of some policies.
     """

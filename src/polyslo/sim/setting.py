@@ -94,6 +94,11 @@ class Setting:
         return "the trace's own, on a stretched clock" if self._keeps_arrivals else str(self.arrivals or POISSON)
 
     @property
+    def tpots_ms(self) -> tuple[float, ...]:
+        """Return the tiers' TPOTs, tightest first."""
+        return tuple(round(t * 1e3, 6) for t in self.mix.tpots_s)
+
+    @property
     def source_rate_rps(self) -> float:
         """Return the source's own rate; raises `InputError` where it has none."""
         rate = self.source.rate_rps
