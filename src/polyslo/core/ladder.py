@@ -45,7 +45,7 @@ from polyslo.core.state import (
 COLOCATED, PREFILL, DECODE = range(3)  # what an instance is asked to do for a request
 
 ASKED = 32  # instances of a group that are asked one by one
-POOL_LOW_RATIO = 0.2  # of the fleet: with less than this idle, prompts spread over the prefill side
+POOL_LOW_RATIO = 0.2  # of the fleet: with fewer idle, prompts spread over the prefill side
 TAIL = 4  # least loaded instances that speak for a larger group
 
 
@@ -159,13 +159,16 @@ def most_loaded_that_fits(
 ) -> tuple[int, float, int]:
     """Return (the most loaded instance of a group that can take the request or NONE, first token, its iteration).
 
+    Prompts on the prefill side (PD) take the least loaded instead while the pool is low, see `_pool_is_low`.
     Up to `ASKED` instances are asked one by one. In a larger group the least loaded ones are asked first: where
     they refuse, all do; else the boundary between refusing and fitting is bisected, so the cost grows with the
     logarithm of the group's size (what it overlooks, `retry_pending` finds).
     """
     size = fleet.group_size[group]
+    spread = side == PREFILL and _pool_is_low(fleet)
     if size <= ASKED:
-        for rank in range(size):
+        for k in range(size):
+            rank = size - 1 - k if spread else k
             fits, first_s, iteration = _judge(fleet, side, fleet.order[group, rank], r, prefilled_s, now_s)
             if fits:
                 return fleet.order[group, rank], first_s, iteration
@@ -176,7 +179,7 @@ def most_loaded_that_fits(
         if fits:
             found, found_s, found_iteration, high = fleet.order[group, rank], first_s, iteration, rank
             break
-    while found != NONE and low < high:
+    while found != NONE and low < high and not spread:
         middle = (low + high) // 2
         fits, first_s, iteration = _judge(fleet, side, fleet.order[group, middle], r, prefilled_s, now_s)
         if fits:
@@ -288,14 +291,19 @@ def _place_disaggregated(fleet: Fleet, r: int, only: int, now_s: float) -> bool:
 
 @compiled
 def _spreads(fleet: Fleet, r: int, first_s: float, now_s: float) -> bool:
-    """Tell whether a prompt should rather take an idle instance than queue for half of its TTFT.
+    """Tell whether a prompt should rather take an idle instance than queue for half of its TTFT."""
+    return _pool_is_low(fleet) and first_s - now_s > 0.5 * (fleet.requests[r].prefill_due_s - now_s)
 
-    While the pool is large, queues up to the deadline cost nothing: a burst finds idle instances. When it is
-    nearly used up, what queues now meets the burst, so the last instances work too (prompts leave them soon).
+
+@compiled
+def _pool_is_low(fleet: Fleet) -> bool:
+    """Tell whether few instances are idle: then prompts spread over the prefill side instead of packing it.
+
+    While the pool is large, prefill queues up to the deadline cost nothing: a burst finds idle instances. When it
+    is nearly used up, what queues now meets the burst, so all instances work all queues off (prefills gain nothing
+    from company, and leave their instance soon).
     """
-    spare = fleet.group_size[idle_group(fleet)]
-    low = 1 < spare <= POOL_LOW_RATIO * fleet.instances.shape[0]  # the very last one is for decodes
-    return low and first_s - now_s > 0.5 * (fleet.requests[r].prefill_due_s - now_s)
+    return fleet.group_size[idle_group(fleet)] <= POOL_LOW_RATIO * fleet.instances.shape[0]
 
 
 @compiled
