@@ -45,7 +45,7 @@ from polyslo.core.state import (
 COLOCATED, PREFILL, DECODE = range(3)  # what an instance is asked to do for a request
 
 ASKED = 32  # instances of a group that are asked one by one
-POOL_LOW_RATIO = 0.2  # of the fleet: with fewer idle, prompts spread over the prefill side
+POOL_LOW_RATIO = 0.2  # of the fleet: with fewer idle, requests spread
 TAIL = 4  # least loaded instances that speak for a larger group
 
 
@@ -159,13 +159,13 @@ def most_loaded_that_fits(
 ) -> tuple[int, float, int]:
     """Return (the most loaded instance of a group that can take the request or NONE, first token, its iteration).
 
-    Prompts on the prefill side (PD) take the least loaded instead while the pool is low, see `_pool_is_low`.
+    While packing serves nobody the least loaded is taken instead, see `_spreads`.
     Up to `ASKED` instances are asked one by one. In a larger group the least loaded ones are asked first: where
     they refuse, all do; else the boundary between refusing and fitting is bisected, so the cost grows with the
     logarithm of the group's size (what it overlooks, `retry_pending` finds).
     """
     size = fleet.group_size[group]
-    spread = side == PREFILL and _pool_is_low(fleet)
+    spread = _spreads(fleet, side)
     if size <= ASKED:
         for k in range(size):
             rank = size - 1 - k if spread else k
@@ -272,7 +272,8 @@ def _place_disaggregated(fleet: Fleet, r: int, only: int, now_s: float) -> bool:
         rung = SCALED_UP
     if d == NONE:
         return False
-    if p == NONE or _spreads(fleet, r, first_s, now_s):
+    queues_long = first_s - now_s > 0.5 * (request.prefill_due_s - now_s)
+    if p == NONE or (queues_long and _spreads(fleet, PREFILL)):
         claimed, claimed_first_s, _ = _claim(fleet, PREFILL, prefill, r, math.inf, now_s)
         if claimed != NONE:
             p, first_s, rung = claimed, claimed_first_s, SCALED_UP
@@ -290,20 +291,17 @@ def _place_disaggregated(fleet: Fleet, r: int, only: int, now_s: float) -> bool:
 
 
 @compiled
-def _spreads(fleet: Fleet, r: int, first_s: float, now_s: float) -> bool:
-    """Tell whether a prompt should rather take an idle instance than queue for half of its TTFT."""
-    return _pool_is_low(fleet) and first_s - now_s > 0.5 * (fleet.requests[r].prefill_due_s - now_s)
+def _spreads(fleet: Fleet, side: int) -> bool:
+    """Tell whether requests go to the least loaded instance that fits instead of the most loaded.
 
-
-@compiled
-def _pool_is_low(fleet: Fleet) -> bool:
-    """Tell whether few instances are idle: then prompts spread over the prefill side instead of packing it.
-
-    While the pool is large, prefill queues up to the deadline cost nothing: a burst finds idle instances. When it
-    is nearly used up, what queues now meets the burst, so all instances work all queues off (prefills gain nothing
-    from company, and leave their instance soon).
+    While many instances are idle, queues up to the deadline cost nothing: a burst finds an idle instance. When the
+    pool is low, what queues now meets the burst, so all instances work all queues off. Decodes are always packed
+    (they gain from company and stay long), and so are co-located requests while any tier has requests pending: it
+    can use what packing frees.
     """
-    return fleet.group_size[idle_group(fleet)] <= POOL_LOW_RATIO * fleet.instances.shape[0]
+    if side == DECODE or fleet.group_size[idle_group(fleet)] > POOL_LOW_RATIO * fleet.instances.shape[0]:
+        return False
+    return side == PREFILL or fleet.pending_size[: prefill_group(fleet)].sum() == 0
 
 
 @compiled
