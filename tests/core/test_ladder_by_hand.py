@@ -57,8 +57,11 @@ def test_the_own_tier_fills_its_most_loaded_instance_first(hand):
 
 
 def test_a_full_instance_is_passed_over_for_memory(hand):
-    """I17: two requests of 1,000 + 60,000 peak at 122,000 KV tokens together, above 100,000: memory refuses."""
-    filled = hand(2)
+    """I17: two requests of 1,000 + 60,000 peak at 122,000 KV tokens together, above 100,000: memory refuses.
+
+    One of three instances is idle, more than a fifth: requests are packed, so the fuller one is asked first.
+    """
+    filled = hand(3)
     for i in (0, 1):
         assign(filled.handle, i, 1, 0.0)
     first, second = filled.request(1, 1000, 60_000), filled.request(1, 1000, 60_000)

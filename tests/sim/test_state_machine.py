@@ -193,6 +193,11 @@ class FleetMachine(RuleBasedStateMachine):
         assert (np.diff(fleet.resident_finish[i, : len(residents)]) >= 0).all()
         decoding = (requests["stage"][: self.count] == DECODING) & (requests["instance"][: self.count] == i)
         assert decoding.sum() == instance["num_decodes"]
+        here = np.zeros(self.count, dtype=bool)
+        if instance["group"] != len(TPOTS_S):
+            here[queue] = True
+        reserved = requests["decode_instance"][: self.count] == i
+        assert set(residents.tolist()) == set(np.flatnonzero(here | decoding | reserved).tolist())
         if instance["group"] < len(TPOTS_S):
             load = requests["input_tokens"][residents] + requests["expected_tokens"][residents]
             assert load.sum() == instance["committed_tokens"], "the load is not the sum of the promises"

@@ -88,18 +88,19 @@ def admit_decode(
 
 @compiled
 def prefill_due_s(fleet: Fleet, r: int) -> float:
-    """Return when a request's prefill must have ended.
+    """Return when a request's prefill must have ended by the forecast. The margin is kept of the TTFT, too.
 
     CO: when its first token is due. PD: so early that after the transfer the iteration then running and the
     request's own, both as long as its tier allows, end before the second token is due; but never so early that
     more than half of what the TTFT leaves beside the prefill itself is given up.
     """
     request = fleet.requests[r]
+    due_s = request.first_due_s - fleet.settings[0].margin_ratio * (request.first_due_s - request.arrival_s)
     if fleet.settings[0].disaggregated == 0:
-        return request.first_due_s
+        return due_s
     reserve_s = transfer_s(fleet, request.input_tokens) + 2.0 * iteration_budget_s(fleet, request.tier) - request.tpot_s
-    spare_s = request.first_due_s - request.arrival_s - alone_s(fleet, r)
-    return request.first_due_s - max(0.0, min(reserve_s, 0.5 * spare_s))
+    spare_s = due_s - request.arrival_s - alone_s(fleet, r)
+    return due_s - max(0.0, min(reserve_s, 0.5 * spare_s))
 
 
 @compiled

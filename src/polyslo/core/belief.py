@@ -7,6 +7,7 @@ so with an exact profile and no delay it equals the truth, and otherwise the nex
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from polyslo.compiled import compiled
@@ -55,7 +56,7 @@ def enqueue(fleet: Fleet, r: int, i: int, now_s: float) -> None:
     change_load(fleet, i, _load(fleet, r, i))
     _count_own(fleet, r, i, 1)
     if instance.busy == 0 and now_s >= instance.ready_s:
-        begin_iteration(fleet, i, now_s)
+        begin_iteration(fleet, i, instance.ready_s)
 
 
 @compiled
@@ -217,21 +218,27 @@ def observe_iteration_end(fleet: Fleet, i: int) -> None:
 
 
 @compiled
-def settle_iteration(fleet: Fleet, i: int, now_s: float) -> None:
+def settle_iteration(fleet: Fleet, i: int, began_s: float) -> None:
     """After all facts of an iteration: correct expectations that proved short, begin the next iteration."""
     instance = fleet.instances[i]
     r = overdue_resident(fleet, i)
     while r != NONE:
         _outlived(fleet, i, r)
         r = overdue_resident(fleet, i)
-    if instance.num_decodes > 0 or instance.num_queued > 0:
-        begin_iteration(fleet, i, now_s)
+    if instance.busy == 0 and (instance.num_decodes > 0 or instance.num_queued > 0):
+        begin_iteration(fleet, i, began_s)
 
 
 @compiled
-def begin_iteration(fleet: Fleet, i: int, now_s: float) -> None:
-    """Foresee the iteration that the engine begins now: its chunk and its end."""
+def begin_iteration(fleet: Fleet, i: int, began_s: float) -> None:
+    """Foresee the iteration that the engine began: its chunk and its end. What was sent since is not in it.
+
+    Without decodes it began with the first prompt sent, if that was later.
+    """
     instance = fleet.instances[i]
+    if instance.num_decodes == 0:
+        began_s = max(began_s, _first_sent_s(fleet, i))
+    _hide_sent_after(fleet, i, began_s)
     room = instance.kv_capacity_tokens - instance.kv_tokens - instance.num_decodes
     chunk, pairs = plan_chunk(
         fleet.profile,
@@ -243,13 +250,34 @@ def begin_iteration(fleet: Fleet, i: int, now_s: float) -> None:
         min(instance.chunk_limit - instance.num_decodes, room),
         instance.max_residents - instance.num_decodes,
     )
+    _hide_sent_after(fleet, i, began_s)
     context = pairs / chunk if chunk > 0 else 0.0
     duration_s = iteration_s(fleet.profile, instance.num_decodes, chunk, instance.decode_kv_tokens, context)
     instance.busy = 1 if chunk + instance.num_decodes > 0 else 0
     instance.chunk = chunk
     instance.queued_tokens -= chunk
     instance.kv_tokens += chunk
-    instance.iteration_end_s = now_s + duration_s
+    instance.iteration_end_s = began_s + duration_s
+
+
+@compiled
+def _first_sent_s(fleet: Fleet, i: int) -> float:
+    """Return when the first of an instance's queued prompts was sent there."""
+    first_s, r = math.inf, fleet.instances[i].queue_head
+    while r != NONE:
+        first_s = min(first_s, fleet.requests[r].decided_s)
+        r = fleet.requests[r].next
+    return first_s
+
+
+@compiled
+def _hide_sent_after(fleet: Fleet, i: int, at_s: float) -> None:
+    """Flip the sign of what remains of prompts sent after `at_s`: the chunk rule passes over them. Twice restores."""
+    r = fleet.instances[i].queue_head
+    while r != NONE:
+        if fleet.requests[r].decided_s > at_s:
+            fleet.requests[r].remaining_tokens *= -1
+        r = fleet.requests[r].next
 
 
 @compiled

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from polyslo.compiled import compiled
 from polyslo.core.belief import enqueue, take_back
-from polyslo.core.forecast import foresee_batch
+from polyslo.core.forecast import has_room
 from polyslo.core.ledger import add_resident
 from polyslo.core.pending import head, pop, push
 from polyslo.core.state import DISPATCH, FITS, RELEGATED, WITHDRAW, Fleet, act, best_effort_queue, idle_group
@@ -32,8 +32,9 @@ def feed_idle(fleet: Fleet, now_s: float) -> None:
         r, i = head(fleet, queue), fleet.order[pool, rank]
         if fleet.requests[r].stage != RELEGATED:
             pop(fleet, queue)  # its last token was under way when it was taken back
-        elif _has_room(fleet, i, r):
+        elif _takes(fleet, i, r):
             pop(fleet, queue)
+            fleet.requests[r].decided_s = now_s
             add_resident(fleet, i, r, fleet.instances[i].iteration + 1)
             act(fleet, DISPATCH, r, i)
             enqueue(fleet, r, i, now_s)
@@ -52,9 +53,7 @@ def clear(fleet: Fleet, i: int) -> None:
 
 
 @compiled
-def _has_room(fleet: Fleet, i: int, r: int) -> bool:
+def _takes(fleet: Fleet, i: int, r: int) -> bool:
+    """Tell whether an idle instance can work on the request; an empty one always does."""
     instance = fleet.instances[i]
-    if instance.closed != FITS or instance.num_residents >= instance.max_residents:
-        return False
-    reason, _ = foresee_batch(fleet, i, r, instance.iteration + 1, instance.budget_s, 0)
-    return reason == FITS or instance.num_residents == 0
+    return (instance.closed == FITS and instance.num_residents == 0) or has_room(fleet, i, r, instance.budget_s)

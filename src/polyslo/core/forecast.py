@@ -1,11 +1,12 @@
 """What an instance would do with one more request: when its first token comes, and what the batch grows to.
 
-First token: continuous chunked prefill prediction (PolyServe). Start when the running iteration ends, walk the
-prefill queue iteration by iteration, give each iteration the chunk budget that it will have as prompts turn into
-decodes, and let every iteration last its **full** budgeted time: later arrivals will fill it (ours; counting only
-the tokens now queued made 4 to 15% of first tokens late). Decodes leave during the walk only where output lengths
-are known: counting on expected lengths made up to 4% of first tokens late. On a prefill instance (PD) nothing decodes
-and iterations last what their chunk costs: there whoever comes later is checked against everyone whom it delays.
+First token: continuous chunked prefill prediction (PolyServe). Start when the running iteration ends (where that was
+before now, the news of it is under way and the next one runs without the newcomer), walk the prefill queue iteration
+by iteration, give each iteration the chunk budget that it will have as prompts turn into decodes, and let every
+iteration last its **full** budgeted time: later arrivals will fill it (ours; counting only the tokens now queued made
+4 to 15% of first tokens late). Decodes leave during the walk only where output lengths are known: counting on
+expected lengths made up to 4% of first tokens late. On a prefill instance (PD) nothing decodes and iterations last
+what their chunk costs: there whoever comes later is checked against everyone whom it delays.
 Steady state and memory: the ledger's peak, where residents leave one by one while the rest grow.
 """
 
@@ -47,13 +48,15 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
     known = fleet.settings[0].lengths == KNOWN
     prefill_only = instance.group == prefill_group(fleet)
     due_s = request.prefill_due_s
-    end_s = max(now_s, instance.iteration_end_s if instance.busy == 1 else instance.ready_s)
+    end_s = instance.iteration_end_s if instance.busy == 1 else instance.ready_s
+    if instance.busy == 0 and instance.num_queued == 0:
+        end_s = max(end_s, now_s)
     iteration = instance.iteration + instance.busy
     decodes = instance.num_decodes
     kv = instance.decode_kv_tokens + instance.busy * instance.num_decodes
     q = instance.queue_head
     while q != NONE:  # prompts that end with the running iteration
-        if requests[q].remaining_tokens == 0:
+        if requests[q].remaining_tokens == 0 and not prefill_only:
             decodes += 1
             kv += requests[q].prefill_tokens
         q = requests[q].next
@@ -73,9 +76,10 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
         spare_s = budget_s - profile.physics[0].host_s - decode_attention_s(profile, decodes, kv)
         limit = instance.chunk_limit - decodes
         chunk, pairs, ended, ended_kv, earliest_due_s, own_ended = 0, 0.0, 0, 0, math.inf, False
+        own_waits = own_remaining > 0 and end_s >= now_s
         while chunk < limit:
-            own = own_remaining > 0 and (q == NONE or (by_deadline and requests[q].first_due_s > request.first_due_s))
-            if not own and q == NONE:
+            own = own_waits and (q == NONE or (by_deadline and requests[q].first_due_s > request.first_due_s))
+            if not own and (q == NONE or requests[q].decided_s > end_s):
                 break
             remaining = own_remaining if own else q_remaining
             total = request.prefill_tokens if own else requests[q].prefill_tokens
@@ -92,6 +96,7 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
             if own:
                 own_remaining -= take
                 own_ended = own_remaining == 0
+                own_waits = not own_ended
             else:
                 q_remaining -= take
             if take < remaining:
@@ -105,6 +110,9 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
                     earliest_due_s = min(earliest_due_s, requests[q].prefill_due_s)
                 q = requests[q].next
                 q_remaining = requests[q].remaining_tokens if q != NONE else 0
+        if chunk == 0 and decodes == 0 and end_s < now_s:
+            end_s = now_s  # nothing to do until the newcomer comes
+            continue
         context = pairs / chunk if chunk > 0 else 0.0
         if prefill_only:
             end_s += iteration_s(profile, 0, chunk, 0.0, context)
@@ -124,8 +132,9 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
                 return FIRST_TOKEN, first_s, first_iteration
             if q == NONE or not by_deadline:
                 return FITS, first_s, first_iteration
-        kv += decodes + ended_kv
-        decodes += ended
+        if not prefill_only:
+            kv += decodes + ended_kv
+            decodes += ended
 
 
 @compiled
@@ -158,6 +167,16 @@ def _surely_late(fleet: Fleet, i: int, r: int, end_s: float, decodes: int, kv: i
 
 
 @compiled
+def has_room(fleet: Fleet, i: int, r: int, limit_s: float) -> bool:
+    """Tell whether an open instance's slots, memory and an iteration of `limit_s` hold the request as well."""
+    instance = fleet.instances[i]
+    if instance.closed != FITS or instance.num_residents >= instance.max_residents:
+        return False
+    reason, _ = foresee_batch(fleet, i, r, instance.iteration + 1, limit_s, 0)
+    return reason == FITS
+
+
+@compiled
 def foresee_batch(fleet: Fleet, i: int, r: int, start_iteration: int, limit_s: float, chunk: int) -> tuple[int, float]:
     """Return (FITS, MEMORY or STEADY_STATE, iteration time at the peak) with the request in the batch.
 
@@ -167,18 +186,13 @@ def foresee_batch(fleet: Fleet, i: int, r: int, start_iteration: int, limit_s: f
     instance, request = fleet.instances[i], fleet.requests[r]
     capacity = instance.kv_capacity_tokens * (1.0 - MEMORY_MARGIN_RATIO)
     count = instance.num_residents + 1
-    held = instance.committed_tokens + request.input_tokens + request.expected_tokens
-    if held > capacity:
-        start = start_iteration
-        outstanding = max(1, request.expected_tokens - request.emitted_tokens - 1)
-        held, _ = peak(fleet, i, start + outstanding, request.prefill_tokens - start)
-        if held > capacity:
-            return MEMORY, 0.0
-    at_peak_s = iteration_s(fleet.profile, count, chunk, held, 0.0)
-    if at_peak_s <= limit_s:
+    promised = instance.committed_tokens + request.input_tokens + request.expected_tokens
+    at_peak_s = iteration_s(fleet.profile, count, chunk, promised, 0.0)
+    if promised <= capacity and at_peak_s <= limit_s:
         return FITS, at_peak_s
-    start = start_iteration
     outstanding = max(1, request.expected_tokens - request.emitted_tokens - 1)
-    held, _ = peak(fleet, i, start + outstanding, request.prefill_tokens - start)
+    held, _ = peak(fleet, i, start_iteration + outstanding, request.prefill_tokens - start_iteration)
+    if held > capacity:
+        return MEMORY, 0.0
     at_peak_s = iteration_s(fleet.profile, count, chunk, held, 0.0)
     return (FITS if at_peak_s <= limit_s else STEADY_STATE), at_peak_s

@@ -17,10 +17,9 @@ from polyslo.compiled import compiled
 from polyslo.core.admission import admit_colocated, admit_decode, admit_prefill, alone_s
 from polyslo.core.belief import enqueue, reserve
 from polyslo.core.best_effort import feed_idle, set_aside
-from polyslo.core.forecast import MEMORY_MARGIN_RATIO
+from polyslo.core.forecast import has_room
 from polyslo.core.ledger import add_resident
 from polyslo.core.pending import head, pop, push
-from polyslo.core.profile import iteration_s
 from polyslo.core.scaling import claim, is_starting, leave_if_unneeded, release, take_over
 from polyslo.core.state import (
     DISPATCH,
@@ -92,7 +91,7 @@ def retry_pending(fleet: Fleet, i: int, now_s: float) -> None:
             break
         _drain(fleet, tier, i, now_s)
     for tier in range(group):  # expired heads of tighter tiers must not wait for their own instances
-        drop_hopeless(fleet, tier, now_s)
+        settle_hopeless(fleet, tier, now_s)
 
 
 @compiled
@@ -104,7 +103,7 @@ def is_hopeless(fleet: Fleet, r: int, now_s: float) -> bool:
 @compiled
 def _drain(fleet: Fleet, tier: int, i: int, now_s: float) -> None:
     """Place a tier's pending requests with instance `i`, earliest deadline first, until one does not fit."""
-    drop_hopeless(fleet, tier, now_s)
+    settle_hopeless(fleet, tier, now_s)
     r = head(fleet, tier)
     while r != NONE:
         if fleet.instances[i].group == idle_group(fleet):
@@ -121,36 +120,42 @@ def _drain(fleet: Fleet, tier: int, i: int, now_s: float) -> None:
 
 
 @compiled
-def drop_hopeless(fleet: Fleet, tier: int, now_s: float) -> None:
-    """Relegate (or refuse) the heads of a pending queue that can no longer be served in time; or serve them late."""
+def settle_hopeless(fleet: Fleet, tier: int, now_s: float) -> None:
+    """Give up the heads of a pending queue that can't be served in time any more, or serve them late."""
+    gives_up = fleet.settings[0].refuse == 1 or fleet.settings[0].relegate == 1
     r = head(fleet, tier)
     while r != NONE and is_hopeless(fleet, r, now_s):
-        if fleet.settings[0].refuse == 1:
-            pop(fleet, tier)
-            fleet.requests[r].stage = REFUSED
-            act(fleet, REFUSE, r, NONE)
-        elif fleet.settings[0].relegate == 1:
-            pop(fleet, tier)
-            relegate(fleet, r, now_s)
-        else:
-            i = _roomiest(fleet, r)
-            if i == NONE and fleet.settings[0].elastic == 1:
-                i = claim(fleet, tier, now_s)
-            if i == NONE:
-                return
-            pop(fleet, tier)
-            fleet.requests[r].predicted_first_s = math.inf
-            _dispatch(fleet, r, i, now_s, FALLBACK, math.inf, fleet.instances[i].iteration + 1)
+        if gives_up:
+            give_up(fleet, r, now_s)
+        elif not _serve_late(fleet, r, now_s):
+            return
+        pop(fleet, tier)
         r = head(fleet, tier)
 
 
 @compiled
-def relegate(fleet: Fleet, r: int, now_s: float) -> None:
-    """Make a request best-effort: it has missed its SLO, and is served where nothing else runs."""
+def give_up(fleet: Fleet, r: int, now_s: float) -> None:
+    """A request has missed its SLO: refuse it where that is asked for, else serve it where nothing else runs."""
     fleet.requests[r].rung = NO_RUNG
+    if fleet.settings[0].refuse == 1:
+        fleet.requests[r].stage = REFUSED
+        act(fleet, REFUSE, r, NONE)
+        return
     act(fleet, RELEGATE, r, NONE)
     set_aside(fleet, r)
     feed_idle(fleet, now_s)
+
+
+@compiled
+def _serve_late(fleet: Fleet, r: int, now_s: float) -> bool:
+    """Dispatch a hopeless request without the test of its first token; False where nobody has room."""
+    i = _shortest_queue(fleet, r)
+    if i == NONE and fleet.settings[0].elastic == 1:
+        i = claim(fleet, fleet.requests[r].tier, now_s)
+    if i == NONE:
+        return False
+    _dispatch(fleet, r, i, now_s, FALLBACK, math.inf, fleet.instances[i].iteration + 1)
+    return True
 
 
 @compiled
@@ -229,21 +234,15 @@ def _dispatch(fleet: Fleet, r: int, i: int, now_s: float, rung: int, first_s: fl
 
 
 @compiled
-def _roomiest(fleet: Fleet, r: int) -> int:
-    """Return the least loaded instance of the own or a tighter tier where the batch stays sound, or NONE."""
+def _shortest_queue(fleet: Fleet, r: int) -> int:
+    """Return whose queue is shortest among each group's least loaded instance with room, own and tighter, or NONE."""
     best, least = NONE, 0
     for group in range(fleet.requests[r].tier + 1):
         for rank in range(fleet.group_size[group] - 1, -1, -1):
             i = fleet.order[group, rank]
-            instance = fleet.instances[i]
-            held = instance.committed_tokens + fleet.requests[r].input_tokens + fleet.requests[r].expected_tokens
-            sound = (
-                instance.num_residents < instance.max_residents
-                and held <= instance.kv_capacity_tokens * (1.0 - MEMORY_MARGIN_RATIO)
-                and iteration_s(fleet.profile, instance.num_residents + 1, 0, held, 0.0) <= instance.budget_s
-            )
-            if sound and (best == NONE or instance.queued_tokens < least):
-                best, least = i, instance.queued_tokens
+            queued = fleet.instances[i].queued_tokens
+            if (best == NONE or queued < least) and has_room(fleet, i, r, fleet.instances[i].budget_s):
+                best, least = i, queued
                 break
     return best
 

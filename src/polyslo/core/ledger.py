@@ -14,7 +14,11 @@ from polyslo.core.state import NONE, Fleet
 
 @compiled
 def add_resident(fleet: Fleet, i: int, r: int, start_iteration: int) -> None:
-    """Enter a request whose first token comes at the end of iteration `start_iteration`. Full: not entered."""
+    """Enter a request whose first token comes at the end of iteration `start_iteration`.
+
+    Full: not entered. Only KV that was sent to a decode instance (PD) without asking it gets there, and while the
+    ledger is full the instance refuses everybody.
+    """
     request, count = fleet.requests[r], fleet.instances[i].num_residents
     finish = start_iteration + max(1, request.expected_tokens - request.emitted_tokens - 1)
     request.start_iteration = start_iteration

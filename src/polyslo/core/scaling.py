@@ -10,8 +10,8 @@ from __future__ import annotations
 from polyslo.compiled import compiled
 from polyslo.core.admission import admit_colocated, iteration_budget_s
 from polyslo.core.best_effort import clear
+from polyslo.core.forecast import has_room
 from polyslo.core.gradient import move_to_group
-from polyslo.core.profile import iteration_s
 from polyslo.core.state import (
     FITS,
     NONE,
@@ -126,9 +126,7 @@ def take_over(fleet: Fleet, r: int, now_s: float) -> int:
             continue
         i = fleet.order[looser, size - 1]
         if fleet.settings[0].disaggregated == 1:
-            instance = fleet.instances[i]
-            held = instance.committed_tokens + fleet.requests[r].input_tokens + fleet.requests[r].expected_tokens
-            fits = iteration_s(fleet.profile, instance.num_residents + 1, 0, held, 0.0) <= budget_s
+            fits = has_room(fleet, i, r, budget_s)
         else:
             reason, _, _, _ = admit_colocated(fleet, i, r, now_s, budget_s)
             fits = reason == FITS and fleet.instances[i].num_queued == 0

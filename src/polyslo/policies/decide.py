@@ -16,8 +16,8 @@ from polyslo.core.belief import (
     unreserve,
     withdraw,
 )
-from polyslo.core.best_effort import feed_idle, set_aside
-from polyslo.core.ladder import choose_decode, retry_pending
+from polyslo.core.best_effort import feed_idle
+from polyslo.core.ladder import choose_decode, give_up, retry_pending
 from polyslo.core.scaling import leave_if_unneeded
 from polyslo.core.state import (
     DISPATCH,
@@ -113,11 +113,9 @@ def on_withdrawn(policy: int, fleet: Fleet, i: int, r: int, now_s: float) -> Non
     withdraw(fleet, i, r)
     if fleet.instances[i].num_decodes == 0 and fleet.instances[i].num_queued == 0:
         fleet.instances[i].busy = 0  # what was foreseen for it does not run
-    set_aside(fleet, r)
-    if policy == POLYSERVE:
-        if reserved != NONE:
-            leave_if_unneeded(fleet, reserved, now_s)
-        feed_idle(fleet, now_s)
+    if policy == POLYSERVE and reserved != NONE:
+        leave_if_unneeded(fleet, reserved, now_s)
+    give_up(fleet, r, now_s)
 
 
 @compiled

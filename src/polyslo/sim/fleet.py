@@ -97,6 +97,7 @@ class PolicySpec:
     kind: PolicyKind
     chunk_tokens: int
     relegate: bool | None = None  # None: as the fleet says
+    refuse: bool | None = None
     place: PlaceFunction | None = None  # an external policy's function
 
     @classmethod
@@ -136,11 +137,12 @@ def _with_option(spec: PolicySpec, option: str) -> PolicySpec:
         if not value.isdigit() or int(value) < 16:
             raise ConfigError(f"policy {spec.name!r}: chunk must be a whole number of tokens >= 16, got {value!r}")
         return replace(spec, chunk_tokens=int(value))
-    if key == "relegate":
+    if key in ("relegate", "refuse"):
         if value not in ("on", "off"):
-            raise ConfigError(f"policy {spec.name!r}: relegate must be on or off, got {value!r}")
-        return replace(spec, relegate=value == "on")
-    raise ConfigError(f"policy {spec.name!r}: unknown option {key!r}{nearest(key, ['chunk', 'relegate'])}")
+            raise ConfigError(f"policy {spec.name!r}: {key} must be on or off, got {value!r}")
+        is_on = value == "on"
+        return replace(spec, relegate=is_on) if key == "relegate" else replace(spec, refuse=is_on)
+    raise ConfigError(f"policy {spec.name!r}: unknown option {key!r}{nearest(key, ['chunk', 'relegate', 'refuse'])}")
 
 
 def build_fleet(
@@ -167,7 +169,7 @@ def build_fleet(
     settings = fleet.settings
     settings["disaggregated"] = config.mode == "pd"
     settings["relegate"] = config.relegate if policy.relegate is None else policy.relegate
-    settings["refuse"] = config.refuse
+    settings["refuse"] = config.refuse if policy.refuse is None else policy.refuse
     settings["by_deadline"] = tiered
     settings["lengths"] = LENGTHS[config.lengths]
     settings["elastic"] = policy.kind.elastic

@@ -19,7 +19,7 @@ from polyslo.core.belief import (
     observe_transfer_ended,
     withdraw,
 )
-from polyslo.core.ladder import drop_hopeless
+from polyslo.core.ladder import settle_hopeless
 from polyslo.core.pending import head
 from polyslo.core.profile import iteration_s
 from polyslo.core.scaling import owned_instance_s
@@ -112,7 +112,7 @@ def _settle_leftovers(world: World) -> bool:
         if r != NONE:
             clock.now_s = max(clock.now_s, fleet.requests[r].first_due_s)
             before = fleet.pending_size[tier]
-            drop_hopeless(fleet, tier, clock.now_s)
+            settle_hopeless(fleet, tier, clock.now_s)
             acted = acted or fleet.pending_size[tier] < before
     _carry_out(world)
     return acted

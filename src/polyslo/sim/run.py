@@ -169,7 +169,7 @@ def _new_clock(
     clock["delay_s"] = config.telemetry_delay_s
     clock["random_state"] = 7919 * (seed + 1)
     clock["policy"] = policy.kind.code
-    clock["relegate"] = fleet.settings["relegate"]
+    clock["relegate"] = fleet.settings["relegate"] | fleet.settings["refuse"]
     clock["by_deadline"] = fleet.settings["by_deadline"]
     return clock
 
