@@ -14,12 +14,23 @@ NUM_INSTANCES, NUM_REQUESTS = 6, 4000
 KEPT_RATIO = 0.999
 
 
+MODELS = (  # chats short and long, code with tiny outputs, prompts of 9,000 and 12,000 tokens on average
+    "azure2023-conv",
+    "azure2023-code",
+    "sharegpt",
+    "arxiv-summarization",
+    "mooncake-toolagent",
+    "mooncake-conversation",
+)
+
+
 @pytest.mark.parametrize("load", [0.5, 0.8, 0.95])
 @pytest.mark.parametrize("mode", ["co", "pd"])
-def test_admitted_requests_attain(make_workload, optimum, profile, mode, load):
+@pytest.mark.parametrize("model", MODELS)
+def test_admitted_requests_attain(make_workload, optimum, profile, model, mode, load):
     """I12: at least 99.9% of the requests that polyserve admits attain, at 50, 80 and 95% of the fluid optimum."""
-    reference = optimum(make_workload(NUM_REQUESTS, 100.0), NUM_INSTANCES, mode)
-    workload = make_workload(NUM_REQUESTS, round(load * reference, 3))
+    reference = optimum(make_workload(NUM_REQUESTS, 100.0, model=model), NUM_INSTANCES, mode)
+    workload = make_workload(NUM_REQUESTS, round(load * reference, 3), model=model)
     config = FleetConfig(num_instances=NUM_INSTANCES, mode=mode, lengths="known", relegate=True)
     world = build_world(workload, profile, PolicySpec.parse("polyserve"), config)
     run_world(world)

@@ -17,7 +17,7 @@ import math
 from polyslo.compiled import compiled
 from polyslo.core.chunking import SMALLEST_CHUNK
 from polyslo.core.ledger import peak
-from polyslo.core.profile import decode_attention_s, iteration_s, largest_chunk
+from polyslo.core.profile import chunk_bound, decode_attention_s, iteration_s, largest_chunk
 from polyslo.core.state import (
     DECODING,
     FIRST_TOKEN,
@@ -141,11 +141,11 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
 def _surely_late(fleet: Fleet, i: int, r: int, end_s: float, decodes: int, kv: int, budget_s: float) -> bool:
     """Tell whether the newcomer, or a prompt behind it, is late even if no chunk ever shrinks: a cheap bound.
 
-    From `end_s` on every iteration carries the chunk that fits beside the decodes of now.
+    From `end_s` on every iteration carries what fits beside the decodes of now, were prompts without attention.
     """
     instance, request, profile, requests = fleet.instances[i], fleet.requests[r], fleet.profile, fleet.requests
     spare_s = budget_s - profile.physics[0].host_s - decode_attention_s(profile, decodes, kv)
-    chunk = largest_chunk(profile, spare_s, decodes, 0, instance.chunk_limit - decodes)
+    chunk = chunk_bound(profile, spare_s, decodes, instance.chunk_limit - decodes)
     if chunk == 0:
         return decodes > 0
     partial = instance.group == prefill_group(fleet)  # there a smaller chunk is a shorter iteration

@@ -172,7 +172,17 @@ def largest_chunk(profile: Profile, time_s: float, tokens: int, context: int, li
     already in the batch, `context` is the prompt's part that was prefilled before. Solves
     `matrix_s(tokens + c) + pair_s * c * (context + c / 2) = time_s` on the piece of `matrix_s` where it lies.
     """
-    pair_s = profile.physics[0].prefill_s_per_pair
+    return _most_tokens(profile, profile.physics[0].prefill_s_per_pair, time_s, tokens, context, limit)
+
+
+@compiled
+def chunk_bound(profile: Profile, time_s: float, tokens: int, limit: int) -> int:
+    """Return what no iteration can exceed, however many prompts share it: `largest_chunk` without attention."""
+    return _most_tokens(profile, 0.0, time_s, tokens, 0, limit)
+
+
+@compiled
+def _most_tokens(profile: Profile, pair_s: float, time_s: float, tokens: int, context: int, limit: int) -> int:
     if limit <= 0:
         return 0
     if matrix_s(profile, tokens + limit) + pair_s * limit * (context + 0.5 * limit) <= time_s:

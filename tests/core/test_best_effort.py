@@ -1,0 +1,114 @@
+"""What becomes of requests that have missed their SLO (I17); the profile is that of test_ladder_by_hand.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from polyslo.core.belief import emitted_tokens, observe_finished, observe_first_token, observe_iteration_end
+from polyslo.core.ladder import place, place_or_pend, retry_pending
+from polyslo.core.state import DECODING, DISPATCH, NONE, PENDING, QUEUED, REFUSE, REFUSED, RELEGATE, RELEGATED, WITHDRAW
+from polyslo.policies.decide import on_iteration_settled, on_withdrawn
+from polyslo.policies.table import POLYSERVE
+
+IDLE, BEST_EFFORT = 3, 2  # group and queue, with two tiers
+
+
+def _hopeless(filled):
+    """Enter a request that alone takes 15 ms of its 40 ms TTFT and is offered instance 0 again after 26 ms."""
+    r = filled.request(1, 1000, 100, ttft_s=0.04)
+    place_or_pend(filled.handle, r, 0.0)
+    filled.actions()
+    retry_pending(filled.handle, 0, 0.026)
+    return r
+
+
+def _token(filled, now_s, first_of=NONE, last_of=NONE):
+    """Report the end of an iteration of instance 0, and whose first or last token it brought."""
+    observe_iteration_end(filled.handle, 0)
+    if first_of != NONE:
+        observe_first_token(filled.handle, 0, first_of)
+    if last_of != NONE:
+        observe_finished(filled.handle, 0, last_of, 1)
+    on_iteration_settled(POLYSERVE, filled.handle, 0, now_s, now_s)
+
+
+def test_best_effort_work_runs_yields_at_once_and_resumes(hand):
+    """I17, I21: first token at 41 ms, second at 46.11; claimed at 47 ms; resumed at 66.2201 ms with both tokens.
+
+    5 + 10 ms for the prompt, 5 + 0.01 + 0.1 ms for a token over 1,000 KV tokens. The claim is for a prompt of 1,000
+    with one token: 15 ms from 51.2201 ms on, when the iteration then running ends. Then prompt and 2 tokens are
+    prefilled again, 5 + 10.02 ms, which brings the third.
+    """
+    filled = hand(1)
+    r = _hopeless(filled)
+    instances, requests = filled.fleet.instances, filled.fleet.requests
+    assert filled.actions()[-2:] == [(RELEGATE, r, NONE), (DISPATCH, r, 0)]
+    assert (instances["group"][0], requests["stage"][r]) == (IDLE, QUEUED)
+    assert instances["iteration_end_s"][0] == pytest.approx(0.041)
+    _token(filled, 0.041, first_of=r)
+    assert requests["stage"][r] == DECODING
+    assert instances["iteration_end_s"][0] == pytest.approx(0.04611)
+    _token(filled, 0.04611)
+    filled.actions()
+    urgent = filled.request(1, 1000, 1, arrival_s=0.047)
+    assert place(filled.handle, urgent, 0.047)
+    kinds = [action for action in filled.actions() if action[0] in (WITHDRAW, DISPATCH)]
+    assert kinds == [(WITHDRAW, r, 0), (DISPATCH, urgent, 0)]
+    assert requests["stage"][r] == RELEGATED
+    assert (requests["emitted_tokens"][r], requests["remaining_tokens"][r]) == (2, 1002)
+    assert (instances["num_residents"][0], instances["num_decodes"][0], instances["kv_tokens"][0]) == (1, 0, 0)
+    assert (instances["group"][0], instances["queued_tokens"][0]) == (1, 1000)
+    _token(filled, 0.0512201)
+    assert instances["iteration_end_s"][0] == pytest.approx(0.0662201)
+    _token(filled, 0.0662201, first_of=urgent, last_of=urgent)
+    assert filled.actions()[-1] == (DISPATCH, r, 0)
+    assert instances["group"][0] == IDLE
+    assert instances["iteration_end_s"][0] == pytest.approx(0.0662201 + 0.01502)
+    _token(filled, 0.0812401, first_of=r)
+    assert emitted_tokens(filled.handle, 0, r) == 3
+
+
+def test_a_cold_fleet_does_no_best_effort_work(hand):
+    """I17: with cold starts the same request is set aside, and the second, idle instance is left alone."""
+    filled = hand(2)
+    filled.fleet.settings["cold_start_s"] = 2.0
+    r = _hopeless(filled)
+    assert filled.actions() == [(RELEGATE, r, NONE)]
+    assert filled.fleet.pending_size[BEST_EFFORT] == 1
+    assert filled.fleet.group_size.tolist() == [0, 1, 0, 1]  # the one claimed for it is starting
+
+
+@pytest.mark.parametrize("relegate", [True, False])
+def test_refusing_answers_and_never_relegates(hand, relegate):
+    """I17: asked to refuse, the ladder answers REFUSE where it would relegate, and keeps nothing of the request."""
+    filled = hand(1, relegate=relegate)
+    filled.fleet.settings["refuse"] = 1
+    r = _hopeless(filled)
+    assert filled.actions() == [(REFUSE, r, NONE)]
+    assert filled.fleet.requests["stage"][r] == REFUSED
+    assert not filled.fleet.pending_size.any()
+
+
+def test_what_an_engine_gives_back_is_refused_too(hand):
+    """I17: a queued prompt that its engine gave back as hopeless is answered with REFUSE, and the instance is free."""
+    filled = hand(1)
+    filled.fleet.settings["refuse"] = 1
+    r = filled.request(1, 1000, 100)
+    assert place(filled.handle, r, 0.0)
+    filled.actions()
+    # The engine has not begun it.
+    filled.fleet.requests["remaining_tokens"][r] = filled.fleet.instances["queued_tokens"][0] = 1000
+    filled.fleet.instances["kv_tokens"] = 0
+    on_withdrawn(POLYSERVE, filled.handle, 0, r, 0.6)
+    assert filled.actions() == [(REFUSE, r, NONE)]
+    assert not np.any([filled.fleet.instances[name] for name in ("kv_tokens", "num_residents", "queued_tokens")])
+
+
+def test_without_relegation_a_hopeless_request_waits_for_nobody(hand):
+    """I17: neither relegated nor refused, it is served late, by an instance claimed for it."""
+    filled = hand(1, relegate=False)
+    r = _hopeless(filled)
+    assert filled.actions()[-1] == (DISPATCH, r, 0)
+    assert filled.fleet.requests["stage"][r] == QUEUED != PENDING
+    assert filled.fleet.instances["group"][0] == 1

@@ -1,0 +1,31 @@
+"""No way to cut a prompt is faster than `fastest_prefill_s` says (I13), so that only the hopeless are given up."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyslo.core.profile import fastest_prefill_s
+from polyslo.profiles.library import shipped_profiles, load_profile
+
+NAMES = shipped_profiles()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_cut_of_a_prompt_is_faster(name):
+    """I13: the sum of the iterations of any chunks is at least the bound; one chunk meets it while it is efficient."""
+    profile = load_profile(name).profile
+
+    @settings(max_examples=40, deadline=None, derandomize=True)
+    @given(chunks=st.lists(st.integers(1, 8192), min_size=1, max_size=12))
+    def check(chunks):
+        done, total_s = 0, 0.0
+        for chunk in chunks:
+            total_s += profile.iteration_s(0, chunk, 0.0, done + 0.5 * chunk)
+            done += chunk
+        assert fastest_prefill_s(profile.handle, done) <= total_s + 1e-12
+
+    check()
+    best = int(profile.physics["best_chunk_tokens"][0])
+    assert fastest_prefill_s(profile.handle, best) == pytest.approx(profile.iteration_s(0, best, 0.0, 0.5 * best))

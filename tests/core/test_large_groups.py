@@ -1,0 +1,31 @@
+"""Large groups are searched by bisection, which finds what asking everybody finds (I17)."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyslo.core.admission import admit_colocated
+from polyslo.core.belief import reserve
+from polyslo.core.ladder import ASKED, COLOCATED, TAIL, most_loaded_that_fits
+from polyslo.core.scaling import assign
+from polyslo.core.state import FITS, NONE
+
+SIZE = ASKED + 8
+MOST_ASKED = TAIL + 6  # and 2**6 > SIZE
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(loads=st.lists(st.integers(1, 96_000), min_size=SIZE, max_size=SIZE), tokens=st.integers(1, 96_000))
+def test_bisection_finds_what_asking_everybody_finds(hand, loads, tokens):
+    """I17: where whoever is less loaded fits too, both find the same instance; bisection asks ten at most."""
+    filled = hand(SIZE)
+    for i, load in enumerate(loads):
+        assign(filled.handle, i, 1, 0.0)
+        reserve(filled.handle, filled.request(1, 1, load), i, 1)
+    r = filled.request(1, 1, tokens)
+    fits = [i for i in filled.order(1) if admit_colocated(filled.handle, i, r, 0.0, 0.05)[0] == FITS]
+    assert fits == filled.order(1)[SIZE - len(fits) :], "fitting is monotone in the load here"
+    found, _, _ = most_loaded_that_fits(filled.handle, COLOCATED, 1, r, float("inf"), 0.0)
+    assert found == (fits[0] if fits else NONE)
+    assert filled.fleet.counters[1].sum() <= MOST_ASKED

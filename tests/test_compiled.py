@@ -1,0 +1,80 @@
+"""How Python becomes machine code: one specialisation a function, attributes of bundles in any order."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from polyslo.compiled import compiled
+from polyslo.core.state import Fleet
+from polyslo.native import Native
+
+LATER_BUNDLE = """
+import numpy as np
+
+from polyslo.compiled import compiled
+from polyslo.native import Native
+
+
+class Early(Native):
+    ARRAYS = {"early_numbers": (np.int64, 1)}
+
+
+@compiled
+def read_early(bundle):
+    return bundle.early_numbers[0]
+
+
+early = Early(early_numbers=np.array([3]))
+print(read_early(early.handle))
+
+
+class Late(Native):
+    ARRAYS = {"late_numbers": (np.int64, 1)}
+
+
+@compiled
+def read_late(bundle):
+    return bundle.late_numbers[0]
+
+
+late = Late(late_numbers=np.array([4]))
+print(read_late(late.handle))
+"""
+
+
+@compiled
+def _twice(x):
+    return 2 * x
+
+
+@compiled
+def _call_twice(x):
+    return _twice(3) + _twice(x)
+
+
+def test_constants_and_variables_share_one_specialisation():
+    """A function called with a constant and with a variable is compiled once."""
+    assert _call_twice(5) == 16
+    assert len(_twice.signatures) == 1
+
+
+def test_a_bundle_may_be_defined_after_code_was_compiled(tmp_path):
+    """Attributes that are taught to compiled code after the first compilation work as well."""
+    script = tmp_path / "later_bundle.py"
+    script.write_text(LATER_BUNDLE)
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    ran = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["3", "4"]
+
+
+def test_a_name_means_the_same_in_every_bundle():
+    """Another dtype for a name that a bundle has already is refused, naming both."""
+    assert "tpots_s" in Fleet.ARRAYS
+    with pytest.raises(TypeError, match="'tpots_s': int64 with 1 dimensions here, .*float64"):
+        type("Other", (Native,), {"ARRAYS": {"tpots_s": (np.int64, 1)}})
