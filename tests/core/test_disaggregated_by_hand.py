@@ -94,11 +94,11 @@ def test_claims_are_given_back_when_the_other_side_refuses(hand):
     assert filled.fleet.requests["reasons"][0] == 1 << FIRST_TOKEN
 
 
-@pytest.mark.parametrize(("idle", "rung"), [(1, OWN), (2, SCALED_UP), (3, OWN)])
+@pytest.mark.parametrize(("idle", "rung"), [(1, SCALED_UP), (2, SCALED_UP), (3, OWN)])
 def test_prompts_spread_while_few_instances_are_idle(hand, idle, rung):
     """I17: of ten instances 2 are idle, a fifth: a prompt that would wait 265 of its 449 ms takes one of them.
 
-    The last one is for decodes, and of 3 none is taken as long as the deadline holds.
+    Of 3 none is taken as long as the deadline holds.
     """
     filled = hand(10, pd=True)
     assign(filled.handle, 0, PREFILL, 0.0)

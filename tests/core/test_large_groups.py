@@ -19,7 +19,7 @@ MOST_ASKED = TAIL + 6  # and 2**6 > SIZE
 @given(loads=st.lists(st.integers(1, 96_000), min_size=SIZE, max_size=SIZE), tokens=st.integers(1, 96_000))
 def test_bisection_finds_what_asking_everybody_finds(hand, loads, tokens):
     """I17: where whoever is less loaded fits too, both find the same instance; bisection asks ten at most."""
-    filled = hand(SIZE)
+    filled = hand(SIZE + SIZE // 2)  # a third is idle: requests are packed
     for i, load in enumerate(loads):
         assign(filled.handle, i, 1, 0.0)
         reserve(filled.handle, filled.request(1, 1, load), i, 1)
