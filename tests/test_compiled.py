@@ -76,5 +76,5 @@ def test_a_bundle_may_be_defined_after_code_was_compiled(tmp_path):
 def test_a_name_means_the_same_in_every_bundle():
     """Another dtype for a name that a bundle has already is refused, naming both."""
     assert "tpots_s" in Fleet.ARRAYS
-    with pytest.raises(TypeError, match="'tpots_s': int64 with 1 dimensions here, .*float64"):
+    with pytest.raises(TypeError, match=r"'tpots_s': int64 with 1 dimensions here, .*float64"):
         type("Other", (Native,), {"ARRAYS": {"tpots_s": (np.int64, 1)}})

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyslo.core.profile import fastest_prefill_s
-from polyslo.profiles.library import shipped_profiles, load_profile
+from polyslo.profiles.library import load_profile, shipped_profiles
 
 NAMES = shipped_profiles()
 

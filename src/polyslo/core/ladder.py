@@ -121,7 +121,7 @@ def _drain(fleet: Fleet, tier: int, i: int, now_s: float) -> None:
 
 @compiled
 def settle_hopeless(fleet: Fleet, tier: int, now_s: float) -> None:
-    """Deal with the heads of a pending queue that can't be served in time any more: give them up, or serve them late."""
+    """Give up the heads of a pending queue that can't be served in time any more, or serve them late."""
     gives_up = fleet.settings[0].refuse == 1 or fleet.settings[0].relegate == 1
     r = head(fleet, tier)
     while r != NONE and is_hopeless(fleet, r, now_s):
