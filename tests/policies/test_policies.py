@@ -109,6 +109,8 @@ def test_names_and_options_are_checked():
         PolicySpec.parse("chunk:chunk=1")
     with pytest.raises(ConfigError, match="relegate"):
         PolicySpec.parse("chunk:relegate=maybe")
+    with pytest.raises(ConfigError, match="refuse must be on or off"):
+        PolicySpec.parse("polyserve:refuse=maybe")
     with pytest.raises(ConfigError, match="can't be loaded"):
         PolicySpec.parse("no_such_module:place")
 
@@ -116,5 +118,6 @@ def test_names_and_options_are_checked():
 def test_options_are_read():
     """I20: `chunk:chunk=256,relegate=off` sets both; each policy has its own default chunk."""
     spec = PolicySpec.parse("chunk:chunk=256,relegate=off")
-    assert (spec.chunk_tokens, spec.relegate) == (256, False)
+    assert (spec.chunk_tokens, spec.relegate, spec.refuse) == (256, False, None)
+    assert PolicySpec.parse("polyserve:refuse=on").refuse is True
     assert PolicySpec.parse("chunk").chunk_tokens == POLICIES["chunk"].default_chunk

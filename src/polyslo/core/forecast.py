@@ -4,9 +4,9 @@ First token: continuous chunked prefill prediction (PolyServe). Start when the r
 before now, the news of it is under way and the next one runs without the newcomer), walk the prefill queue iteration
 by iteration, give each iteration the chunk budget that it will have as prompts turn into decodes, and let every
 iteration last its **full** budgeted time: later arrivals will fill it (ours; counting only the tokens now queued made
-4 to 15% of first tokens late). Decodes leave during the walk only where output lengths are known: counting on
-expected lengths made up to 4% of first tokens late. On a prefill instance (PD) nothing decodes and iterations last
-what their chunk costs: there whoever comes later is checked against everyone whom it delays.
+4 to 15% of first tokens late). Decodes leave during the walk only where output lengths are known: counting on expected
+lengths made up to 4% of first tokens late. On a prefill instance (PD) nothing decodes and iterations last what their
+chunk costs: there whoever comes later is checked against everyone whom it delays.
 Steady state and memory: the ledger's peak, where residents leave one by one while the rest grow.
 """
 
