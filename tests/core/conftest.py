@@ -23,7 +23,7 @@ def linear_profile(base_s=BASE_S, token_s=TOKEN_S, kv_s=KV_S, pair_s=0.0, capaci
         decode_row=np.zeros(4097, dtype=np.int16),
         decode_knots=np.array([1, 4096], dtype=np.int64),
         attention_s=np.vstack([kv_s * knots, kv_s * knots]),
-        physics=np.array([(pair_s, 0.0, capacity, 131_072.0, 0)], dtype=PHYSICS),
+        physics=np.array([(pair_s, 0.0, capacity, 131_072.0)], dtype=PHYSICS),
     )
 
 

@@ -14,10 +14,10 @@ NAMES = shipped_profiles()
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_cut_of_a_prompt_is_faster(name):
-    """I13: the sum of the iterations of any chunks is at least the bound; one chunk meets it while it is efficient."""
+    """I13: the sum of the iterations of any chunks is at least the bound, and 256 tokens in one chunk meet it."""
     profile = load_profile(name).profile
 
-    @settings(max_examples=40, deadline=None, derandomize=True)
+    @settings(max_examples=100, deadline=None, derandomize=True)
     @given(chunks=st.lists(st.integers(1, 8192), min_size=1, max_size=12))
     def check(chunks):
         done, total_s = 0, 0.0
@@ -27,5 +27,4 @@ def test_no_cut_of_a_prompt_is_faster(name):
         assert fastest_prefill_s(profile.handle, done) <= total_s + 1e-12
 
     check()
-    best = int(profile.physics["best_chunk_tokens"][0])
-    assert fastest_prefill_s(profile.handle, best) == pytest.approx(profile.iteration_s(0, best, 0.0, 0.5 * best))
+    assert fastest_prefill_s(profile.handle, 256) == pytest.approx(profile.iteration_s(0, 256, 0.0, 128.0))

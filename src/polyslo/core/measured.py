@@ -80,7 +80,7 @@ def build_profile(
         decode_row=np.maximum(np.searchsorted(rows, np.arange(MAX_DECODES + 1), side="right") - 1, 0).astype(np.int16),
         decode_knots=rows,
         attention_s=attention,
-        physics=np.array([(pair_s, host_s, kv_capacity_tokens, kv_bytes_per_token, 0)], dtype=PHYSICS),
+        physics=np.array([(pair_s, host_s, kv_capacity_tokens, kv_bytes_per_token)], dtype=PHYSICS),
     )
 
 

@@ -12,7 +12,7 @@ attention is proportional to the token pairs, chunk x context. How the tables ar
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,6 @@ PHYSICS = np.dtype(
         ("host_s", np.float64),  # the engine's own time per step
         ("kv_capacity_tokens", np.int64),
         ("kv_bytes_per_token", np.float64),
-        ("best_chunk_tokens", np.int64),  # where prompt tokens are cheapest (set by Profile)
     ],
     align=True,
 )
@@ -62,12 +61,6 @@ class Profile(Native):
         "attention_s": (np.float64, 2),
         "physics": (PHYSICS, 1),
     }
-
-    def __init__(self, **parts: Any) -> None:
-        super().__init__(**parts)
-        ends = self.segment_end_tokens[:-1] if len(self.segment_end_tokens) > 1 else self.segment_end_tokens
-        matrix_s_at = self.matrix_intercept_s[: len(ends)] + self.matrix_slope_s[: len(ends)] * ends
-        self.physics["best_chunk_tokens"] = ends[np.argmin((self.physics["host_s"] + matrix_s_at) / ends)]
 
     def iteration_s(self, decodes: int, chunk: int, kv_tokens: float, prefill_context: float) -> float:
         """Predict one iteration, seconds; see `iteration_s` below."""
@@ -220,12 +213,19 @@ def largest_batch(profile: Profile, time_s: float, context_tokens: float) -> int
 
 @compiled
 def fastest_prefill_s(profile: Profile, input_tokens: int) -> float:
-    """Return the least time in which an idle instance can prefill a prompt, however it is cut into chunks."""
-    best = profile.physics[0].best_chunk_tokens
-    if input_tokens <= best:
-        return iteration_s(profile, 0, input_tokens, 0.0, 0.5 * input_tokens)
-    pairs_s = profile.physics[0].prefill_s_per_pair * 0.5 * input_tokens * input_tokens
-    return input_tokens / best * (profile.physics[0].host_s + matrix_s(profile, best)) + pairs_s
+    """Return the least time in which an idle instance can prefill a prompt, however it is cut into chunks.
+
+    Attention costs the same for every cut. The rest is at least what the cheapest chunk costs a token: the whole
+    prompt, or one where a segment of `matrix_s` ends.
+    """
+    host_s = profile.physics[0].host_s
+    cheapest_s = (host_s + matrix_s(profile, input_tokens)) / input_tokens
+    for g in range(profile.segment_end_tokens.shape[0]):
+        end = profile.segment_end_tokens[g]
+        if end >= input_tokens:
+            break
+        cheapest_s = min(cheapest_s, (host_s + matrix_s(profile, end)) / end)
+    return input_tokens * cheapest_s + profile.physics[0].prefill_s_per_pair * 0.5 * input_tokens * input_tokens
 
 
 @compiled
