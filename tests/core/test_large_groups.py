@@ -36,7 +36,7 @@ def test_bisection_asks_few(hand):
 
     Asked are the ranks 39 (fits), 19 (fits), 9, 14, 17 (fits) and 16: three refuse. One by one it would be 17.
     """
-    filled = hand(SIZE)
+    filled = hand(SIZE + SIZE // 2)  # a third is idle: requests are packed
     for i in range(SIZE):
         assign(filled.handle, i, 1, 0.0)
         reserve(filled.handle, filled.request(1, 2000 * (i + 1), 1000), i, 1)
