@@ -8,7 +8,6 @@ so with an exact profile and no delay it equals the truth, and otherwise the nex
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from polyslo.compiled import compiled
 from polyslo.core.admission import prefill_due_s
@@ -16,6 +15,7 @@ from polyslo.core.chunking import plan_chunk
 from polyslo.core.gradient import change_load
 from polyslo.core.ledger import add_resident, overdue_resident, remove_resident
 from polyslo.core.lengths import expected_length, learn_length
+from polyslo.core.prefill_queue import insert_at_head, insert_in_queue, remove_from_queue
 from polyslo.core.profile import iteration_s
 from polyslo.core.state import (
     DECODING,
@@ -51,7 +51,6 @@ def enqueue(fleet: Fleet, r: int, i: int, now_s: float) -> None:
     request.instance = i
     request.stage = QUEUED
     insert_in_queue(fleet.requests, instance, r, fleet.settings[0].by_deadline == 1)
-    instance.num_queued += 1
     instance.queued_tokens += request.remaining_tokens
     change_load(fleet, i, _load(fleet, r, i))
     _count_own(fleet, r, i, 1)
@@ -64,7 +63,6 @@ def observe_first_token(fleet: Fleet, i: int, r: int) -> None:
     """A request's prefill ended with the iteration now being reported."""
     request, instance = fleet.requests[r], fleet.instances[i]
     remove_from_queue(fleet.requests, instance, r)
-    instance.num_queued -= 1
     instance.queued_tokens -= request.remaining_tokens
     # Belief credits the prompt to the KV as its chunks run; what it had not credited yet is known now.
     instance.kv_tokens += request.remaining_tokens
@@ -159,7 +157,6 @@ def observe_preempted(fleet: Fleet, i: int, r: int) -> None:
     add_resident(fleet, i, r, instance.iteration + 1)
     request.stage = QUEUED
     insert_at_head(fleet.requests, instance, r)
-    instance.num_queued += 1
     instance.queued_tokens += request.remaining_tokens
 
 
@@ -182,7 +179,6 @@ def withdraw(fleet: Fleet, i: int, r: int) -> None:
     """A queued request was taken back from its instance (relegated before it was prefilled)."""
     request, instance = fleet.requests[r], fleet.instances[i]
     remove_from_queue(fleet.requests, instance, r)
-    instance.num_queued -= 1
     instance.queued_tokens -= request.remaining_tokens
     instance.kv_tokens -= request.prefill_tokens - request.remaining_tokens
     request.remaining_tokens = request.prefill_tokens
@@ -238,19 +234,10 @@ def begin_iteration(fleet: Fleet, i: int, began_s: float) -> None:
     instance = fleet.instances[i]
     if instance.num_decodes == 0:
         began_s = max(began_s, _first_sent_s(fleet, i))
-    _hide_sent_after(fleet, i, began_s)
-    room = instance.kv_capacity_tokens - instance.kv_tokens - instance.num_decodes
-    chunk, pairs = plan_chunk(
-        fleet.profile,
-        fleet.requests,
-        instance.queue_head,
-        instance.num_decodes,
-        instance.decode_kv_tokens,
-        instance.budget_s,
-        min(instance.chunk_limit - instance.num_decodes, room),
-        instance.max_residents - instance.num_decodes,
-    )
-    _hide_sent_after(fleet, i, began_s)
+    hidden = _hide_sent_after(fleet, i, began_s)
+    chunk, pairs = plan_chunk(fleet.profile, fleet.requests, instance, instance.max_residents)
+    if hidden:
+        _hide_sent_after(fleet, i, began_s)
     context = pairs / chunk if chunk > 0 else 0.0
     duration_s = iteration_s(fleet.profile, instance.num_decodes, chunk, instance.decode_kv_tokens, context)
     instance.busy = 1 if chunk + instance.num_decodes > 0 else 0
@@ -271,62 +258,19 @@ def _first_sent_s(fleet: Fleet, i: int) -> float:
 
 
 @compiled
-def _hide_sent_after(fleet: Fleet, i: int, at_s: float) -> None:
-    """Flip the sign of what remains of prompts sent after `at_s`: the chunk rule passes over them. Twice restores."""
+def _hide_sent_after(fleet: Fleet, i: int, at_s: float) -> bool:
+    """Flip the sign of what remains of prompts sent after `at_s`: the chunk rule passes over them. Twice restores.
+
+    Returns whether there were any.
+    """
+    hidden = False
     r = fleet.instances[i].queue_head
     while r != NONE:
         if fleet.requests[r].decided_s > at_s:
             fleet.requests[r].remaining_tokens *= -1
+            hidden = True
         r = fleet.requests[r].next
-
-
-@compiled
-def insert_in_queue(requests: Any, instance: Any, r: int, by_deadline: bool) -> None:
-    """Link a request into an instance's prefill queue: by deadline, or at the end."""
-    after = instance.queue_tail
-    if by_deadline:
-        while after != NONE and requests[after].first_due_s > requests[r].first_due_s:
-            after = requests[after].previous
-    before = instance.queue_head if after == NONE else requests[after].next
-    requests[r].previous = after
-    requests[r].next = before
-    if after == NONE:
-        instance.queue_head = r
-    else:
-        requests[after].next = r
-    if before == NONE:
-        instance.queue_tail = r
-    else:
-        requests[before].previous = r
-
-
-@compiled
-def insert_at_head(requests: Any, instance: Any, r: int) -> None:
-    """Link a request in front of an instance's prefill queue."""
-    head = instance.queue_head
-    requests[r].previous = NONE
-    requests[r].next = head
-    instance.queue_head = r
-    if head == NONE:
-        instance.queue_tail = r
-    else:
-        requests[head].previous = r
-
-
-@compiled
-def remove_from_queue(requests: Any, instance: Any, r: int) -> None:
-    """Unlink a request from an instance's prefill queue."""
-    previous, following = requests[r].previous, requests[r].next
-    if previous == NONE:
-        instance.queue_head = following
-    else:
-        requests[previous].next = following
-    if following == NONE:
-        instance.queue_tail = previous
-    else:
-        requests[following].previous = previous
-    requests[r].previous = NONE
-    requests[r].next = NONE
+    return hidden
 
 
 @compiled

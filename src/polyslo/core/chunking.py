@@ -8,6 +8,7 @@ forecast call this one function, so that predictions are right by construction.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +24,21 @@ SMALLEST_CHUNK = 16  # an instance without decodes always gets on, however small
 def plan_chunk(
     profile: Profile,
     requests: npt.NDArray[np.void],
-    queue_head: int,
-    decodes: int,
-    decode_kv_tokens: int,
-    budget_s: float,
-    limit: int,
-    slots: int,
+    instance: Any,
+    most_decodes: int,
 ) -> tuple[int, float]:
-    """Take the next iteration's prompt tokens off the queue; return (chunk, token pairs).
+    """Take the next iteration's prompt tokens off an instance's queue; return (chunk, token pairs).
 
     `requests` is any record array with `next`, `prefill_tokens` and `remaining_tokens`, the last of which is
-    lowered. At most `limit` tokens of at most `slots` prompts; `budget_s` bounds the whole iteration.
+    lowered; `instance` an engine's record, or what belief holds of it. `budget_s` bounds the whole iteration,
+    `chunk_limit` its tokens, the KV capacity what it may add, and `most_decodes` the prompts that may end.
     """
-    spare_s = budget_s - profile.physics[0].host_s - decode_attention_s(profile, decodes, decode_kv_tokens)
-    chunk, pairs, r = 0, 0.0, queue_head
+    budget_s, decodes = instance.budget_s, instance.num_decodes
+    room = instance.kv_capacity_tokens - instance.kv_tokens - decodes
+    limit = min(instance.chunk_limit - decodes, room)
+    slots = most_decodes - decodes
+    spare_s = budget_s - profile.physics[0].host_s - decode_attention_s(profile, decodes, instance.decode_kv_tokens)
+    chunk, pairs, r = 0, 0.0, instance.queue_head
     while r != NONE and chunk < limit and slots > 0:
         remaining = requests[r].remaining_tokens
         if remaining > 0:

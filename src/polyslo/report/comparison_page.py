@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from polyslo.errors import InputError
 from polyslo.report import markup
+from polyslo.report.compared import compared_facts, compared_rows
 from polyslo.report.curve_figures import attainment_figure, cost_figure
 from polyslo.report.curves import (
     curve,
@@ -20,7 +21,6 @@ from polyslo.report.goodput_section import goodput_section
 from polyslo.report.notation import (
     amount_text,
     count_text,
-    mode_text,
     rate_text,
     share_text,
     tier_name,
@@ -54,7 +54,7 @@ def comparison_page(comparison: Comparison) -> str:
         _load_section(comparison),
         _tier_section(comparison),
         *_run_section(comparison),
-        markup.section("Setting", markup.definitions(_setting(comparison)), *_notes(comparison)),
+        markup.section("Setting", markup.definitions(_setting(comparison)), *markup.notes(comparison.notes)),
         markup.section("Definitions", markup.definitions(OF_COMPARISON)),
         _data_section(comparison),
     ]
@@ -62,12 +62,8 @@ def comparison_page(comparison: Comparison) -> str:
 
 
 def _facts(comparison: Comparison) -> str:
-    tiers = "/".join(f"{tpot_ms:g}" for tpot_ms in comparison.tpots_ms)
-    return (
-        f"{comparison.workload} · {comparison.profile} · {comparison.mode.upper()} · "
-        f"{comparison.num_instances} instances · tiers {tiers} ms · "
-        f"{count_text(len(comparison.rates_rps), 'rate')} · {count_text(len(_seeds(comparison)), 'seed')}"
-    )
+    rates, seeds = count_text(len(comparison.rates_rps), "rate"), count_text(len(_seeds(comparison)), "seed")
+    return f"{compared_facts(comparison)} · {rates} · {seeds}"
 
 
 def _loss_section(comparison: Comparison) -> Iterator[str]:
@@ -167,12 +163,7 @@ def _told_run(comparison: Comparison) -> RunResult | None:
 def _setting(comparison: Comparison) -> Iterator[tuple[str, str]]:
     raised = sum(run.num_ttft_raised for run in comparison.runs)
     asked = sum(run.num_requests for run in comparison.runs)
-    yield "Workload", comparison.workload
-    yield "Profile", comparison.profile
-    yield "Mode", mode_text(comparison.mode)
-    yield "Instances", str(comparison.num_instances)
-    yield "Tiers", ", ".join(tier_name(tpot_ms) for tpot_ms in comparison.tpots_ms)
-    yield "Policies", ", ".join(comparison.policies)
+    yield from compared_rows(comparison)
     yield "Rates", ", ".join(rate_text(rate) for rate in comparison.rates_rps) + " requests/s"
     yield "Seeds", ", ".join(str(seed) for seed in _seeds(comparison)) + "; the same for every policy"
     yield (
@@ -181,11 +172,6 @@ def _setting(comparison: Comparison) -> Iterator[tuple[str, str]]:
     )
     if raised:
         yield "TTFTs raised", f"{raised:,} requests whose drawn TTFT no idle instance could meet"
-
-
-def _notes(comparison: Comparison) -> Iterator[str]:
-    if comparison.notes:
-        yield "<h3>Notes</h3>" + markup.bullets(comparison.notes)
 
 
 def _data_section(comparison: Comparison) -> str:

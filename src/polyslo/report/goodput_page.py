@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from polyslo.errors import InputError
 from polyslo.report import markup
+from polyslo.report.compared import compared_facts, compared_rows
 from polyslo.report.curves import OURS, goodput_of, is_ours, num_seeds, optimum_of, targets_of
 from polyslo.report.data import to_json
 from polyslo.report.glossary import OF_GOODPUT
@@ -14,11 +15,9 @@ from polyslo.report.notation import (
     MISSING,
     count_text,
     goodput_text,
-    mode_text,
     percent_text,
     rate_text,
     share_text,
-    tier_name,
 )
 from polyslo.report.verdict import headline, verdicts
 from polyslo.sim.results import Comparison, GoodputResult
@@ -35,7 +34,7 @@ def goodput_page(comparison: Comparison) -> str:
         markup.paragraph(_facts(comparison), "facts"),
         goodput_section(comparison),
         *_seed_section(comparison),
-        markup.section("Setting", markup.definitions(_setting(comparison)), *_notes(comparison)),
+        markup.section("Setting", markup.definitions(_setting(comparison)), *markup.notes(comparison.notes)),
         markup.section("Definitions", markup.definitions(OF_GOODPUT)),
         markup.section(
             "Raw numbers",
@@ -67,11 +66,7 @@ def _of_optimum(goodput: GoodputResult, words: str) -> str:
 
 
 def _facts(comparison: Comparison) -> str:
-    tiers = "/".join(f"{tpot_ms:g}" for tpot_ms in comparison.tpots_ms)
-    return (
-        f"{comparison.workload} · {comparison.profile} · {comparison.mode.upper()} · "
-        f"{comparison.num_instances} instances · tiers {tiers} ms · {count_text(num_seeds(comparison), 'seed')}"
-    )
+    return f"{compared_facts(comparison)} · {count_text(num_seeds(comparison), 'seed')}"
 
 
 def _seed_section(comparison: Comparison) -> Iterator[str]:
@@ -91,18 +86,8 @@ def _seed_section(comparison: Comparison) -> Iterator[str]:
 
 def _setting(comparison: Comparison) -> Iterator[tuple[str, str]]:
     optimum = optimum_of(comparison)
-    yield "Workload", comparison.workload
-    yield "Profile", comparison.profile
-    yield "Mode", mode_text(comparison.mode)
-    yield "Instances", str(comparison.num_instances)
-    yield "Tiers", ", ".join(tier_name(tpot_ms) for tpot_ms in comparison.tpots_ms)
-    yield "Policies", ", ".join(comparison.policies)
+    yield from compared_rows(comparison)
     yield "Target", ", ".join(share_text(target) for target in targets_of(comparison))
     yield "Seeds", ", ".join(map(str, range(num_seeds(comparison)))) + "; the same for every policy"
     if optimum:
         yield "Fluid optimum", f"{rate_text(optimum)} requests/s"
-
-
-def _notes(comparison: Comparison) -> Iterator[str]:
-    if comparison.notes:
-        yield "<h3>Notes</h3>" + markup.bullets(comparison.notes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -74,6 +74,13 @@ def paragraph(text: str, css_class: str = "") -> str:
 def bullets(sentences: Iterable[str]) -> str:
     """Make a list of sentences."""
     return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>"
+
+
+def notes(sentences: Iterable[str]) -> Iterator[str]:
+    """Make a titled list of notes; nothing where there are none."""
+    found = list(sentences)
+    if found:
+        yield "<h3>Notes</h3>" + bullets(found)
 
 
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:

@@ -35,7 +35,7 @@ def plan_page(results: Sequence[PlanResult], notes: Sequence[str] = ()) -> str:
         markup.paragraph(_lead(results), "lead"),
         markup.paragraph(_facts(results), "facts"),
         markup.section("Fleets", _table(results), _figure(results)),
-        markup.section("Setting", markup.definitions(_setting(results)), *_notes(notes)),
+        markup.section("Setting", markup.definitions(_setting(results)), *markup.notes(notes)),
         markup.section("Definitions", markup.definitions(OF_PLAN)),
         _data_section(results),
     ]
@@ -131,11 +131,6 @@ def _setting(results: Sequence[PlanResult]) -> Iterator[tuple[str, str]]:
     yield "Target", f"{share_text(first.target)} in every seed"
     yield "Seeds", ", ".join(str(r.seed) for r in first.runs) + "; the same for every policy"
     yield "Fluid optimum", f"{amount_text(first.fluid_instances)} instances"
-
-
-def _notes(notes: Sequence[str]) -> Iterator[str]:
-    if notes:
-        yield "<h3>Notes</h3>" + markup.bullets(notes)
 
 
 def _data_section(results: Sequence[PlanResult]) -> str:

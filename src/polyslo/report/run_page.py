@@ -40,7 +40,11 @@ def run_page(run: RunResult) -> str:
         *_time_sections(run),
         *_count_section("Placements", "Requests by the rung of the ladder that placed them", run.placements_by_rung),
         *_count_section("Refusals", "Instances that turned a request down, by reason", run.refusals_by_reason),
-        markup.section("Setting", markup.definitions(_setting(run)), *_notes(run)),
+        markup.section(
+            "Setting",
+            markup.definitions(_setting(run)),
+            *markup.notes(f"{notice[0].upper()}{notice[1:]}." for notice in run.notices),
+        ),
         markup.section("Definitions", markup.definitions(OF_RUN)),
         _data_section(run),
     ]
@@ -168,11 +172,6 @@ def _setting(run: RunResult) -> Iterator[tuple[str, str]]:
     yield "Preemptions", f"{run.num_preemptions:,}"
     if run.num_ttft_raised:
         yield "TTFTs raised", f"{run.num_ttft_raised:,} requests whose drawn TTFT no idle instance could meet"
-
-
-def _notes(run: RunResult) -> Iterator[str]:
-    if run.notices:
-        yield "<h3>Notes</h3>" + markup.bullets(f"{notice[0].upper()}{notice[1:]}." for notice in run.notices)
 
 
 def _data_section(run: RunResult) -> str:

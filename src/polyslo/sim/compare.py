@@ -51,6 +51,18 @@ def compare(
     runs.sort(key=lambda r: (r.policy, r.rate_rps, r.seed))
     optimum = setting.optimum_rps()
     goodputs = tuple(interpolated_goodput(runs, spec.name, target, optimum) for spec in specs for target in TARGETS)
+    names = [spec.name for spec in specs]
+    return compared(setting, names, goodputs, _notes(setting, runs, goodputs, rates[-1], duration_s), runs)
+
+
+def compared(
+    setting: Setting,
+    policies: Iterable[str],
+    goodputs: Iterable[GoodputResult],
+    notes: Iterable[str],
+    runs: Sequence[RunResult] = (),
+) -> Comparison:
+    """Put what was found beside the setting that it was found in."""
     return Comparison(
         workload=setting.name,
         profile=setting.named.name,
@@ -58,11 +70,11 @@ def compare(
         num_instances=setting.config.num_instances,
         tpots_ms=setting.tpots_ms,
         rates_rps=tuple(sorted({run.rate_rps for run in runs})),
-        policies=tuple(spec.name for spec in specs),
+        policies=tuple(policies),
         runs=tuple(runs),
-        goodputs=goodputs,
-        optimum_rps=optimum,
-        notes=_notes(setting, runs, goodputs, rates[-1], duration_s),
+        goodputs=tuple(goodputs),
+        optimum_rps=setting.optimum_rps(),
+        notes=tuple(notes),
     )
 
 
@@ -171,7 +183,7 @@ def _notes(
     goodputs: Sequence[GoodputResult],
     highest_shared_rps: float,
     duration_s: float,
-) -> tuple[str, ...]:
+) -> list[str]:
     notes = [
         *run_notes(setting, highest_shared_rps, duration_s),
         "Goodput is interpolated between the rates that were run; polyslo goodput bisects.",
@@ -189,4 +201,4 @@ def _notes(
         )
     if any(goodput.is_lower_bound for goodput in goodputs):
         notes.append("≥: the target was still attained at the highest rate that was run, so goodput is at least that.")
-    return tuple(notes)
+    return notes

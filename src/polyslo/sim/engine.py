@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 from polyslo.compiled import compiled
-from polyslo.core.belief import insert_at_head, insert_in_queue, remove_from_queue
 from polyslo.core.chunking import plan_chunk
+from polyslo.core.prefill_queue import insert_at_head, insert_in_queue, remove_from_queue
 from polyslo.core.profile import fastest_prefill_s, iteration_s
 from polyslo.core.randomness import next_state, uniform
 from polyslo.core.state import NONE
@@ -43,7 +43,6 @@ def submit(world: World, i: int, r: int, now_s: float) -> None:
         report(world, F_WITHDRAWN, i, r, now_s)
         return
     insert_in_queue(world.jobs, engine, r, world.clock[0].by_deadline == 1)
-    engine.num_queued += 1
     if engine.busy == 0 and now_s >= engine.ready_s:
         start_iteration(world, i, now_s)
 
@@ -60,7 +59,6 @@ def take_back(world: World, i: int, r: int) -> None:
             _throw_out(world, i, k)
             return
     remove_from_queue(world.jobs, engine, r)
-    engine.num_queued -= 1
     engine.kv_tokens -= job.prefill_tokens - job.remaining_tokens
     job.remaining_tokens = job.prefill_tokens
 
@@ -92,10 +90,10 @@ def start_iteration(world: World, i: int, now_s: float) -> None:
         _preempt_latest(world, i, now_s)
     if engine.num_decodes == 0 and engine.num_queued == 0:
         return
-    chunk, pairs = _plan(world, i)
+    chunk, pairs = plan_chunk(world.truth, world.jobs, engine, engine.max_decodes)
     if chunk == 0 and engine.num_decodes == 0:
         _restart_prompts(world, i, now_s)
-        chunk, pairs = _plan(world, i)
+        chunk, pairs = plan_chunk(world.truth, world.jobs, engine, engine.max_decodes)
     engine.num_ending = _count_ending(world, i)
     context = pairs / chunk if chunk > 0 else 0.0
     duration_s = iteration_s(world.truth, engine.num_decodes, chunk, engine.decode_kv_tokens, context)
@@ -186,7 +184,6 @@ def _end_prompt(world: World, i: int, r: int, now_s: float) -> None:
     """A prompt's last chunk ran: its first token (or, after a preemption, its next) is out."""
     engine, job = world.engines[i], world.jobs[r]
     remove_from_queue(world.jobs, engine, r)
-    engine.num_queued -= 1
     if job.emitted_tokens == 0:
         job.first_token_s = now_s
     if now_s > job.first_due_s + job.emitted_tokens * job.tpot_s + LATE_S:
@@ -258,7 +255,6 @@ def _preempt_latest(world: World, i: int, now_s: float) -> None:
     _throw_out(world, i, latest)
     world.jobs[r].num_preemptions += 1
     insert_at_head(world.jobs, engine, r)
-    engine.num_queued += 1
     world.clock[0].num_preemptions += 1
     report(world, F_PREEMPTED, i, r, now_s)
 
@@ -275,27 +271,9 @@ def _skip_hopeless(world: World, i: int, now_s: float) -> None:
         if now_s + fastest_prefill_s(world.truth, job.prefill_tokens) <= job.first_due_s:
             return
         remove_from_queue(world.jobs, engine, r)
-        engine.num_queued -= 1
         job.outcome = RELEGATED_OUT
         report(world, F_WITHDRAWN, i, r, now_s)
         r = engine.queue_head
-
-
-@compiled
-def _plan(world: World, i: int) -> tuple[int, float]:
-    """Take the next iteration's prompt tokens off the queue, as many as time, batch and KV allow."""
-    engine = world.engines[i]
-    room = engine.kv_capacity_tokens - engine.kv_tokens - engine.num_decodes
-    return plan_chunk(
-        world.truth,
-        world.jobs,
-        engine.queue_head,
-        engine.num_decodes,
-        engine.decode_kv_tokens,
-        engine.budget_s,
-        min(engine.chunk_limit - engine.num_decodes, room),
-        engine.max_decodes - engine.num_decodes,
-    )
 
 
 @compiled

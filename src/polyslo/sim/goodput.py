@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from polyslo.sim.compare import Progress, check_target, run_all, run_notes
+from polyslo.sim.compare import Progress, check_target, compared, run_all, run_notes
 from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import Comparison, GoodputResult
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
@@ -52,19 +52,7 @@ def as_comparison(setting: Setting, results: Sequence[GoodputResult], duration_s
         notes.append(
             f"≥: some seed still attained the target at {HIGHEST_RATIO:g}x the fluid optimum, where the search ends."
         )
-    return Comparison(
-        workload=setting.name,
-        profile=setting.named.name,
-        mode=setting.config.mode,
-        num_instances=setting.config.num_instances,
-        tpots_ms=setting.tpots_ms,
-        rates_rps=(),
-        policies=tuple(result.policy for result in results),
-        runs=(),
-        goodputs=tuple(results),
-        optimum_rps=setting.optimum_rps(),
-        notes=tuple(notes),
-    )
+    return compared(setting, [result.policy for result in results], results, notes)
 
 
 def _bisect(setting: Setting, spec: PolicySpec, seed: int, target: float, optimum: float, duration_s: float) -> float:

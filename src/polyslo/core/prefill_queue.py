@@ -1,0 +1,64 @@
+"""An instance's prefill queue: prompts linked through their own records, first to be prefilled first.
+
+Belief and engine keep the same queue, each over its own records: `requests` has `previous`, `next` and
+`first_due_s`, `instance` has `queue_head`, `queue_tail` and `num_queued`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polyslo.compiled import compiled
+from polyslo.core.state import NONE
+
+
+@compiled
+def insert_in_queue(requests: Any, instance: Any, r: int, by_deadline: bool) -> None:
+    """Link a request into an instance's prefill queue: by deadline, or at the end."""
+    after = instance.queue_tail
+    if by_deadline:
+        while after != NONE and requests[after].first_due_s > requests[r].first_due_s:
+            after = requests[after].previous
+    before = instance.queue_head if after == NONE else requests[after].next
+    requests[r].previous = after
+    requests[r].next = before
+    if after == NONE:
+        instance.queue_head = r
+    else:
+        requests[after].next = r
+    if before == NONE:
+        instance.queue_tail = r
+    else:
+        requests[before].previous = r
+    instance.num_queued += 1
+
+
+@compiled
+def insert_at_head(requests: Any, instance: Any, r: int) -> None:
+    """Link a request in front of an instance's prefill queue."""
+    head = instance.queue_head
+    requests[r].previous = NONE
+    requests[r].next = head
+    instance.queue_head = r
+    if head == NONE:
+        instance.queue_tail = r
+    else:
+        requests[head].previous = r
+    instance.num_queued += 1
+
+
+@compiled
+def remove_from_queue(requests: Any, instance: Any, r: int) -> None:
+    """Unlink a request from an instance's prefill queue."""
+    previous, following = requests[r].previous, requests[r].next
+    if previous == NONE:
+        instance.queue_head = following
+    else:
+        requests[previous].next = following
+    if following == NONE:
+        instance.queue_tail = previous
+    else:
+        requests[following].previous = previous
+    requests[r].previous = NONE
+    requests[r].next = NONE
+    instance.num_queued -= 1
