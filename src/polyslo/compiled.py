@@ -60,13 +60,14 @@ def cache_folder() -> Path:
     return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir()) / f"polyslo-{os.getuid()}"
 
 
+@cache
 def fingerprint(module: str) -> str:
     """Return 16 hex digits that change when `module`, or any polyslo module below it, changes."""
-    seen: dict[str, bytes] = {}
+    seen: set[str] = set()
     _collect(module, seen)
     digest = hashlib.sha256(f"{numba.__version__}".encode())
     for name in sorted(seen):
-        digest.update(name.encode() + seen[name])
+        digest.update(name.encode() + _source(name))
     return digest.hexdigest()[:16]
 
 
@@ -76,16 +77,21 @@ def is_warm() -> bool:
     return folder.exists() and any(folder.rglob("*.nbc"))
 
 
-def _collect(module: str, seen: dict[str, bytes]) -> None:
-    if module in seen:
-        return
-    source = _source(module)
-    seen[module] = source
-    for package, names in _IMPORT.findall(source.decode()):
+def _collect(module: str, seen: set[str]) -> None:
+    if module not in seen:
+        seen.add(module)
+        for imported in _imports(module):
+            _collect(imported, seen)
+
+
+@cache
+def _imports(module: str) -> list[str]:
+    """Return the polyslo modules that a module's source imports."""
+    found = []
+    for package, names in _IMPORT.findall(_source(module).decode()):
         submodules = [f"{package}.{name.strip(' ()')}" for name in names.replace("\n", "").split(",")]
-        for candidate in [package, *submodules]:
-            if candidate != "polyslo" and _source(candidate):
-                _collect(candidate, seen)
+        found += [name for name in (package, *submodules) if name != "polyslo" and _source(name)]
+    return found
 
 
 @cache
