@@ -15,8 +15,11 @@ from polyslo.core.profile import fastest_prefill_s, iteration_s
 from polyslo.core.state import (
     FITS,
     MEMORY,
+    MEMORY_TEST,
     SECOND_TOKEN,
+    WAIT,
     Fleet,
+    lacks,
 )
 
 
@@ -27,6 +30,15 @@ def iteration_budget_s(fleet: Fleet, tier: int) -> float:
 
 
 @compiled
+def pace_s(fleet: Fleet, i: int) -> float:
+    """Return the longest iteration that an instance's tier allows; inf where instances serve all tiers."""
+    instance = fleet.instances[i]
+    if math.isfinite(instance.budget_s) or fleet.settings[0].elastic == 0:
+        return instance.budget_s
+    return iteration_budget_s(fleet, instance.group)  # its chunk is constant, its tier's TPOT holds
+
+
+@compiled
 def admit_colocated(fleet: Fleet, i: int, r: int, now_s: float, budget_s: float) -> tuple[int, float, int, float]:
     """Judge one co-located instance: (reason, first token, its iteration, iteration time at the peak)."""
     instance, request = fleet.instances[i], fleet.requests[r]
@@ -34,7 +46,7 @@ def admit_colocated(fleet: Fleet, i: int, r: int, now_s: float, budget_s: float)
         return instance.closed, math.inf, 0, 0.0
     if instance.num_residents >= instance.max_residents:
         return MEMORY, math.inf, 0, 0.0
-    limit_s = budget_s if math.isfinite(budget_s) else request.tpot_s
+    limit_s = budget_s if math.isfinite(budget_s) else min(request.tpot_s, pace_s(fleet, i))
     filled = 0 if math.isfinite(budget_s) else max(0, instance.chunk_limit - instance.num_residents - 1)
     reason, peak_s = foresee_batch(fleet, i, r, instance.iteration + 1, limit_s, filled)
     if reason != FITS:
@@ -43,7 +55,7 @@ def admit_colocated(fleet: Fleet, i: int, r: int, now_s: float, budget_s: float)
     if reason != FITS:
         return reason, first_s, iteration, peak_s
     next_s = budget_s if math.isfinite(budget_s) else peak_s
-    if first_s + next_s > request.first_due_s + request.tpot_s + 1e-9:
+    if not lacks(fleet, WAIT) and first_s + next_s > request.first_due_s + request.tpot_s + 1e-9:
         return SECOND_TOKEN, first_s, iteration, peak_s
     return FITS, first_s, iteration, peak_s
 
@@ -54,7 +66,8 @@ def admit_prefill(fleet: Fleet, i: int, r: int, now_s: float) -> tuple[int, floa
     instance, request = fleet.instances[i], fleet.requests[r]
     if instance.closed != FITS:
         return instance.closed, math.inf
-    if instance.kv_tokens + instance.queued_tokens + request.input_tokens > instance.kv_capacity_tokens:
+    held = instance.kv_tokens + instance.queued_tokens + request.input_tokens
+    if held > instance.kv_capacity_tokens and not lacks(fleet, MEMORY_TEST):
         return MEMORY, math.inf
     reason, first_s, _ = foresee_first_token(fleet, i, r, now_s, instance.budget_s)
     return reason, first_s
@@ -81,7 +94,7 @@ def admit_decode(
     reason, peak_s = foresee_batch(fleet, i, r, joins, limit_s, 0)
     if reason != FITS:
         return reason, joins, peak_s
-    if arrives_s + 2.0 * peak_s > request.first_due_s + request.tpot_s:
+    if not lacks(fleet, WAIT) and arrives_s + 2.0 * peak_s > request.first_due_s + request.tpot_s:
         return SECOND_TOKEN, joins, peak_s
     return FITS, joins, peak_s
 

@@ -24,9 +24,13 @@ from polyslo.core.state import (
     FITS,
     KNOWN,
     MEMORY,
+    MEMORY_TEST,
     NONE,
+    PREDICTION,
     STEADY_STATE,
+    WAIT,
     Fleet,
+    lacks,
     prefill_group,
 )
 
@@ -48,8 +52,9 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
     known = fleet.settings[0].lengths == KNOWN
     prefill_only = instance.group == prefill_group(fleet)
     due_s = request.prefill_due_s
-    end_s = instance.iteration_end_s if instance.busy == 1 else instance.ready_s
-    if instance.busy == 0 and instance.num_queued == 0:
+    waits = not lacks(fleet, WAIT)
+    end_s = instance.iteration_end_s if instance.busy == 1 and waits else instance.ready_s
+    if not waits or (instance.busy == 0 and instance.num_queued == 0):
         end_s = max(end_s, now_s)
     iteration = instance.iteration + instance.busy
     decodes = instance.num_decodes
@@ -132,7 +137,7 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
                 return FIRST_TOKEN, first_s, first_iteration
             if q == NONE or not by_deadline:
                 return FITS, first_s, first_iteration
-        if not prefill_only:
+        if not prefill_only and not lacks(fleet, PREDICTION):
             kv += decodes + ended_kv
             decodes += ended
 
@@ -192,7 +197,7 @@ def foresee_batch(fleet: Fleet, i: int, r: int, start_iteration: int, limit_s: f
         return FITS, at_peak_s
     outstanding = max(1, request.expected_tokens - request.emitted_tokens - 1)
     held, _ = peak(fleet, i, start_iteration + outstanding, request.prefill_tokens - start_iteration)
-    if held > capacity:
+    if held > capacity and not lacks(fleet, MEMORY_TEST):
         return MEMORY, 0.0
     at_peak_s = iteration_s(fleet.profile, count, chunk, held, 0.0)
     return (FITS if at_peak_s <= limit_s else STEADY_STATE), at_peak_s

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 from polyslo.compiled import compiled
-from polyslo.core.admission import admit_colocated, admit_decode, admit_prefill, alone_s
+from polyslo.core.admission import admit_colocated, admit_decode, admit_prefill, alone_s, pace_s
 from polyslo.core.belief import enqueue, reserve
 from polyslo.core.best_effort import feed_idle, set_aside
 from polyslo.core.forecast import has_room
@@ -26,6 +26,8 @@ from polyslo.core.state import (
     FALLBACK,
     FITS,
     FROM_PENDING,
+    GRADIENT,
+    LAZINESS,
     NO_RUNG,
     NONE,
     OWN,
@@ -34,10 +36,12 @@ from polyslo.core.state import (
     REFUSED,
     RELEGATE,
     SCALED_UP,
+    SPREADING,
     TAKEN_OVER,
     Fleet,
     act,
     idle_group,
+    lacks,
     prefill_group,
 )
 
@@ -61,7 +65,8 @@ def place(fleet: Fleet, r: int, now_s: float) -> bool:
     if fleet.settings[0].disaggregated == 1:
         return _place_disaggregated(fleet, r, NONE, now_s)
     tier = fleet.requests[r].tier
-    for group in range(tier, -1 if fleet.settings[0].promote == 1 else tier - 1, -1):
+    for step in range(tier + 1 if fleet.settings[0].promote == 1 else 1):
+        group = _group_at(fleet, tier, step)
         i, first_s, iteration = most_loaded_that_fits(fleet, COLOCATED, group, r, math.inf, now_s)
         if i != NONE:
             _dispatch(fleet, r, i, now_s, OWN if group == tier else PROMOTED, first_s, iteration)
@@ -76,6 +81,17 @@ def place(fleet: Fleet, r: int, now_s: float) -> bool:
         if i != NONE:
             return _try_instance(fleet, i, r, now_s, TAKEN_OVER)
     return False
+
+
+@compiled
+def _group_at(fleet: Fleet, tier: int, step: int) -> int:
+    """Return the tier that the ladder asks at a step: its own, then tighter ones, nearest first.
+
+    Eager promotion asks the own tier last.
+    """
+    if lacks(fleet, LAZINESS) and fleet.settings[0].promote == 1:
+        return tier - 1 - step if step < tier else tier
+    return tier - step
 
 
 @compiled
@@ -202,7 +218,7 @@ def _judge(fleet: Fleet, side: int, i: int, r: int, prefilled_s: float, now_s: f
     if side == PREFILL:
         reason, first_s = admit_prefill(fleet, i, r, now_s)
     elif side == DECODE:
-        reason, iteration, peak_s = admit_decode(fleet, i, r, prefilled_s, now_s, instance.budget_s)
+        reason, iteration, peak_s = admit_decode(fleet, i, r, prefilled_s, now_s, pace_s(fleet, i))
         request.predicted_tpot_s = peak_s
     else:
         reason, first_s, iteration, peak_s = admit_colocated(fleet, i, r, now_s, instance.budget_s)
@@ -298,6 +314,8 @@ def _spreads(fleet: Fleet, side: int) -> bool:
     (they gain from company and stay long), and so are co-located requests while any tier has requests pending: it
     can use what packing frees.
     """
+    if lacks(fleet, GRADIENT) or lacks(fleet, SPREADING):
+        return lacks(fleet, GRADIENT)
     if side == DECODE or fleet.group_size[idle_group(fleet)] > POOL_LOW_RATIO * fleet.instances.shape[0]:
         return False
     return side == PREFILL or fleet.pending_size[: prefill_group(fleet)].sum() == 0
@@ -336,7 +354,8 @@ def choose_decode(fleet: Fleet, r: int, only: int, prefilled_s: float, now_s: fl
             return NONE, 0, NO_RUNG
         fits, _, joins = _judge(fleet, DECODE, only, r, prefilled_s, now_s)
         return (only if fits else NONE), joins, OWN if group == tier else PROMOTED
-    for group in range(tier, tightest - 1, -1):
+    for step in range(tier - tightest + 1):
+        group = _group_at(fleet, tier, step)
         i, _, joins = most_loaded_that_fits(fleet, DECODE, group, r, prefilled_s, now_s)
         if i != NONE:
             return i, joins, OWN if group == tier else PROMOTED

@@ -7,12 +7,15 @@ request to place and finds the pool empty takes an instance of a looser tier who
 
 from __future__ import annotations
 
+import math
+
 from polyslo.compiled import compiled
 from polyslo.core.admission import admit_colocated, iteration_budget_s
 from polyslo.core.best_effort import clear
 from polyslo.core.forecast import has_room
 from polyslo.core.gradient import move_to_group
 from polyslo.core.state import (
+    CHUNKING,
     FITS,
     NONE,
     RETIER,
@@ -20,6 +23,7 @@ from polyslo.core.state import (
     Fleet,
     act,
     idle_group,
+    lacks,
     prefill_group,
 )
 
@@ -72,6 +76,8 @@ def assign(fleet: Fleet, i: int, group: int, now_s: float) -> None:
         instance.budget_s = iteration_budget_s(fleet, group)
     else:
         instance.budget_s = iteration_budget_s(fleet, 0)
+    if lacks(fleet, CHUNKING):
+        instance.budget_s = math.inf
     own = 0
     for k in range(instance.num_residents):
         if fleet.requests[fleet.resident[i, k]].tier == group:
@@ -87,7 +93,7 @@ def leave_if_unneeded(fleet: Fleet, i: int, now_s: float) -> None:
     A hand-over waits until no prompt is queued: its iterations get longer, which first tokens may not survive.
     """
     instance = fleet.instances[i]
-    if instance.num_own > 0 or instance.group == idle_group(fleet):
+    if instance.num_own > 0 or instance.group == idle_group(fleet) or fleet.settings[0].elastic == 0:
         return
     if instance.num_residents == 0:
         if instance.num_decodes == 0 and instance.num_queued == 0:

@@ -106,6 +106,7 @@ SETTINGS = np.dtype(
         ("lengths", np.int64),
         ("elastic", np.int64),  # tiers grow and shrink
         ("promote", np.int64),  # lazy promotion
+        ("without", np.int64),  # mechanisms switched off, a bit each: see `lacks`
         ("cold_start_s", np.float64),
         ("margin_ratio", np.float64),  # of the TPOT, kept free by router and engine alike
         ("transfer_s", np.float64),  # KV transfer: fixed part
@@ -116,6 +117,9 @@ SETTINGS = np.dtype(
     ],
     align=True,
 )
+
+# Mechanisms that the ladder can do without, so that what each is worth can be measured.
+GRADIENT, SPREADING, LAZINESS, CHUNKING, PREDICTION, WAIT, MEMORY_TEST = range(7)
 
 
 class Fleet(Native):
@@ -230,6 +234,12 @@ def new_requests(num_requests: int) -> npt.NDArray[np.void]:
         requests[name] = NONE
     requests["rung"] = NO_RUNG
     return requests
+
+
+@compiled
+def lacks(fleet: Fleet, mechanism: int) -> bool:
+    """Tell whether a mechanism is switched off."""
+    return fleet.settings[0].without >> mechanism & 1 == 1
 
 
 @compiled

@@ -13,13 +13,43 @@ import numpy.typing as npt
 from polyslo.core.fluid import LengthMoments, instance_need
 from polyslo.core.profile import Profile
 from polyslo.core.scaling import assign
-from polyslo.core.state import KNOWN, LEARNED, MEAN, Fleet, new_fleet
+from polyslo.core.state import (
+    CHUNKING,
+    GRADIENT,
+    KNOWN,
+    LAZINESS,
+    LEARNED,
+    MEAN,
+    MEMORY_TEST,
+    NONE,
+    PREDICTION,
+    SPREADING,
+    WAIT,
+    Fleet,
+    new_fleet,
+)
 from polyslo.errors import ConfigError, nearest
 from polyslo.policies.table import EXTERNAL, POLICIES, PolicyKind
 
 PlaceFunction = Callable[[Fleet, int, float], int]
 
 LENGTHS = {"known": KNOWN, "learned": LEARNED, "mean": MEAN}
+
+OPTIONS = ("chunk", "relegate", "refuse", "prefill", "without")
+
+# What `polyserve` can be told to do without, to measure what it is worth; NONE: not a bit of the core's settings.
+MECHANISMS = {
+    "binning": NONE,
+    "gradient": GRADIENT,
+    "spreading": SPREADING,
+    "promotion": NONE,
+    "laziness": LAZINESS,
+    "chunking": CHUNKING,
+    "prediction": PREDICTION,
+    "wait": WAIT,
+    "memory": MEMORY_TEST,
+    "elasticity": NONE,
+}
 
 MAX_INSTANCES = 16_384  # with 1,024 residents each they take a gigabyte
 
@@ -29,6 +59,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_residents": (1, 8192),
     "chunk_limit_tokens": (16, 32_768),
     "kv_capacity_tokens": (1, 10**9),
+    "known_ratio": (0.01, 100.0),
     "margin_ratio": (0.0, 0.9),
     "cold_start_s": (0.0, 86_400.0),
     "transfer_s": (0.0, 86_400.0),
@@ -52,6 +83,7 @@ class FleetConfig:
     chunk_limit_tokens: int = 8192  # vLLM: max_num_batched_tokens, the bound of a dynamic chunk
     kv_capacity_tokens: int | None = None  # None: the profile's
     lengths: str = "learned"  # output lengths: known, learned or mean
+    known_ratio: float = 1.0  # known lengths are told times this
     relegate: bool = True
     refuse: bool = False  # answer 429 instead of relegating
     promote: bool = True
@@ -98,6 +130,8 @@ class PolicySpec:
     chunk_tokens: int
     relegate: bool | None = None  # None: as the fleet says
     refuse: bool | None = None
+    prefill_instances: int | None = None
+    without: frozenset[str] = frozenset()  # of MECHANISMS
     place: PlaceFunction | None = None  # an external policy's function
 
     @classmethod
@@ -137,12 +171,23 @@ def _with_option(spec: PolicySpec, option: str) -> PolicySpec:
         if not value.isdigit() or int(value) < 16:
             raise ConfigError(f"policy {spec.name!r}: chunk must be a whole number of tokens >= 16, got {value!r}")
         return replace(spec, chunk_tokens=int(value))
+    if key == "prefill":
+        if not value.isdigit() or int(value) < 1:
+            raise ConfigError(f"policy {spec.name!r}: prefill must be a whole number of instances >= 1, got {value!r}")
+        return replace(spec, prefill_instances=int(value))
+    if key == "without":
+        if not spec.kind.elastic:
+            raise ConfigError(f"policy {spec.name!r}: without is for polyserve's mechanisms; leave it out")
+        names = frozenset(value.split("+"))
+        for name in sorted(names - set(MECHANISMS)):
+            raise ConfigError(f"policy {spec.name!r}: unknown mechanism {name!r}{nearest(name, MECHANISMS)}")
+        return replace(spec, without=names)
     if key in ("relegate", "refuse"):
         if value not in ("on", "off"):
             raise ConfigError(f"policy {spec.name!r}: {key} must be on or off, got {value!r}")
         is_on = value == "on"
         return replace(spec, relegate=is_on) if key == "relegate" else replace(spec, refuse=is_on)
-    raise ConfigError(f"policy {spec.name!r}: unknown option {key!r}{nearest(key, ['chunk', 'relegate', 'refuse'])}")
+    raise ConfigError(f"policy {spec.name!r}: unknown option {key!r}{nearest(key, OPTIONS)}")
 
 
 def build_fleet(
@@ -156,6 +201,8 @@ def build_fleet(
 ) -> Fleet:
     """Allocate the belief and give the instances their first tiers and roles."""
     tiered = policy.kind.tiers
+    is_elastic = policy.kind.elastic and "elasticity" not in policy.without
+    constant_chunk = not tiered or "chunking" in policy.without
     if config.kv_capacity_tokens is not None:
         profile = profile.with_capacity(config.kv_capacity_tokens)
     fleet = new_fleet(
@@ -164,7 +211,7 @@ def build_fleet(
         tpots_s=tpots_s,
         num_requests=num_requests,
         max_residents=config.max_residents,
-        chunk_limit=config.chunk_limit_tokens if tiered else policy.chunk_tokens,
+        chunk_limit=policy.chunk_tokens if constant_chunk else config.chunk_limit_tokens,
     )
     settings = fleet.settings
     settings["disaggregated"] = config.mode == "pd"
@@ -172,14 +219,15 @@ def build_fleet(
     settings["refuse"] = config.refuse if policy.refuse is None else policy.refuse
     settings["by_deadline"] = tiered
     settings["lengths"] = LENGTHS[config.lengths]
-    settings["elastic"] = policy.kind.elastic
-    settings["promote"] = config.promote
+    settings["elastic"] = is_elastic
+    settings["promote"] = config.promote and "promotion" not in policy.without
+    settings["without"] = sum(1 << MECHANISMS[name] for name in policy.without if MECHANISMS[name] != NONE)
     settings["cold_start_s"] = config.cold_start_s
     settings["margin_ratio"] = config.margin_ratio
     settings["transfer_s"] = config.transfer_s
     settings["transfer_s_per_token"] = profile.physics["kv_bytes_per_token"] / (config.transfer_gb_per_s * 1e9)
     settings["prefill_budget_s"] = config.prefill_budget_s
-    if not policy.kind.elastic:
+    if not is_elastic:
         _partition(fleet, config, policy, instance_need(profile, tpots_s, shares, moments, mode=config.mode))
     return fleet
 
@@ -188,9 +236,15 @@ def _partition(fleet: Fleet, config: FleetConfig, policy: PolicySpec, need: npt.
     """Fix every instance's group for good: by the fluid need of tiers and of the prefill side."""
     weights = need if policy.kind.tiers else np.array([need[:-1].sum(), *[0.0] * (len(need) - 2), need[-1]])
     counts = whole_shares(weights, config.num_instances)
-    if config.mode == "pd" and config.prefill_instances is not None:
-        rest = whole_shares(weights[:-1], config.num_instances - config.prefill_instances)
-        counts = np.append(rest, config.prefill_instances)
+    prefill_instances = policy.prefill_instances or config.prefill_instances
+    if config.mode == "pd" and prefill_instances is not None:
+        if prefill_instances >= config.num_instances:
+            raise ConfigError(
+                f"policy {policy.name!r}: prefill must leave one of {config.num_instances} instances to decode, "
+                f"got {prefill_instances}; lower it"
+            )
+        rest = whole_shares(weights[:-1], config.num_instances - prefill_instances)
+        counts = np.append(rest, prefill_instances)
     groups = np.repeat(np.arange(len(counts)), counts)
     for i, group in enumerate(groups):
         assign(fleet.handle, i, int(group), 0.0)

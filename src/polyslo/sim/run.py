@@ -83,7 +83,7 @@ def build_world(
     moments = LengthMoments.of(workload.input_tokens, workload.output_tokens)
     fleet = build_fleet(config, policy, profile, tpots_s, shares, moments, len(workload))
     fleet.settings["random_state"] = 2 * seed + 1
-    _fill_requests(fleet, workload, config, capacity)
+    _fill_requests(fleet, workload, policy, config, capacity)
     engines = new_engines(config.num_instances, truth, config.max_residents, int(fleet.settings["chunk_limit"][0]))
     engines["kv_capacity_tokens"] = capacity
     engines["budget_s"] = fleet.instances["budget_s"]
@@ -130,16 +130,16 @@ def _reject_oversized(workload: Workload, capacity: int) -> None:
         )
 
 
-def _fill_requests(fleet: Fleet, workload: Workload, config: FleetConfig, capacity: int) -> None:
+def _fill_requests(fleet: Fleet, workload: Workload, policy: PolicySpec, config: FleetConfig, capacity: int) -> None:
     requests = fleet.requests
     requests["arrival_s"] = workload.arrival_s
     requests["first_due_s"] = workload.arrival_s + workload.ttft_s
     requests["tpot_s"] = workload.tpot_s
     requests["input_tokens"] = workload.input_tokens
     requests["max_tokens"] = capacity - workload.input_tokens
-    requests["tier"] = workload.tier
+    requests["tier"] = 0 if "binning" in policy.without else workload.tier
     if config.lengths == "known":
-        requests["expected_tokens"] = workload.output_tokens
+        requests["expected_tokens"] = np.maximum(1, np.rint(config.known_ratio * workload.output_tokens))
 
 
 def _new_jobs(workload: Workload) -> npt.NDArray[np.void]:

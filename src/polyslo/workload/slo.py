@@ -15,6 +15,9 @@ choices of the class, or of the mix, then a TPOT; all independent of lengths. Un
     ttft_ms = [2000, 5000]          # overrides the list above
     ttft_shares = [0.8, 0.2]
 
+The mix may move while the trace runs: with `drift = "linear"` or `drift = "flip"` (in the middle) every class goes
+from its `share` to its `share_later`.
+
 A class may ask for several TPOTs: `tpot_ms = [30, 45]` (equal chances) or `tpot_ms = {from = 20, to = 60}`
 (log-uniform). Tiers are then bins: a request is of the loosest tier that is not looser than its own TPOT.
 
@@ -47,10 +50,11 @@ RAISED_TO_IDLE = 2.0  # a TTFT out of reach becomes this many idle TTFTs (the pa
 SHARE_TOLERANCE = 1e-6
 _SLO_STREAM = 3
 AUTO = "auto"
-_MIX_KEYS = ("name", "source", "ttft_ms", "ttft_shares", "tiers", "binning")
+_MIX_KEYS = ("name", "source", "ttft_ms", "ttft_shares", "tiers", "binning", "drift")
+_DRIFTS = ("linear", "flip")
 _BINNING_KEYS = ("tiers_ms", "learn")
 _RANGE_KEYS = ("from", "to")
-_TIER_KEYS = ("tpot_ms", "share", "ttft_ms", "ttft_shares")
+_TIER_KEYS = ("tpot_ms", "share", "share_later", "ttft_ms", "ttft_shares")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class SloClass:
     tpot: TpotValues | TpotRange
     share: float
     ttft: TtftChoices
+    share_later: float = 0.0  # where the mix drifts to, if it does
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class SloMix:
     classes: tuple[SloClass, ...]
     tiers_s: tuple[float, ...] | None
     learn: int | str | None = None
+    drift: str | None = None  # "linear" or "flip"
 
     @property
     def tpots_s(self) -> tuple[float, ...]:
@@ -97,6 +103,12 @@ class SloMix:
         """Share of the requests in each tier of `tpots_s`."""
         below = [self._share_below(tpot_s) for tpot_s in self.tpots_s[1:]]
         return tuple(high - low for low, high in zip([0.0, *below], [*below, 1.0], strict=True))
+
+    def at_end(self) -> SloMix:
+        """Return the mix that a drifting one ends with; itself where it does not move."""
+        if self.drift is None:
+            return self
+        return replace(self, classes=tuple(replace(c, share=c.share_later) for c in self.classes), drift=None)
 
     def with_tiers(self, tpots_s: Sequence[float]) -> SloMix:
         """Return the mix with these tiers, in seconds. Raises `ConfigError` for requests tighter than all of them."""
@@ -161,7 +173,7 @@ def lay(
     if not trace.has_arrivals:
         raise TraceError(f"trace {trace.name!r}: has no arrivals; draw some and use with_arrivals")
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_SLO_STREAM,))))
-    drawn = rng.choice(len(mix.classes), len(trace), p=[entry.share for entry in mix.classes])
+    drawn = _draw_classes(mix, len(trace), rng)
     rank, tpot_rank = rng.random(len(trace)), rng.random(len(trace))
     ttft_s, tpot_s = np.empty(len(trace)), np.empty(len(trace))
     for index, entry in enumerate(mix.classes):
@@ -184,6 +196,18 @@ def lay(
     )
 
 
+def _draw_classes(mix: SloMix, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw the class of each of `count` requests, in order of arrival."""
+    shares = np.array([entry.share for entry in mix.classes])
+    if mix.drift is None:
+        return rng.choice(len(shares), count, p=shares)
+    progress = np.arange(count) / count
+    later = (progress >= 0.5).astype(np.float64) if mix.drift == "flip" else progress
+    shares_later = np.array([entry.share_later for entry in mix.classes])
+    upper = np.cumsum(np.outer(1 - later, shares) + np.outer(later, shares_later), axis=1)
+    return np.minimum((upper <= rng.random((count, 1))).sum(axis=1), len(shares) - 1)
+
+
 def _at_rank(choices: TtftChoices, rank: NDArray[np.float64]) -> NDArray[np.float64]:
     upper = np.cumsum(choices.shares[:-1])
     return np.asarray(choices.ttft_s)[np.searchsorted(upper, rank, side="right")]
@@ -198,8 +222,33 @@ def _parse(table: Mapping[str, Any], name: str, file: str) -> SloMix:
     classes = tuple(_slo_class(tier_name, tier, common, file) for tier_name, tier in tiers.items())
     shares = _normalised([entry.share for entry in classes], "tiers", "tiers.NAME.share", file)
     classes = tuple(replace(entry, share=share) for entry, share in zip(classes, shares, strict=True))
-    mix = SloMix(str(table.get("name", name)), str(table.get("source", "")), classes, None)
+    mix = _drifting(SloMix(str(table.get("name", name)), str(table.get("source", "")), classes, None), table, file)
     return _binned(mix, table.get("binning"), file)
+
+
+def _drifting(mix: SloMix, table: Mapping[str, Any], file: str) -> SloMix:
+    """Return the mix with where its shares go to, if they do."""
+    later = {name: tier["share_later"] for name, tier in table["tiers"].items() if "share_later" in tier}
+    if "drift" not in table:
+        if later:
+            raise ConfigError(
+                f'share_later: is for a mix that moves, got it without drift; set drift = "linear" in {file}'
+            )
+        return mix
+    drift = table["drift"]
+    if drift not in _DRIFTS:
+        raise ConfigError(f"drift: got {drift!r} in {file}{nearest(str(drift), _DRIFTS)}")
+    if missing := [entry.name for entry in mix.classes if entry.name not in later]:
+        raise ConfigError(
+            f"tier {missing[0]!r}: a mix that drifts needs share_later; set tiers.{missing[0]}.share_later"
+        )
+    given = [
+        0.0 if share == 0 else _positive(share, f"tier {name!r}: share_later", f"tiers.{name}.share_later", file)
+        for name, share in later.items()
+    ]
+    shares = _normalised(given, "tiers: share_later", "tiers.NAME.share_later", file)
+    classes = tuple(replace(entry, share_later=share) for entry, share in zip(mix.classes, shares, strict=True))
+    return replace(mix, classes=classes, drift=drift)
 
 
 def _binned(mix: SloMix, table: Any, file: str) -> SloMix:
