@@ -46,7 +46,7 @@ def from_json(text: str) -> Comparison | RunResult:
     schema = document.pop("schema", None)
     if schema not in SCHEMAS:
         raise InputError(f"result: unknown schema {schema!r}{nearest(str(schema), SCHEMAS)}")
-    result: Comparison | RunResult = _read(SCHEMAS[schema], document, "result")
+    result: Comparison | RunResult = read(SCHEMAS[schema], document, "result")
     return result
 
 
@@ -67,19 +67,19 @@ def plain(value: Any) -> Any:
     raise TypeError(f"a result holds plain values only, got {type(value).__name__}")
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:
+def read(kind: Any, value: Any, where: str) -> Any:
     """Build a value of the annotated type `kind`; `where` is its path, for the error message."""
     if is_dataclass(kind):
         return _read_dataclass(kind, value, where)
     origin = get_origin(kind)
     if origin in (Union, UnionType):
         (required,) = (a for a in get_args(kind) if a is not type(None))
-        return None if value is None else _read(required, value, where)
+        return None if value is None else read(required, value, where)
     if origin is tuple:
         return _read_tuple(get_args(kind), value, where)
     if origin is dict:
         _expect(value, dict, where)
-        return {key: _read(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: read(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()}
     if kind is bool:
         if not isinstance(value, bool):
             raise InputError(f"{where}: expected true or false, got {value!r:.60}")
@@ -96,17 +96,17 @@ def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
     missing = [name for name in hints if name not in value]
     if missing:
         raise InputError(f"{where}: missing key {missing[0]!r}; write the file with to_json")
-    return kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in hints})
+    return kind(**{name: read(hints[name], value[name], f"{where}.{name}") for name in hints})
 
 
 def _read_tuple(items: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     _expect(value, list, where)
     if len(items) == 2 and items[1] is Ellipsis:
-        return tuple(_read(items[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(read(items[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if len(items) != len(value):
         raise InputError(f"{where}: expected {len(items)} items, got {len(value)}")
     pairs = zip(items, value, strict=True)
-    return tuple(_read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(pairs))
+    return tuple(read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(pairs))
 
 
 def _expect(value: Any, kind: Any, where: str) -> Any:

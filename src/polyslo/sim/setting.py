@@ -160,8 +160,15 @@ class Setting:
 
     def tiers_optimum_rps(self) -> float:
         """Return the fluid optimum of this fleet when every request is served at its tier's TPOT."""
-        need = self._need_at(np.asarray(self.mix.tpots_s), np.asarray(self.mix.tier_shares))
-        return float(self.config.num_instances / need.sum())
+        return float(self.config.num_instances / self.need_per_rps().sum())
+
+    def mean_output_tokens(self) -> float:
+        """Return the mean output length of the workload."""
+        return self._moments().decodes + 1.0
+
+    def need_per_rps(self) -> npt.NDArray[np.float64]:
+        """Return the instances, not whole, that a request per second takes: one number a tier, then prefill's."""
+        return self._need_at(np.asarray(self.mix.tpots_s), np.asarray(self.mix.tier_shares))
 
     def fluid_need(self, rate_rps: float) -> float:
         """Return the instances, not whole, that the fluid optimum would use at a rate."""

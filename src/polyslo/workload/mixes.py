@@ -4,6 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+
+def _moving(drift: str, how: str) -> dict[str, Any]:
+    """Return the default mix, whose shares turn round."""
+    later = zip((20, 30, 50, 100), (0.1, 0.2, 0.3, 0.4), (0.4, 0.3, 0.2, 0.1), strict=True)
+    return {
+        "source": f"ours: the default mix, whose shares turn round {how}",
+        "ttft_ms": [300, 500, 1000],
+        "drift": drift,
+        "tiers": {f"tpot-{ms}": {"tpot_ms": ms, "share": now, "share_later": then} for ms, now, then in later},
+    }
+
+
+def _even(*tpots_ms: float) -> dict[str, Any]:
+    """Return a mix of tiers with equal shares."""
+    return {
+        "source": "ours: as many tiers from 20 to 100 ms, in equal ratios and shares; TTFTs as in the default mix",
+        "ttft_ms": [300, 500, 1000],
+        "tiers": {f"tpot-{ms:g}": {"tpot_ms": ms, "share": 1 / len(tpots_ms)} for ms in tpots_ms},
+    }
+
+
 MIXES: dict[str, dict[str, Any]] = {
     "default": {
         "source": "PolyServe, arXiv:2507.17769: the evaluation's four tiers and three TTFTs",
@@ -48,4 +69,10 @@ MIXES: dict[str, dict[str, Any]] = {
             "report": {"tpot_ms": {"from": 60, "to": 200}, "share": 0.4},
         },
     },
+    "drifting": _moving("linear", "while the trace runs"),
+    "flipping": _moving("flip", "in its middle"),
+    "tiers-2": _even(20, 100),
+    "tiers-3": _even(20, 45, 100),
+    "tiers-6": _even(20, 28, 38, 53, 72, 100),
+    "tiers-8": _even(20, 25, 32, 40, 50, 63, 79, 100),
 }

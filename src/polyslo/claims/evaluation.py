@@ -1,0 +1,226 @@
+"""The evaluation, stage by stage: tune the baselines, score on further seeds, weigh the load, ablate, disturb.
+
+The best variant of a baseline is chosen by its first seed and that seed counts in its score, too: where that
+favours anyone, it is the baseline.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+
+from polyslo.claims.cases import MODES, OURS, TARGETS, Case, cells, families, family, run_length_s
+from polyslo.claims.disturbances import Disturbance, disturbances
+from polyslo.claims.mechanisms import ablations
+from polyslo.claims.results import Ablation, Cell, Claims, Disturbed, Load, TierRow, Tried
+from polyslo.claims.search import HIGHEST_RATIO
+from polyslo.claims.sweep import Sweep
+from polyslo.claims.tuning import variants, without_relegation
+from polyslo.claims.work import Found, Outcome, Search, Trial, resolved
+from polyslo.sim.results import GoodputResult
+from polyslo.sim.statistics import confidence_interval
+
+SEEDS, QUICK_SEEDS = 3, 2
+LOADS = (0.2, 0.4, 0.6, 0.8)
+LONGER = ("mix that moves", "cold start")  # these take time to show
+MOST_INSTANCE_S = 16_000.0  # a run of a very large fleet is shorter
+RIVALS = ("static-tiers", "slo-least-load")  # in disturbed settings, with the parameters that were best in the usual
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A cell while it is being found out."""
+
+    case: Case
+    optimum_rps: float
+    duration_s: float
+    tried: dict[str, Found]
+    chosen: dict[tuple[str, float], str]  # (family, target) -> its best variant
+
+
+def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None) -> Claims:
+    """Run everything that has not been run yet; see the module."""
+    began_s = time.monotonic()
+    seeds = QUICK_SEEDS if quick else SEEDS
+    drafts = [_draft(case, quick) for case in cells(traces)]
+    _tune(sweep, drafts, quick)
+    goodputs = _score(sweep, drafts, seeds)
+    loads = _weigh(sweep, drafts)
+    tiers = _by_tier(sweep, drafts, goodputs)
+    ablated = _ablate(sweep, [] if quick else drafts)
+    disturbed = _disturb(sweep, drafts, quick)
+    found = [
+        Cell(
+            workload=draft.case.name,
+            mode=draft.case.mode,
+            optimum_rps=draft.optimum_rps,
+            duration_s=draft.duration_s,
+            tpots_ms=resolved(draft.case).tpots_ms,
+            raised_ratio=_raised_ratio(draft),
+            goodputs=tuple(goodputs[k]),
+            tried=tuple(Tried(policy, f.rates_rps, f.seen) for policy, f in draft.tried.items()),
+            loads=tuple(loads[k]),
+            tiers=tuple(tiers[k]),
+            ablations=tuple(ablated[k] if ablated else ()),
+        )
+        for k, draft in enumerate(drafts)
+    ]
+    usual = resolved(drafts[0].case)
+    return Claims(
+        cells=tuple(found),
+        disturbed=tuple(disturbed),
+        targets=TARGETS,
+        seeds=seeds,
+        is_quick=quick,
+        profile=usual.named.name,
+        num_instances=usual.config.num_instances,
+        date=date.today().isoformat(),
+        machine=f"{platform.machine()}, Python {platform.python_version()}",
+        version=version("polyslo"),
+        took_s=time.monotonic() - began_s,
+    )
+
+
+def _draft(case: Case, quick: bool) -> _Draft:
+    setting = case.setting()
+    return _Draft(case, setting.optimum_rps(), run_length_s(setting, quick=quick), {}, {})
+
+
+def _tune(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> None:
+    """Try every variant with the first seed; then the best of each policy without relegation."""
+    _try(sweep, "tuning", drafts, lambda d: [OURS, *variants(resolved(d.case), quick=quick)])
+    if not quick:
+        _try(sweep, "relegation off", drafts, _best_without_relegation)
+
+
+def _best_without_relegation(draft: _Draft) -> list[str]:
+    best = [policy for (name, _), policy in draft.chosen.items() if name != OURS]
+    return [without_relegation(policy) for policy in dict.fromkeys(best)]
+
+
+def _try(sweep: Sweep, stage: str, drafts: Sequence[_Draft], policies: Callable[[_Draft], list[str]]) -> None:
+    pairs = [(draft, policy) for draft in drafts for policy in policies(draft)]
+    answers = sweep.do(stage, [Search(d.case, policy, 0, d.duration_s) for d, policy in pairs])
+    for (draft, policy), found in zip(pairs, answers, strict=True):
+        draft.tried[policy] = found
+    for draft in drafts:
+        for name, (k, target) in product(families(list(draft.tried)), enumerate(TARGETS)):
+            mine = [p for p in draft.tried if family(p) == name and (name != OURS or p == OURS)]
+            draft.chosen[name, target] = max(mine, key=lambda p: draft.tried[p].rates_rps[k])
+
+
+def _score(sweep: Sweep, drafts: Sequence[_Draft], seeds: int) -> list[list[GoodputResult]]:
+    """Search with the further seeds, near what the first one gave."""
+    units = [
+        _further(draft, policy, seed)
+        for seed in range(1, seeds)
+        for draft in drafts
+        for policy in dict.fromkeys(draft.chosen.values())
+    ]
+    found = dict(zip(units, sweep.do("scoring", units), strict=True))
+    results = []
+    for draft in drafts:
+        mine = []
+        for (_, target), policy in draft.chosen.items():
+            searches = [draft.tried[policy], *(found[_further(draft, policy, seed)] for seed in range(1, seeds))]
+            rates = tuple(search.rates_rps[TARGETS.index(target)] for search in searches)
+            at_end = max(rates) >= HIGHEST_RATIO * draft.optimum_rps
+            mine.append(GoodputResult(policy, target, *confidence_interval(rates), rates, draft.optimum_rps, at_end))
+        results.append(mine)
+    return results
+
+
+def _further(draft: _Draft, policy: str, seed: int) -> Search:
+    return Search(draft.case, policy, seed, draft.duration_s, draft.tried[policy].rates_rps)
+
+
+def _weigh(sweep: Sweep, drafts: Sequence[_Draft]) -> list[list[Load]]:
+    """See what polyserve owns where less is needed."""
+    units = [Trial(d.case, OURS, 0, d.duration_s, share * d.optimum_rps) for d in drafts for share in LOADS]
+    outcomes = iter(sweep.do("light load", units))
+    loads = []
+    for draft in drafts:
+        needs = [resolved(draft.case).fluid_need(share * draft.optimum_rps) for share in LOADS]
+        found = [next(outcomes) for _ in LOADS]
+        loads.append(
+            [
+                Load(share, outcome.attainment, outcome.mean_instances, need)
+                for share, outcome, need in zip(LOADS, found, needs, strict=True)
+            ]
+        )
+    return loads
+
+
+def _by_tier(
+    sweep: Sweep, drafts: Sequence[_Draft], goodputs: Sequence[Sequence[GoodputResult]]
+) -> list[list[TierRow]]:
+    """Look at each tier at the rate that polyserve serves, with every baseline as it is best."""
+    wanted: list[list[Trial]] = []
+    for d, mine in zip(drafts, goodputs, strict=True):
+        rate = next(g.rate_rps for g in mine if g.policy == OURS) or d.optimum_rps
+        chosen = [policy for (_, target), policy in d.chosen.items() if target == TARGETS[0]]
+        wanted.append([Trial(d.case, policy, 0, d.duration_s, round(rate, 3)) for policy in chosen])
+    outcomes = iter(sweep.do("tier by tier", [unit for units in wanted for unit in units]))
+    return [[TierRow(unit.policy, _shares(next(outcomes))) for unit in units] for units in wanted]
+
+
+def _ablate(sweep: Sweep, drafts: Sequence[_Draft]) -> list[list[Ablation]]:
+    """Switch each mechanism off; search near what the whole policy gave."""
+    wanted = [
+        [Search(d.case, policy, 0, d.duration_s, d.tried[OURS].rates_rps) for policy in ablations().values()]
+        for d in drafts
+    ]
+    found = iter(sweep.do("ablations", [unit for units in wanted for unit in units]))
+    return [[Ablation(name, next(found).rates_rps) for name in ablations()] for _ in wanted]
+
+
+def _disturb(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> list[Disturbed]:
+    """Disturb the usual case, with the rivals as they were best in it."""
+    levels = [level for mode in MODES for level in disturbances(mode, quick=quick)]
+    policies = [_contenders(drafts, level) for level in levels]
+    units = [
+        [Search(level.case, policy, 0, _disturbed_length_s(level, quick)) for policy in names]
+        for level, names in zip(levels, policies, strict=True)
+    ]
+    found = iter(sweep.do("disturbances", [unit for searches in units for unit in searches]))
+    return [
+        Disturbed(
+            topic=level.topic,
+            level=level.level,
+            mode=level.case.mode,
+            optimum_rps=resolved(level.case).optimum_rps(),
+            policies=tuple(names),
+            rates_rps=tuple(next(found).rates_rps for _ in names),
+        )
+        for level, names in zip(levels, policies, strict=True)
+    ]
+
+
+def _contenders(drafts: Sequence[_Draft], level: Disturbance) -> list[str]:
+    usual = next(d for d in drafts if d.case.workload == level.case.workload and d.case.mode == level.case.mode)
+    rivals = [usual.chosen[name, TARGETS[0]] for name in RIVALS]
+    # a split of 20 instances says nothing about other sizes
+    return [OURS, *(family(r) if "prefill=" in r and level.case.num_instances != 20 else r for r in rivals)]
+
+
+def _disturbed_length_s(level: Disturbance, quick: bool) -> float:
+    length_s = run_length_s(level.case.setting(), quick=quick)
+    if level.topic in LONGER:
+        return 2 * length_s
+    return min(length_s, MOST_INSTANCE_S / level.case.num_instances)
+
+
+def _raised_ratio(draft: _Draft) -> float:
+    workload = resolved(draft.case).workload(draft.optimum_rps, 0, duration_s=draft.duration_s)
+    return workload.num_ttft_raised / len(workload)
+
+
+def _shares(outcome: Outcome) -> tuple[float, ...]:
+    pairs = zip(outcome.tier_attained, outcome.tier_requests, strict=True)
+    return tuple(attained / arrived if arrived else 1.0 for attained, arrived in pairs)

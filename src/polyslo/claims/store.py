@@ -1,0 +1,44 @@
+"""What a sweep has already found, on disk: a line a unit of work, so that a sweep that was stopped goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from polyslo.claims.work import Answer, Found, Outcome, Unit
+from polyslo.compiled import fingerprint
+from polyslo.errors import ConfigError
+from polyslo.report.data import plain, read
+
+KINDS: dict[str, type[Found] | type[Outcome]] = {"found": Found, "outcome": Outcome}
+
+
+class Store:
+    """Answers by unit, in a file that belongs to one state of the simulator's source."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / f"claims-{fingerprint('polyslo.claims.work')}.jsonl"
+        self._answers: dict[str, Answer] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
+        except OSError as error:
+            raise ConfigError(f"{folder}: can't keep results there, {error.strerror}; name another --state") from error
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line that was being written when the sweep was stopped
+            self._answers[entry["unit"]] = read(KINDS[entry["kind"]], entry["answer"], str(self._file))
+
+    def get(self, unit: Unit) -> Answer | None:
+        """Return what was found for an equal unit, if anything was."""
+        return self._answers.get(repr(unit))
+
+    def put(self, unit: Unit, answer: Answer) -> None:
+        """Keep an answer, in memory and on disk."""
+        self._answers[repr(unit)] = answer
+        kind = next(name for name, kind in KINDS.items() if isinstance(answer, kind))
+        line = json.dumps({"unit": repr(unit), "kind": kind, "answer": plain(answer)}, separators=(",", ":"))
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")

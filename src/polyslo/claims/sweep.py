@@ -1,0 +1,92 @@
+"""Many units of work at once: in processes of this machine, or on a Ray cluster; each answer is kept as it comes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from typing import Any, Protocol
+
+from polyslo.claims.store import Store
+from polyslo.claims.work import Answer, Unit, do
+from polyslo.errors import ConfigError
+
+Progress = Callable[[str, int, int], None]  # stage, units done, units in all
+
+
+class Workers(Protocol):
+    """Whoever does units of work."""
+
+    def answers(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Answer]]:
+        """Do all units, in any order; give each with its answer as soon as it is there."""
+
+    def close(self) -> None:
+        """Let go of processes."""
+
+
+class LocalProcesses:
+    """A process for every core."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self._pool = ProcessPoolExecutor(count or os.cpu_count(), mp_context=get_context("spawn"))
+
+    def answers(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Answer]]:
+        """See `Workers`."""
+        futures = {self._pool.submit(do, unit): unit for unit in units}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+    def close(self) -> None:
+        """See `Workers`."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class RayCluster:
+    """The cores of a Ray cluster, whose machines have the same polyslo installed."""
+
+    def __init__(self, address: str) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError("--ray: Ray is not installed; pip install 'polyslo[ray]'") from error
+        try:
+            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"--ray: no cluster at {address!r}, {error}; start one with `ray start --head`"
+            ) from error
+        self._ray: Any = ray
+        self._do = ray.remote(do)
+
+    def answers(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Answer]]:
+        """See `Workers`."""
+        waiting = {self._do.remote(unit): unit for unit in units}
+        while waiting:
+            (ready,), _ = self._ray.wait(list(waiting), num_returns=1)
+            yield waiting.pop(ready), self._ray.get(ready)
+
+    def close(self) -> None:
+        """See `Workers`."""
+        self._ray.shutdown()
+
+
+class Sweep:
+    """Does what has not been done before and keeps it."""
+
+    def __init__(self, store: Store, workers: Workers, progress: Progress | None = None) -> None:
+        self._store, self._workers, self._progress = store, workers, progress
+
+    def do(self, stage: str, units: Sequence[Unit]) -> list[Any]:
+        """Return the answers to units, in their order."""
+        unique = list(dict.fromkeys(units))
+        missing = [unit for unit in unique if self._store.get(unit) is None]
+        self._tell(stage, len(unique) - len(missing), len(unique))
+        for done, (unit, answer) in enumerate(self._workers.answers(missing), start=len(unique) - len(missing) + 1):
+            self._store.put(unit, answer)
+            self._tell(stage, done, len(unique))
+        return [self._store.get(unit) for unit in units]
+
+    def _tell(self, stage: str, done: int, total: int) -> None:
+        if self._progress:
+            self._progress(stage, done, total)
