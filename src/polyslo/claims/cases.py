@@ -20,8 +20,9 @@ WORKLOADS = (
 TRACES = ("azure2023_code", "azure2023_conv", "mooncake_conversation", "servegen_mlarge_1h")
 
 RESIDENCES = 5.0  # a run's length in residences of a mean request in the loosest tier: the warm-up holds one
-LEAST_S = 120.0
-LEAST_REQUESTS = 12_000  # in a run at the fluid optimum
+USUAL_S = 120.0
+ENOUGH_REQUESTS = 60_000  # in a run at the fluid optimum: it may be shorter then
+LEAST_REQUESTS = 12_000
 QUICK_RATIO = 0.4
 
 Value = bool | int | float | str
@@ -78,7 +79,9 @@ def cells(traces: Path | None = None) -> list[Case]:
 def run_length_s(setting: Setting, *, quick: bool = False) -> float:
     """Return how long the runs of a setting last, so that they are steady when scored and have requests enough."""
     residence_s = setting.mean_output_tokens() * setting.mix.tpots_s[-1]
-    needed_s = max(LEAST_S, RESIDENCES * residence_s, LEAST_REQUESTS / setting.optimum_rps())
+    optimum = setting.optimum_rps()
+    wanted_s = min(USUAL_S, ENOUGH_REQUESTS / optimum)
+    needed_s = max(wanted_s, RESIDENCES * residence_s, LEAST_REQUESTS / optimum)
     return round(needed_s * (QUICK_RATIO if quick else 1.0), 1)
 
 

@@ -100,8 +100,11 @@ def _tune(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> None:
 
 
 def _best_without_relegation(draft: _Draft) -> list[str]:
-    best = [policy for (name, _), policy in draft.chosen.items() if name != OURS]
-    return [without_relegation(policy) for policy in dict.fromkeys(best)]
+    return [
+        without_relegation(policy)
+        for (name, target), policy in draft.chosen.items()
+        if name != OURS and target == TARGETS[0]
+    ]
 
 
 def _try(sweep: Sweep, stage: str, drafts: Sequence[_Draft], policies: Callable[[_Draft], list[str]]) -> None:

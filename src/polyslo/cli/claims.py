@@ -1,0 +1,107 @@
+"""`polyslo claims`: the whole evaluation, from tuning the baselines to the page with its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from statistics import fmean
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from polyslo.claims.evaluation import evaluate
+from polyslo.claims.page import write_page
+from polyslo.claims.results import Cell, Claims
+from polyslo.claims.silicon_section import silicon_section
+from polyslo.claims.store import Store
+from polyslo.claims.sweep import LocalProcesses, Progress, RayCluster, Sweep
+from polyslo.cli.output import write_file
+from polyslo.report.data import as_json
+from polyslo.report.notation import percent_cell_text, rate_text
+from polyslo.sim.warmup import warm_up
+
+TRACES = Path("../shared/traces")
+
+
+@click.command("claims")
+@click.option("--quick", is_flag=True, help="The same table with wide intervals, without ablations, in minutes.")
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False, exists=True),
+              help="Where claims.md and its figures go. [docs; with --quick nowhere]")
+@click.option("--traces", metavar="DIR", type=click.Path(path_type=Path, file_okay=False, exists=True),
+              help=f"Traces with arrivals of their own. [{TRACES}, where it is there]")
+@click.option("--state", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), default=Path(".claims"),
+              show_default=True, help="Where results are kept, so that a stopped sweep goes on.")
+@click.option("--processes", metavar="N", type=click.IntRange(1, 1024), help="Runs at a time. [all cores]")
+@click.option("--ray", "address", metavar="ADDRESS", help="Sweep on a Ray cluster instead (auto: the one found).")
+@click.option("--silicon", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="silicon_sample.csv of aiconfigurator-core. [the installed package's]")
+@click.option("--json", "json_file", metavar="FILE", help="Write the results as JSON.")
+def claims_command(
+    quick: bool, out: Path | None, traces: Path | None, state: Path, processes: int | None, address: str | None,
+    silicon: Path | None, json_file: str | None,
+) -> None:  # fmt: skip
+    """Reproduce the paper's claims and say where polyslo stands; every number of docs/claims.md comes from here."""
+    store = Store(state)
+    folder = out or (None if quick else _docs())
+    warm_up()
+    with closing(RayCluster(address) if address else LocalProcesses(processes)) as workers, _bars() as progress:
+        traces = traces or (TRACES if TRACES.is_dir() and not quick else None)
+        claims = evaluate(Sweep(store, workers, progress), quick=quick, traces=traces)
+    write_file(json_file, lambda: as_json(claims))
+    if folder is not None:
+        write_page(claims, silicon_section(silicon), folder)
+        click.echo(f"wrote {folder / 'claims.md'}", err=True)
+    Console().print(_table(claims))
+
+
+def _docs() -> Path:
+    folder = Path("docs")
+    if not folder.is_dir():
+        raise click.UsageError("there is no folder docs here; name one with --out")
+    return folder
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """Show a bar a stage, with the time left; nothing where stderr is not a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield progress
+
+
+def _table(claims: Claims) -> Table:
+    table = Table(title=f"Goodput, requests/s, {claims.num_instances} instances of {claims.profile}")
+    for heading in ("mode", "workload", "optimum"):
+        table.add_column(heading, justify="right" if heading == "optimum" else "left")
+    for target in claims.targets:
+        for heading in (f"at {target:g}", "of optimum", "best baseline", "ratio"):
+            table.add_column(heading, justify="right")
+    for mode in dict.fromkeys(cell.mode for cell in claims.cells):
+        mine = [cell for cell in claims.cells if cell.mode == mode]
+        for cell in mine:
+            table.add_row(mode.upper(), cell.workload, rate_text(cell.optimum_rps), *_numbers(cell, claims))
+        means = [text for target in claims.targets for text in
+                 ("", percent_cell_text(fmean(c.share(target) for c in mine)), "", f"{fmean(c.ratio(target) for c in mine):.2f}x")]
+        table.add_row(mode.upper(), "mean", "", *means, end_section=True)
+    return table
+
+
+def _numbers(cell: Cell, claims: Claims) -> Iterator[str]:
+    for target in claims.targets:
+        best = cell.best_baseline(target)
+        yield rate_text(cell.ours(target).rate_rps)
+        yield percent_cell_text(cell.share(target))
+        yield f"{rate_text(best.rate_rps)} {best.policy}"
+        yield f"{cell.ratio(target):.2f}x"

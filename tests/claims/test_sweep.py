@@ -1,0 +1,95 @@
+"""Units of work are done once, kept, and go on where a sweep was stopped."""
+
+from __future__ import annotations
+
+import pytest
+
+from polyslo.claims.cases import Case
+from polyslo.claims.store import Store
+from polyslo.claims.sweep import LocalProcesses, RayCluster, Sweep
+from polyslo.claims.work import Found, Outcome, Search, Trial, do
+from polyslo.errors import ConfigError
+
+CASE = Case("uniform-512-512", "co", num_instances=2)
+SEARCHES = [Search(CASE, "minimal", seed, 10.0) for seed in range(3)]
+
+
+class Recorder:
+    """Workers that note what they were asked, and may stop half-way."""
+
+    def __init__(self, stop_after: int = 100):
+        self.asked = []
+        self.stop_after = stop_after
+
+    def answers(self, units):
+        for unit in units:
+            if len(self.asked) == self.stop_after:
+                raise KeyboardInterrupt
+            self.asked.append(unit)
+            yield unit, Found((float(unit.seed), 1.5), ((2.0, 0.5),))
+
+    def close(self):
+        pass
+
+
+def test_answers_come_in_the_order_of_the_units(tmp_path):
+    """Equal units are done once, and every unit has its own answer."""
+    workers = Recorder()
+    sweep = Sweep(Store(tmp_path), workers)
+    answers = sweep.do("stage", [SEARCHES[2], SEARCHES[0], SEARCHES[2]])
+    assert [answer.rates_rps[0] for answer in answers] == [2.0, 0.0, 2.0]
+    assert workers.asked == [SEARCHES[2], SEARCHES[0]]
+
+
+def test_a_stopped_sweep_goes_on(tmp_path):
+    """What was found before an interrupt, even in mid-write, is not done again."""
+    with pytest.raises(KeyboardInterrupt):
+        Sweep(Store(tmp_path), Recorder(stop_after=2)).do("stage", SEARCHES)
+    (file,) = tmp_path.iterdir()
+    with file.open("a") as half:
+        half.write('{"unit": "Sea')
+    workers = Recorder()
+    told = []
+    sweep = Sweep(Store(tmp_path), workers, lambda *what: told.append(what))
+    answers = sweep.do("stage", SEARCHES)
+    assert workers.asked == [SEARCHES[2]]
+    assert [answer.rates_rps[0] for answer in answers] == [0.0, 1.0, 2.0]
+    assert told == [("stage", 2, 3), ("stage", 3, 3)]
+
+
+def test_both_kinds_of_answers_survive_the_disk(tmp_path):
+    """A search's and a trial's answers are read back equal."""
+    trial = Trial(CASE, "minimal", 0, 10.0, 5.0)
+    outcome = Outcome(0.5, 1.25, (3, 4), (2, 1), 0)
+    store = Store(tmp_path)
+    store.put(trial, outcome)
+    store.put(SEARCHES[0], Found((1.0, 2.0), ((1.0, 0.5), (2.0, 0.25))))
+    again = Store(tmp_path)
+    assert again.get(trial) == outcome
+    assert again.get(SEARCHES[0]) == Found((1.0, 2.0), ((1.0, 0.5), (2.0, 0.25)))
+    assert again.get(SEARCHES[1]) is None
+
+
+@pytest.mark.slow
+def test_processes_answer_as_this_one_does(tmp_path):
+    """A unit that another process does gives the same answer, to the last bit."""
+    units = [Trial(CASE, policy, 0, 10.0, 12.0) for policy in ("polyserve", "minimal")]
+    workers = LocalProcesses(2)
+    try:
+        assert Sweep(Store(tmp_path), workers).do("stage", units) == [do(unit) for unit in units]
+    finally:
+        workers.close()
+
+
+def test_ray_is_asked_for_by_name(monkeypatch):
+    """Without Ray the error says what to install."""
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"--ray: Ray is not installed; pip install 'polyslo\[ray\]'"):
+        RayCluster("auto")
+
+
+def test_a_state_folder_that_cannot_be_made_is_named(tmp_path):
+    """A file where the folder should be is one line that names the option."""
+    (tmp_path / "state").write_text("")
+    with pytest.raises(ConfigError, match="--state"):
+        Store(tmp_path / "state")
