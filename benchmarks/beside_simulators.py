@@ -112,6 +112,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--blis", type=found, help="the binary")
     parser.add_argument("--blis-version", default="not told", help="to print: the binary doesn't know its own")
     parser.add_argument("--vidur-python", type=found, help="a Python that imports vidur")
+    parser.add_argument("--vidur-version", default="not told", help="to print, where Vidur is a checkout")
     parser.add_argument("--vidur-data", type=found, help="the folder that holds Vidur's data/profiling")
     options = parser.parse_args()
     if options.vidur_python and not options.vidur_data:
@@ -223,7 +224,7 @@ def drive(
     check_all_finished(name, told["num_finished"], options.requests)
     return Row(
         simulator=name,
-        version=told["version"],
+        version=told["version"] or options.vidur_version,
         requests_per_s=rounded(options.requests / told["cpu_s"]),
         steps_per_s=rounded(told["num_steps"] / told["cpu_s"]) if told["num_steps"] else "not told",
         tpot_ms=f"{told['tpot_ms']:.1f}",
