@@ -140,22 +140,34 @@ def rows(options: argparse.Namespace, workload: Workload, folder: Path) -> Itera
     for policy in options.policies.split(","):
         name = f"polyslo, `{policy}` (Python, compiled)"
         yield drive(name, Path(sys.executable), "run_polyslo.py", trace, options, folder, policy)
-    if options.dynamo_python:
-        trace = write_mooncake(workload, folder / "mooncake.jsonl")
-        yield drive(DYNAMO.simulator, options.dynamo_python, "run_dynamo.py", trace, options, folder)
-    else:
-        yield DYNAMO
-    if options.blis:
-        yield measure_blis(BLIS.simulator, options, workload, folder, "--cache-signal-delay", "0")
-        yield measure_blis(BLIS_DEFAULT.simulator, options, workload, folder)
-    else:
-        yield from (BLIS, BLIS_DEFAULT)
-    if options.vidur_python:
-        trace = write_vidur(workload, folder / "vidur.csv")
-        yield drive(VIDUR.simulator, options.vidur_python, "run_vidur.py", trace, options, options.vidur_data)
-    else:
-        yield VIDUR
+    yield measured_or_quoted(DYNAMO, options.dynamo_python, measure_dynamo, options, workload, folder)
+    for quoted, flags in ((BLIS, ("--cache-signal-delay", "0")), (BLIS_DEFAULT, ())):
+        yield measured_or_quoted(quoted, options.blis, measure_blis, options, workload, folder, *flags)
+    yield measured_or_quoted(VIDUR, options.vidur_python, measure_vidur, options, workload, folder)
     yield from ALWAYS_QUOTED
+
+
+def measured_or_quoted(quoted: Row, installed: Path | None, measure: Callable[..., Row], *arguments: object) -> Row:
+    """Measure one that was given; quote it when it is not there, or fails (which is told on stderr)."""
+    if installed is None:
+        return quoted
+    try:
+        return measure(quoted.simulator, *arguments)
+    except (PeerError, subprocess.TimeoutExpired) as error:
+        print(error, file=sys.stderr)
+        return quoted
+
+
+def measure_dynamo(name: str, options: argparse.Namespace, workload: Workload, folder: Path) -> Row:
+    """Time Dynamo's replay."""
+    trace = write_mooncake(workload, folder / "mooncake.jsonl")
+    return drive(name, options.dynamo_python, "run_dynamo.py", trace, options, folder)
+
+
+def measure_vidur(name: str, options: argparse.Namespace, workload: Workload, folder: Path) -> Row:
+    """Time Vidur's event loop."""
+    trace = write_vidur(workload, folder / "vidur.csv")
+    return drive(name, options.vidur_python, "run_vidur.py", trace, options, options.vidur_data)
 
 
 # Formats ---------------------------------------------------------------------------------------------------------
@@ -216,11 +228,14 @@ def write_lines(path: Path, lines: list[str]) -> Path:
 def drive(
     name: str, python: Path, driver: str, trace: Path, options: argparse.Namespace, cwd: Path, option: str = ""
 ) -> Row:
-    """Run a driver under a Python; its last line of output is what it measured."""
+    """Run a driver under a Python; the last line of JSON is what it measured."""
     command = [str(python), str(DRIVERS / driver), str(trace)]
     command += ["--instances", str(options.instances), "--runs", str(options.runs)]
     output, _ = run_process([*command, "--option", option] if option else command, cwd)
-    told = json.loads(output.splitlines()[-1])
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    if not lines:
+        raise PeerError(f"{name}: its driver measured nothing; its output ends with\n{output[-500:]}")
+    told = json.loads(lines[-1])
     check_all_finished(name, told["num_finished"], options.requests)
     return Row(
         simulator=name,
