@@ -11,7 +11,7 @@ other settings as it ships them. What counts is CPU time, of all threads:
   loop alone is timed, since reading the trace comes together with fitting its predictor.
 - `difference`: a program's CPU time on the whole trace less that on its first tenth, so starting is not counted.
 
-To be found, Dynamo needs a Python with `ai-dynamo` up to 1.5 (`pip install ai-dynamo==1.4.2`), BLIS its binary
+To be found, Dynamo needs a Python with `ai-dynamo` 1.4.2 (1.5.1 has moved the replay into AISimulate), BLIS its binary
 in the folder of its `defaults.yaml` and `model_configs`, Vidur a Python that imports it and the folder of its
 `data/profiling`.
 """
