@@ -3,17 +3,17 @@
     python benchmarks/beside_simulators.py [--dynamo-python PATH] [--blis PATH] [--vidur-python PATH --vidur-data DIR]
 
 One workload is drawn and written in each simulator's own format: lengths of a fitted workload, Poisson arrivals,
-no shared prefixes. Each simulator then runs as a process of its own, one after the other, timing models and all
-other settings as it ships them. What counts is CPU time, of all threads:
+no shared prefixes. Each simulator then runs as a process of its own, one after the other, timing models and
+settings as it ships them, but for what its row or driver says. What counts is CPU time, of all threads:
 
 - `call`: a driver in `drivers/` times one call inside the simulator's Python, from the trace's file to the
   summary, after one such call that is not counted: importing and compiling are not in it. Of Vidur its event
   loop alone is timed, since reading the trace comes together with fitting its predictor.
 - `difference`: a program's CPU time on the whole trace less that on its first tenth, so starting is not counted.
 
-To be found, Dynamo needs a Python with `ai-dynamo` 1.4.2 (1.5.1 has moved the replay into AISimulate), BLIS its binary
-in the folder of its `defaults.yaml` and `model_configs`, Vidur a Python that imports it and the folder of its
-`data/profiling`.
+To be found, Dynamo needs a Python with `ai-dynamo` 1.4.2 (1.5.1 and later need AISimulate as well), BLIS its
+binary in the folder of its `defaults.yaml` and `model_configs`, Vidur a Python that imports it and the folder of
+its `data/profiling`.
 """
 
 from __future__ import annotations
