@@ -22,6 +22,7 @@ class Recorder:
         self.stop_after = stop_after
 
     def answers(self, units):
+        """See `Workers`."""
         for unit in units:
             if len(self.asked) == self.stop_after:
                 raise KeyboardInterrupt
@@ -29,7 +30,7 @@ class Recorder:
             yield unit, Found((float(unit.seed), 1.5), ((2.0, 0.5),))
 
     def close(self):
-        pass
+        """See `Workers`."""
 
 
 def test_answers_come_in_the_order_of_the_units(tmp_path):

@@ -23,7 +23,7 @@ RESIDENCES = 5.0  # a run's length in residences of a mean request in the looses
 USUAL_S = 120.0
 ENOUGH_REQUESTS = 60_000  # in a run at the fluid optimum: it may be shorter then
 LEAST_REQUESTS = 12_000
-QUICK_RATIO = 0.4
+QUICK_RATIO = 0.3
 
 Value = bool | int | float | str
 

@@ -50,7 +50,7 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None) -
     seeds = QUICK_SEEDS if quick else SEEDS
     drafts = [_draft(case, quick) for case in cells(traces)]
     _tune(sweep, drafts, quick)
-    goodputs = _score(sweep, drafts, seeds)
+    goodputs = _score(sweep, drafts, seeds, quick)
     loads = _weigh(sweep, drafts)
     tiers = _by_tier(sweep, drafts, goodputs)
     ablated = _ablate(sweep, [] if quick else drafts)
@@ -118,25 +118,38 @@ def _try(sweep: Sweep, stage: str, drafts: Sequence[_Draft], policies: Callable[
             draft.chosen[name, target] = max(mine, key=lambda p: draft.tried[p].rates_rps[k])
 
 
-def _score(sweep: Sweep, drafts: Sequence[_Draft], seeds: int) -> list[list[GoodputResult]]:
-    """Search with the further seeds, near what the first one gave."""
+def _score(sweep: Sweep, drafts: Sequence[_Draft], seeds: int, quick: bool) -> list[list[GoodputResult]]:
+    """Search with the further seeds, near what the first one gave; quick: for polyserve and the best baseline only."""
     units = [
         _further(draft, policy, seed)
         for seed in range(1, seeds)
         for draft in drafts
-        for policy in dict.fromkeys(draft.chosen.values())
+        for policy in (_contenders(draft) if quick else dict.fromkeys(draft.chosen.values()))
     ]
     found = dict(zip(units, sweep.do("scoring", units), strict=True))
     results = []
     for draft in drafts:
         mine = []
         for (_, target), policy in draft.chosen.items():
-            searches = [draft.tried[policy], *(found[_further(draft, policy, seed)] for seed in range(1, seeds))]
+            further = [_further(draft, policy, seed) for seed in range(1, seeds)]
+            searches = [draft.tried[policy], *(found[unit] for unit in further if unit in found)]
             rates = tuple(search.rates_rps[TARGETS.index(target)] for search in searches)
             at_end = max(rates) >= HIGHEST_RATIO * draft.optimum_rps
             mine.append(GoodputResult(policy, target, *confidence_interval(rates), rates, draft.optimum_rps, at_end))
         results.append(mine)
     return results
+
+
+def _contenders(draft: _Draft) -> list[str]:
+    """Return polyserve and the baseline that is best at each target, by the first seed."""
+    best = [
+        max(
+            (policy for (name, at), policy in draft.chosen.items() if name != OURS and at == target),
+            key=lambda policy: draft.tried[policy].rates_rps[k],
+        )
+        for k, target in enumerate(TARGETS)
+    ]
+    return list(dict.fromkeys([OURS, *best]))
 
 
 def _further(draft: _Draft, policy: str, seed: int) -> Search:
@@ -186,7 +199,7 @@ def _ablate(sweep: Sweep, drafts: Sequence[_Draft]) -> list[list[Ablation]]:
 def _disturb(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> list[Disturbed]:
     """Disturb the usual case, with the rivals as they were best in it."""
     levels = [level for mode in MODES for level in disturbances(mode, quick=quick)]
-    policies = [_contenders(drafts, level) for level in levels]
+    policies = [_rivals(drafts, level) for level in levels]
     units = [
         [Search(level.case, policy, 0, _disturbed_length_s(level, quick)) for policy in names]
         for level, names in zip(levels, policies, strict=True)
@@ -205,7 +218,7 @@ def _disturb(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> list[Distur
     ]
 
 
-def _contenders(drafts: Sequence[_Draft], level: Disturbance) -> list[str]:
+def _rivals(drafts: Sequence[_Draft], level: Disturbance) -> list[str]:
     usual = next(d for d in drafts if d.case.workload == level.case.workload and d.case.mode == level.case.mode)
     rivals = [usual.chosen[name, TARGETS[0]] for name in RIVALS]
     # a split of 20 instances says nothing about other sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from polyslo.claims.silicon_section import silicon_section
 from polyslo.claims.store import Store
 from polyslo.claims.sweep import LocalProcesses, Progress, RayCluster, Sweep
 from polyslo.cli.output import write_file
-from polyslo.report.data import as_json
+from polyslo.report.data import plain
 from polyslo.report.notation import percent_cell_text, rate_text
 from polyslo.sim.warmup import warm_up
 
@@ -29,16 +30,34 @@ TRACES = Path("../shared/traces")
 
 @click.command("claims")
 @click.option("--quick", is_flag=True, help="The same table with wide intervals, without ablations, in minutes.")
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False, exists=True),
-              help="Where claims.md and its figures go. [docs; with --quick nowhere]")
-@click.option("--traces", metavar="DIR", type=click.Path(path_type=Path, file_okay=False, exists=True),
-              help=f"Traces with arrivals of their own. [{TRACES}, where it is there]")
-@click.option("--state", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), default=Path(".claims"),
-              show_default=True, help="Where results are kept, so that a stopped sweep goes on.")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Where claims.md and its figures go. [docs; with --quick nowhere]",
+)
+@click.option(
+    "--traces",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help=f"Traces with arrivals of their own. [{TRACES}, where it is there]",
+)
+@click.option(
+    "--state",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".claims"),
+    show_default=True,
+    help="Where results are kept, so that a stopped sweep goes on.",
+)
 @click.option("--processes", metavar="N", type=click.IntRange(1, 1024), help="Runs at a time. [all cores]")
 @click.option("--ray", "address", metavar="ADDRESS", help="Sweep on a Ray cluster instead (auto: the one found).")
-@click.option("--silicon", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-              help="silicon_sample.csv of aiconfigurator-core. [the installed package's]")
+@click.option(
+    "--silicon",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="silicon_sample.csv of aiconfigurator-core. [the installed package's]",
+)
 @click.option("--json", "json_file", metavar="FILE", help="Write the results as JSON.")
 def claims_command(
     quick: bool, out: Path | None, traces: Path | None, state: Path, processes: int | None, address: str | None,
@@ -51,7 +70,7 @@ def claims_command(
     with closing(RayCluster(address) if address else LocalProcesses(processes)) as workers, _bars() as progress:
         traces = traces or (TRACES if TRACES.is_dir() and not quick else None)
         claims = evaluate(Sweep(store, workers, progress), quick=quick, traces=traces)
-    write_file(json_file, lambda: as_json(claims))
+    write_file(json_file, lambda: json.dumps(plain(claims), indent=1))
     if folder is not None:
         write_page(claims, silicon_section(silicon), folder)
         click.echo(f"wrote {folder / 'claims.md'}", err=True)
@@ -69,7 +88,8 @@ def _docs() -> Path:
 def _bars() -> Iterator[Progress]:
     """Show a bar a stage, with the time left; nothing where stderr is not a terminal."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks = {}
 
@@ -92,8 +112,10 @@ def _table(claims: Claims) -> Table:
         mine = [cell for cell in claims.cells if cell.mode == mode]
         for cell in mine:
             table.add_row(mode.upper(), cell.workload, rate_text(cell.optimum_rps), *_numbers(cell, claims))
-        means = [text for target in claims.targets for text in
-                 ("", percent_cell_text(fmean(c.share(target) for c in mine)), "", f"{fmean(c.ratio(target) for c in mine):.2f}x")]
+        means: list[str] = []
+        for target in claims.targets:
+            share, ratio = fmean(cell.share(target) for cell in mine), fmean(cell.ratio(target) for cell in mine)
+            means += ["", percent_cell_text(share), "", f"{ratio:.2f}x"]
         table.add_row(mode.upper(), "mean", "", *means, end_section=True)
     return table
 
