@@ -72,6 +72,16 @@ def test_no_more_requests_run_than_the_engine_takes():
     assert found.ttft_s == pytest.approx((0.0120 + 0.0442) / 2)
 
 
+def test_where_memory_is_short_requests_wait_instead_of_evicting_each_other():
+    """100 tokens of KV, requests of 40 + 20: two decode, the third waits, and few lose their KV, none over and over.
+
+    Were the third to begin in the corner that is left, the decodes would evict one another at nearly each step.
+    """
+    found = run_closed_loop(_profile(capacity=100), WIDE, 3, [40] * 12, [20] * 12)
+    assert found.num_preemptions <= 12
+    assert found.tpot_s < 2 * 0.0103
+
+
 def test_a_request_that_memory_can_never_hold_is_refused():
     """60 + 50 tokens don't fit into 100."""
     with pytest.raises(InputError, match="60 \\+ 50 tokens of KV"):
