@@ -61,6 +61,7 @@ class Model:
 MODELS = {
     "llama-3.1-8b": Model("meta-llama/Meta-Llama-3.1-8B", "bfloat16", "bfloat16", 32, 8, 128, 8.03e9, 16.06e9),
     "llama-3.1-70b": Model("meta-llama/Meta-Llama-3.1-70B", "bfloat16", "bfloat16", 80, 8, 128, 70.6e9, 141.2e9),
+    "qwen3-30b-a3b": Model("Qwen/Qwen3-30B-A3B", "bfloat16", "bfloat16", 48, 4, 128, 3.3e9, 61e9),
     # NVIDIA's FP8 checkpoint: static scales, FP8 KV; embeddings and head stay BF16.
     "llama-3.1-70b-fp8": Model("nvidia/Llama-3.1-70B-Instruct-FP8", "fp8", "fp8", 80, 8, 128, 70.6e9, 72.7e9),
     # The BF16 checkpoint, quantised by the engine: scales of activations are computed at run time.

@@ -14,9 +14,10 @@ How the rows were measured, where it is known:
 What the engines are configured with:
 
 - vLLM: 8,192 batched tokens, in those scripts and by default on such GPUs.
-- TensorRT-LLM: 8,192 by default; in those scripts 16,384 on B200, and prompt + output + 200 on the others. It admits
-  a request only when KV memory is left for all of its output, so no more decode than memory holds to their end. (It
-  does not cut prompts by default; here they are cut, which leaves the work the same.)
+- TensorRT-LLM: 8,192 by default; in those scripts 16,384 on B200, and on the others the longest request allowed,
+  taken as prompt + output + 200. It admits a request only when KV memory is left for all of its output, so no more
+  decode than memory holds to their end. (It does not cut prompts by default; here they are cut, which leaves the work
+  the same. In those scripts it also waits up to 20 iterations for more prompts, in part of the runs: not simulated.)
 """
 
 from __future__ import annotations
