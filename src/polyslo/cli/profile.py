@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from polyslo.cli.output import check_writable, output_option
 from polyslo.core.measured import residuals
@@ -31,7 +31,7 @@ def profile_group() -> None:
 @profile_group.command("list")
 def list_command() -> None:
     """List the profiles in the package, and what can be estimated."""
-    table = Table("name", "model", "GPU", "TP", "engine", "KV tokens")
+    table = Table(Column("name", no_wrap=True), "model", "GPU", "TP", "engine", "KV tokens")
     for name in shipped_profiles():
         named = load_profile(name)
         facts = named.facts

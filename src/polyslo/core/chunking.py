@@ -32,6 +32,10 @@ def plan_chunk(
     `requests` is any record array with `next`, `prefill_tokens` and `remaining_tokens`, the last of which is
     lowered; `instance` an engine's record, or what belief holds of it. `budget_s` bounds the whole iteration,
     `chunk_limit` its tokens, the KV capacity what it may add, and `most_decodes` the prompts that may end.
+
+    A prompt begins only when there is room for all of it, and until then those behind it wait too, as with vLLM.
+    (vLLM asks for room for the prompt's first chunk, which at its budgets mostly is the whole.) A prompt that begins
+    in the last free corner takes the room into which the decodes grow: they evict each other, step after step.
     """
     budget_s, decodes = instance.budget_s, instance.num_decodes
     room = instance.kv_capacity_tokens - instance.kv_tokens - decodes
@@ -43,6 +47,8 @@ def plan_chunk(
         remaining = requests[r].remaining_tokens
         if remaining > 0:
             done = requests[r].prefill_tokens - remaining
+            if done == 0 and remaining > room - chunk:
+                break
             take = min(remaining, limit - chunk)
             if math.isfinite(budget_s):
                 left_s = spare_s - profile.physics[0].prefill_s_per_pair * pairs

@@ -15,7 +15,10 @@ from polyslo.errors import ProfileError, nearest
 from polyslo.profiles.roofline import PREFIX, SYNTAX, Roofline
 
 DEFAULT_PROFILE = "llama-3.1-8b-h200-tp1"
-_FACTS = ("model", "system", "tensor_parallel", "engine", "engine_version", "dtype", "source", "expected_error")
+_FACTS = (
+    "model", "system", "tensor_parallel", "engine", "engine_version", "dtype", "kv_dtype", "source", "levelled",
+    "expected_error",
+)  # fmt: skip
 _KINDS = ("decode", "prefill", "mixed")
 
 

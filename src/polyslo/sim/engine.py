@@ -94,6 +94,8 @@ def start_iteration(world: World, i: int, now_s: float) -> None:
     if chunk == 0 and engine.num_decodes == 0:
         _restart_prompts(world, i, now_s)
         chunk, pairs = plan_chunk(world.truth, world.jobs, engine, engine.max_decodes)
+        if chunk == 0:  # PD: the KV of prompts under way to decode instances; its release begins the next iteration
+            return
     engine.num_ending = _count_ending(world, i)
     context = pairs / chunk if chunk > 0 else 0.0
     duration_s = iteration_s(world.truth, engine.num_decodes, chunk, engine.decode_kv_tokens, context)
