@@ -17,10 +17,13 @@ from rich.table import Table
 from polyslo.claims.evaluation import evaluate
 from polyslo.claims.page import write_page
 from polyslo.claims.results import Cell, Claims
-from polyslo.claims.silicon_section import silicon_section
+from polyslo.claims.silicon import compare_with_silicon
+from polyslo.claims.silicon_rows import find_sample, read_coverage
+from polyslo.claims.silicon_section import silicon_markdown
 from polyslo.claims.store import Store
 from polyslo.claims.sweep import LocalProcesses, Progress, RayCluster, Sweep
 from polyslo.cli.output import write_file
+from polyslo.errors import InputError
 from polyslo.report.data import plain
 from polyslo.report.notation import percent_cell_text, rate_text
 from polyslo.sim.warmup import warm_up
@@ -72,9 +75,19 @@ def claims_command(
         claims = evaluate(Sweep(store, workers, progress), quick=quick, traces=traces)
     write_file(json_file, lambda: json.dumps(plain(claims), indent=1))
     if folder is not None:
-        write_page(claims, silicon_section(silicon), folder)
+        write_page(claims, _silicon(silicon), folder)
         click.echo(f"wrote {folder / 'claims.md'}", err=True)
     Console().print(_table(claims))
+
+
+def _silicon(file: Path | None) -> str | None:
+    """Return the section on real GPUs, where their measurements are at hand."""
+    try:
+        sample = file or find_sample()
+    except InputError as error:
+        click.echo(f"left out, the comparison with real GPUs: {error}", err=True)
+        return None
+    return silicon_markdown(compare_with_silicon(read_coverage(sample)))
 
 
 def _docs() -> Path:
