@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from polyslo.claims.load_figure import load_figure
 from polyslo.claims.markdown import code, listed, opening, picture
-from polyslo.claims.moving import LOAD, MIX
 from polyslo.claims.numbers import target_text
 from polyslo.claims.results import Cell, Claims
 from polyslo.claims.seen_figure import best_variants, seen_figure
 from polyslo.claims.share_figure import share_figure
+from polyslo.claims.shown import LIGHT_LOAD, LOAD, MIX, ShownRuns
 from polyslo.claims.verdict import by_mode
 from polyslo.report.canvas import save_figure
 from polyslo.report.notation import mode_text, rate_text
@@ -48,9 +48,9 @@ class Drawn:
             save_figure(self.figure, folder / f"{self.name}-{theme.name}.svg", theme)
 
 
-def draw(claims: Claims, run: RunResult) -> dict[str, Drawn]:
-    """Draw all figures, by name; `run` is the one of `moving`."""
-    found = [*_shares(claims), *_curves(claims), *_loads(claims), *_moving(run)]
+def draw(claims: Claims, runs: ShownRuns) -> dict[str, Drawn]:
+    """Draw all figures, by name."""
+    found = [*_shares(claims), *_curves(claims), *_loads(claims), *_runs(runs)]
     return {drawn.name: drawn for drawn in found}
 
 
@@ -92,19 +92,28 @@ def _loads(claims: Claims) -> Iterator[Drawn]:
         )
 
 
-def _moving(run: RunResult) -> Iterator[Drawn]:
-    where = f"{run.workload} at {rate_text(run.rate_rps)} requests/s, {mode_text(run.mode)}"
+def _runs(runs: ShownRuns) -> Iterator[Drawn]:
+    moving, light = runs.moving, runs.light
     yield Drawn(
         "instances",
         "Areas: the instances that each tier and the idle pool own over time, while the SLO mix turns round.",
-        f"Who owns the {run.num_instances} instances while the SLO mix turns round (mix {code(MIX)}): {where}, "
-        f"{LOAD:.0%} of the smaller optimum of the mixes at its beginning and end.",
-        instances_figure(run),
+        f"Who owns the {moving.num_instances} instances while the SLO mix turns round (mix {code(MIX)}): "
+        f"{_where(moving)}, {LOAD:.0%} of the smaller optimum of the mixes at its beginning and end.",
+        instances_figure(moving),
     )
+    moment_s = _middle_s(light)
     yield Drawn(
         "gradient",
         "Bars: the load of every instance at one moment, by tier, the most loaded first.",
-        f"The load gradient in the same run at {moment_text(run)}, when tiers own the most instances: one bar an "
-        "instance. A tier's last instance drains and can be given back.",
-        gradient_figure(run),
+        f"The load gradient at light load: {_where(light)}, {LIGHT_LOAD:.0%} of the optimum, at "
+        f"{moment_text(light, moment_s)}. One bar an instance that a tier owns.",
+        gradient_figure(light, moment_s),
     )
+
+
+def _where(run: RunResult) -> str:
+    return f"{run.workload} at {rate_text(run.rate_rps)} requests/s, {mode_text(run.mode)}"
+
+
+def _middle_s(run: RunResult) -> float | None:
+    return run.timeline.time_s[len(run.timeline.time_s) // 2] if run.timeline else None

@@ -17,15 +17,14 @@ from polyslo.claims.cost_section import cost_section
 from polyslo.claims.goodput_section import against_best, by_tier, every_policy, tuning
 from polyslo.claims.markdown import code, opening
 from polyslo.claims.method_section import method_section
-from polyslo.claims.moving import moving_run
 from polyslo.claims.numbers import duration_text
 from polyslo.claims.results import Claims
 from polyslo.claims.sensitivity_section import sensitivity_section
+from polyslo.claims.shown import ShownRuns, shown_runs
 from polyslo.claims.verdict import by_mode
 from polyslo.claims.verdict_section import verdict_section
 from polyslo.errors import ConfigError
 from polyslo.report.notation import count_text, mode_text
-from polyslo.sim.results import RunResult
 
 PAGE = "claims.md"
 
@@ -36,14 +35,14 @@ def write_page(
     speed_markdown: str | None,
     folder: Path,
     *,
-    moving: Callable[[], RunResult] = moving_run,
+    runs: Callable[[], ShownRuns] = shown_runs,
 ) -> None:
     """Write the page and its figures into a folder, which is made if need be.
 
-    The further parts are Markdown without a heading. `moving` gives the run that the timeline shows. Raises
+    The further parts are Markdown without a heading. `runs` makes the runs that are shown over time. Raises
     `ConfigError` where files can't be written; what was there before is then left as it was.
     """
-    drawn = figures.draw(claims, moving())
+    drawn = figures.draw(claims, runs())
     text = page_text(claims, drawn, silicon_markdown, speed_markdown)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +84,7 @@ def page_text(
         "## Cost below the optimum",
         cost_section(claims),
         *shown("cost"),
-        "## A fleet whose mix moves",
+        "## A fleet over time",
         *shown("instances"),
         *shown("gradient"),
         ablation_section(claims),

@@ -43,7 +43,7 @@ def seen_figure(cell: Cell, targets: Sequence[float], width_px: float = WIDE_PX)
     axes = add_axes(figure, left_px=LEFT_PX, right_px=RIGHT_PX, top_px=top_px, bottom_px=BOTTOM_PX)
     shown = [rate for tried in variants for rate, _ in _shown(tried.seen)]
     scale_rate(axes, shown or [0.0, cell.optimum_rps], cell.optimum_rps)
-    scale_share(axes, FLOOR, targets)
+    scale_share(axes, FLOOR + 0.01, targets)  # its floor is the round share below
     for tried in sorted(variants, key=lambda tried: tried.policy == OURS):
         style = styles[family(tried.policy)]
         points = _shown(tried.seen)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from polyslo.claims.numbers import ratio_text, target_text
 from polyslo.claims.results import Cell
-from polyslo.report.canvas import add_axes, drawing, new_figure
+from polyslo.report.canvas import TITLE_PX, add_axes, drawing, new_figure, write_title
 from polyslo.report.labels import Key, draw_legend, legend_height_px, shorten, text_px, write_in_row
 from polyslo.report.palette import placeholder
 from polyslo.sim.results import GoodputResult
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WIDE_PX = 720
 ROW_PX = 34
 BAR_ROWS = 0.3  # a bar's height, in rows
-TITLE_PX = 26
+HEAD_PX = 26
 FOOT_PX = 30
 RATIO_PX = 54  # right of each panel
 GAP_PX = 14
@@ -33,9 +33,10 @@ OPTIMUM_KEY = Key("fluid optimum", placeholder("ink"), "-", width_px=1.2)
 def share_figure(cells: Sequence[Cell], targets: Sequence[float], width_px: float = WIDE_PX) -> Figure:
     """Draw the goodputs of one mode's cells as shares of their fluid optimum, with 95% intervals and their ratio."""
     keys = [OURS_KEY, BEST_KEY, OPTIMUM_KEY]
-    head_px = legend_height_px(keys, width_px) + TITLE_PX
+    head_px = TITLE_PX + legend_height_px(keys, width_px) + HEAD_PX
     figure = new_figure(width_px, head_px + ROW_PX * len(cells) + FOOT_PX)
-    left_px = min(0.32 * width_px, max(text_px(cell.workload) for cell in cells) + 14)
+    write_title(figure, "goodput as a share of the fluid optimum")
+    left_px = min(0.37 * width_px, max(text_px(cell.workload) for cell in cells) + 14)
     panel_px = (width_px - left_px - GAP_PX * (len(targets) - 1)) / len(targets)
     highest = 1.04 * max(
         1.0, *(max(o.high_rps, b.high_rps) / c.optimum_rps for c in cells for o, b in _pairs(c, targets))
@@ -58,7 +59,7 @@ def share_figure(cells: Sequence[Cell], targets: Sequence[float], width_px: floa
             if number == 0:
                 write_in_row(axes, shorten(cell.workload, left_px - 10), -10, row, ha="right")
         if number == 0:
-            draw_legend(axes, keys, left_px=-left_px, width_px=width_px, bottom_px=TITLE_PX)
+            draw_legend(axes, keys, left_px=-left_px, width_px=width_px, bottom_px=HEAD_PX)
     return figure
 
 
