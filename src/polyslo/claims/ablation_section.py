@@ -23,7 +23,8 @@ def ablation_section(claims: Claims) -> str:
     parts = [
         "## What each mechanism is worth",
         "Change in goodput when polyserve does without one mechanism, against polyserve with the same seed (the "
-        f"first). Positive: it would be better off without. Changes of less than {NOTHING:.0%} are not told from none.",
+        f"first). Positive: it would be better off without. Changes of less than {NOTHING:.0%} are not told from "
+        "none; the others are in bold. What a mechanism does for cost is not in these tables.",
         table(["without", "what happens instead"], [[code(m), INSTEAD.get(m, MISSING)] for m in mechanisms], "ll"),
     ]
     for mode, cells in by_mode(claims):
@@ -32,7 +33,7 @@ def ablation_section(claims: Claims) -> str:
             rows = [[plain(c.workload), *(_cell_text(change(c, m, k)) for m in mechanisms)] for c in ablated]
             parts.append(bold(f"{opening(mode_text(mode))}, at {target_text(target)}"))
             parts.append(table(["workload", *map(code, mechanisms)], rows, "l" + "r" * len(mechanisms)))
-    return "\n\n".join([*parts, *_findings(claims)])
+    return "\n\n".join([*parts, *_findings(claims, mechanisms)])
 
 
 def change(cell: Cell, mechanism: str, k: int) -> float | None:
@@ -42,34 +43,44 @@ def change(cell: Cell, mechanism: str, k: int) -> float | None:
     return None if without is None or ours <= 0 else without / ours - 1
 
 
+def is_nothing(value: float) -> bool:
+    """Tell whether a change reads as less than `NOTHING`."""
+    return round(abs(value), 3) < NOTHING
+
+
 def _cell_text(value: float | None) -> str:
     if value is None:
         return MISSING
-    return change_text(value) if abs(value) < NOTHING else bold(change_text(value))
+    return change_text(value) if is_nothing(value) else bold(change_text(value))
 
 
-def _findings(claims: Claims) -> list[str]:
-    """Name, by workload, the mechanisms that do nothing there, and those that it would be better off without."""
+def _findings(claims: Claims, mechanisms: Sequence[str]) -> list[str]:
+    """Name where each mechanism does nothing, and where polyserve would be better off without it."""
     idle, harmful = [], []
-    for cell in claims.cells:
-        changes = {a.mechanism: _changes(cell, a.mechanism, claims.targets) for a in cell.ablations}
-        where = f"{plain(cell.workload)} ({cell.mode.upper()})"
-        nothing = [code(m) for m, values in changes.items() if values and all(abs(v) < NOTHING for v in values)]
+    for mechanism in mechanisms:
+        texts = [_idle_text(mechanism, mode, cells, claims.targets) for mode, cells in by_mode(claims)]
         worse = [
-            f"{code(m)} ({change_text(max(values))})"
-            for m, values in changes.items()
-            if values and max(values) >= NOTHING
+            f"{plain(cell.workload)} ({cell.mode.upper()}, {change_text(max(values))})"
+            for cell in claims.cells
+            if (values := _changes(cell, mechanism, claims.targets)) and max(values) > 0 and not is_nothing(max(values))
         ]
-        if nothing:
-            idle.append(f"{where}: {listed(nothing)}")
-        if worse:
-            harmful.append(f"{where}: {listed(worse)}")
+        idle += [f"{code(mechanism)}: {'; '.join(filter(None, texts))}"] if any(texts) else []
+        harmful += [f"{code(mechanism)}: {listed(worse)}"] if worse else []
     parts = []
     if idle:
-        parts += [f"Less than {NOTHING:.0%} at every target, so they do nothing there:", bullets(idle)]
+        parts += [f"Less than {NOTHING:.0%} at every target, so these do nothing for goodput there:", bullets(idle)]
     if harmful:
-        parts += ["Better off without, at some target:", bullets(harmful)]
+        parts += ["polyserve would be better off without, at some target:", bullets(harmful)]
     return parts
+
+
+def _idle_text(mechanism: str, mode: str, cells: Sequence[Cell], targets: Sequence[float]) -> str:
+    """Name a mode's workloads where a mechanism changes nothing; empty when there is none."""
+    tried = [(cell, values) for cell in cells if (values := _changes(cell, mechanism, targets))]
+    names = [plain(cell.workload) for cell, values in tried if all(map(is_nothing, values))]
+    if not names:
+        return ""
+    return f"{mode.upper()} on {'every workload' if len(names) == len(tried) > 1 else listed(names)}"
 
 
 def _changes(cell: Cell, mechanism: str, targets: Sequence[float]) -> list[float]:

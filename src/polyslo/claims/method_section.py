@@ -6,32 +6,35 @@ from polyslo.claims.markdown import bullets, plain, table
 from polyslo.claims.numbers import target_text
 from polyslo.claims.results import Claims
 from polyslo.claims.verdict import by_mode
+from polyslo.claims.work import TOLERANCE_RATIO
 from polyslo.report.notation import MISSING, count_text, percent_cell_text, rate_text
 from polyslo.sim.run import COOLDOWN_RATIO, WARMUP_RATIO
+from polyslo.workload.slo import RAISED_TO_IDLE
 
 
 def method_section(claims: Claims) -> str:
     """Return definitions, and run lengths by workload."""
     targets = " and ".join(target_text(target) for target in claims.targets)
-    further = count_text(claims.seeds - 1, "further seed")
+    further = f" and scored with {count_text(claims.seeds - 1, 'further seed')}" if claims.seeds > 1 else ""
+    without = "" if claims.is_quick else "; the best ones also without relegation, which all others have"
     sentences = [
         "**DSLO**: token i of a request (i = 0, 1, …) is due at arrival + TTFT + i · TPOT. A request attains its SLO "
         "when every token is on time.",
         "**Attainment**: the share of requests that attain their SLO, of all that arrived. Refused, relegated and "
         "unfinished ones are misses.",
-        "**Goodput** at a target: the highest offered rate at which attainment is at least the target; here "
-        f"{targets}. A search narrows it to 1% of the fluid optimum and interpolates.",
-        "**Fluid optimum**: what as many instances would serve with perfect batches at every tier's TPOT, without "
-        "bursts and whole instances. At a target below 1 a policy may exceed it: it may let requests miss.",
-        f"**Scored**: the first {WARMUP_RATIO:.0%} of the arrivals' span is warm-up and the last {COOLDOWN_RATIO:.0%} "
+        f"**Goodput** at a target ({targets}): the highest offered rate at which attainment is at least the target. A "
+        f"search narrows it to {TOLERANCE_RATIO:.0%} of the fluid optimum and interpolates.",
+        "**Fluid optimum**: what as many instances would serve with perfect batches, every request at its own TPOT, "
+        "without bursts or whole instances.",
+        f"**Scored**: the first {WARMUP_RATIO:.0%} of the arrivals' span are warm-up, the last {COOLDOWN_RATIO:.0%} "
         "cool-down; neither is scored.",
-        "**Same for all**: every policy sees the same requests, SLOs, seeds and profile, and may relegate; the best "
-        "baselines are also tried without.",
-        "**Tuning**: every variant of every baseline is searched with the first seed. The best of each policy at each "
-        f"target is scored with {further} more, and its first seed counts: where that favours anyone, it is the "
+        "**The same for all**: requests, SLOs, seeds and profile.",
+        f"**Tuning**: every variant of every baseline is searched with the first seed{without}. At each target the "
+        f"best of each policy is chosen{further}; its first seed counts, too: where that favours anyone, it is the "
         "baseline. polyserve has no parameter that is tuned.",
         f"**Intervals**: 95%, Student's t over {count_text(claims.seeds, 'seed')}.",
-        "**SLOs**: a request whose drawn TTFT is out of reach even on an idle instance is given twice its idle TTFT.",
+        f"**SLOs**: a request whose drawn TTFT is out of reach even on an idle instance is given {RAISED_TO_IDLE:g} "
+        "times its idle TTFT; the table says how often.",
     ]
     if any(cell.is_recorded for cell in claims.cells):
         sentences.append(
