@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from drawn_texts import overlaps
-from synthetic import full_claims, synthetic_cell, synthetic_claims, synthetic_disturbed, synthetic_run
 
+from claims.synthetic import full_claims, synthetic_cell, synthetic_claims, synthetic_disturbed, synthetic_run
 from polyslo.claims import figures
 from polyslo.claims.cases import MODES
 from polyslo.claims.mechanisms import INSTEAD
@@ -79,7 +79,8 @@ def test_the_verdict_counts_bounds_and_names_the_least_favourable_workload() -> 
 
 def test_a_missed_ratio_says_what_the_bound_would_have_taken() -> None:
     """With the best baseline at 92% of the fluid optimum, 1.18x is 108.5% of it, and the page says so."""
-    text = section(text_of(losing()), "### What falls short")
+    whole = text_of(losing())
+    text = section(whole, "### What falls short")
     assert (
         "CO at 0.99: 0.97x on average, not 1.18x. The best baseline alone serves 92.0% of the fluid optimum on "
         "average; 1.18 times that is 108.5%, and polyserve serves 90.0%. On 1 of 1 workload the bound asks for more "
@@ -88,7 +89,7 @@ def test_a_missed_ratio_says_what_the_bound_would_have_taken() -> None:
     )
     assert "1.23 times that is 113.1%" in text
     assert "(0.97x; the bound would take 96.6% of the fluid optimum, polyserve serves 90.0%)" in text
-    assert "It is no strict limit: a target lets some requests miss (1% at 0.99 and 10% at 0.90)." in text
+    assert "It is no strict limit: a target lets some requests miss (1% at 0.99 and 10% at 0.90), and a first" in whole
 
 
 def test_a_shortfall_that_the_optimum_leaves_room_for_is_polyserves_own() -> None:
@@ -96,6 +97,13 @@ def test_a_shortfall_that_the_optimum_leaves_room_for_is_polyserves_own() -> Non
     text = text_of(synthetic_claims(synthetic_cell(ours=(0.7, 0.8), best=(0.65, 0.7))))
     assert "The fluid optimum leaves room for the bound on every workload: polyserve falls short of it." in text
     assert "asks for more than the fluid optimum" not in text
+
+
+def test_where_the_optimum_is_exceeded_is_said() -> None:
+    """At the first target, by polyserve or by a baseline: it tells that the optimum is no strict limit there."""
+    cells = synthetic_cell(), synthetic_cell("burstgpt", ours=(1.2, 1.5), best=(1.0, 1.1))
+    assert "At 0.99 it is exceeded on burstgpt (CO, 120.0%)." in text_of(synthetic_claims(*cells))
+    assert "it is exceeded" not in text_of(winning())
 
 
 def test_losses_are_said() -> None:
@@ -159,7 +167,9 @@ def test_overlapping_intervals_are_within_the_noise() -> None:
     text = section(text_of(synthetic_claims(near)), "## Goodput against the best baseline")
     assert rows_of(text, "sharegpt")[0][-1] == "1.01x ≈"
     assert rows_of(text, "sharegpt")[1][-1] == "1.27x"
-    assert "the 95% intervals overlap: sharegpt at 0.99 (ahead with every seed)." in text
+    assert "the 95% intervals overlap. Polyserve is ahead with every seed on sharegpt at 0.99." in text
+    noisy = synthetic_cell(ours=(0.9, 1.15), best=(0.9, 0.9))
+    assert "It is not on sharegpt at 0.99." in text_of(synthetic_claims(noisy))
 
 
 def test_the_best_policy_is_in_bold_also_when_it_is_a_baseline() -> None:
@@ -273,11 +283,12 @@ def test_further_parts_are_shown_when_given() -> None:
     text = page_text(winning(), {}, "measured *there*\n", "fast")
     assert "## On silicon\n\nmeasured *there*\n\n## Speed\n\nfast\n\n## How it was measured" in text
     assert "## On silicon" not in text_of(winning())
+    assert "\n\n## Beside a GPU\n\nmeasured" in page_text(winning(), {}, "## Beside a GPU\n\nmeasured")
 
 
 def test_every_figure_that_the_page_names_is_written(tmp_path: Path) -> None:
     """Light and dark, and no file besides; nothing of the scratch is left."""
-    write_page(full_claims(), None, None, tmp_path, runs=runs)
+    write_page(full_claims(), None, tmp_path, runs=runs)
     text = (tmp_path / "claims.md").read_text(encoding="utf-8")
     named = set(re.findall(r'(?:src|srcset)="([^"]+)"', text))
     written = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()}
@@ -292,14 +303,14 @@ def test_every_figure_that_the_page_names_is_written(tmp_path: Path) -> None:
 def test_what_can_not_be_drawn_is_left_out(tmp_path: Path) -> None:
     """A page without loads or the usual workloads has fewer figures and still every section."""
     cell = replace(synthetic_cell("burstgpt", is_quick=True), loads=(), tiers=())
-    write_page(synthetic_claims(cell, is_quick=True), None, None, tmp_path, runs=runs)
+    write_page(synthetic_claims(cell, is_quick=True), None, tmp_path, runs=runs)
     names = {file.name.rpartition("-")[0] for file in (tmp_path / "claims").iterdir()}
     assert names == {"goodput-co", "instances", "gradient"}
 
 
 def test_a_write_that_fails_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether drawing or moving fails, the old files stay, and there is nothing new beside them."""
-    write_page(winning(), None, None, tmp_path, runs=runs)
+    write_page(winning(), None, tmp_path, runs=runs)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
     def full(*_: object) -> None:
@@ -308,7 +319,7 @@ def test_a_write_that_fails_leaves_the_old_page(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patched:
         patched.setattr(figures, "save_figure", full)
         with pytest.raises(ConfigError, match="No space left on device"):
-            write_page(losing(), None, None, tmp_path, runs=runs)
+            write_page(losing(), None, tmp_path, runs=runs)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
     moves = 0
@@ -323,7 +334,7 @@ def test_a_write_that_fails_leaves_the_old_page(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "replace", fails_late)
     with pytest.raises(ConfigError, match="Input/output error"):
-        write_page(full_claims(), None, None, tmp_path, runs=runs)
+        write_page(full_claims(), None, tmp_path, runs=runs)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
@@ -332,7 +343,7 @@ def test_a_folder_in_the_pages_place_is_left_alone(tmp_path: Path) -> None:
     mine = tmp_path / "claims.md" / "mine"
     mine.mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"claims\.md is a folder"):
-        write_page(winning(), None, None, tmp_path, runs=runs)
+        write_page(winning(), None, tmp_path, runs=runs)
     assert mine.is_dir()
     assert not (tmp_path / "claims" / "cost-light.svg").exists()
 
@@ -342,7 +353,7 @@ def test_other_files_in_the_figures_folder_are_left_alone(tmp_path: Path) -> Non
     other = tmp_path / "claims" / "notes.txt"
     other.parent.mkdir()
     other.write_text("mine")
-    write_page(winning(), None, None, tmp_path, runs=runs)
+    write_page(winning(), None, tmp_path, runs=runs)
     assert other.read_text() == "mine"
 
 
@@ -358,6 +369,6 @@ def test_no_label_of_a_figure_overlaps(cells: tuple[Cell, ...]) -> None:
 def test_equal_evaluations_give_equal_files(tmp_path: Path) -> None:
     """Bytes depend on the numbers alone."""
     for folder in ("one", "two"):
-        write_page(winning(), None, None, tmp_path / folder, runs=runs)
+        write_page(winning(), None, tmp_path / folder, runs=runs)
     one, two = (sorted((tmp_path / name).rglob("*.*")) for name in ("one", "two"))
     assert [file.read_bytes() for file in one] == [file.read_bytes() for file in two]

@@ -61,7 +61,8 @@ def _shares(claims: Claims) -> Iterator[Drawn]:
         yield Drawn(
             f"goodput-{mode}",
             f"Bars: polyserve and the best baseline on every workload, {text}.",
-            f"{opening(text)}; at the right, polyserve over the best baseline. Black lines are 95% intervals.",
+            f"{opening(text)}; at the right, polyserve over the best baseline, bold where it is ahead and intervals "
+            "do not overlap. Thin lines are 95% intervals.",
             share_figure(cells, claims.targets),
         )
 

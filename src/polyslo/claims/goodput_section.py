@@ -10,7 +10,6 @@ from polyslo.claims.markdown import bold, code, folded, listed, opening, plain, 
 from polyslo.claims.numbers import finite_mean, interval_text, ratio_text, share_cell, target_text
 from polyslo.claims.results import Cell, Claims
 from polyslo.claims.verdict import by_mode
-from polyslo.claims.verdict_section import within_noise
 from polyslo.report.notation import MISSING, goodput_text, mode_text, rate_text, share_text, tier_name
 
 NOISE = "≈"  # beside a ratio whose goodputs' intervals overlap
@@ -24,15 +23,7 @@ def against_best(claims: Claims, mode: str) -> str:
         for target in claims.targets if cells else ():
             title = f"At {target_text(target)} attainment" + (", the traces' own arrivals" if recorded else "")
             parts += [bold(title), _against_table(cells, target)]
-    noisy = [
-        f"{plain(c.workload)} at {target_text(t)}" + (" (ahead with every seed)" if _leads_every_seed(c, t) else "")
-        for c in claims.cells
-        for t in claims.targets
-        if c.mode == mode and within_noise(c, t)
-    ]
-    if noisy:
-        parts.append(f"{NOISE} within the noise, the 95% intervals overlap: {listed(noisy)}.")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_on_intervals([c for c in claims.cells if c.mode == mode], claims.targets)])
 
 
 def every_policy(claims: Claims) -> str:
@@ -90,6 +81,26 @@ def tuning(claims: Claims) -> str:
     return "\n\n".join(parts)
 
 
+def _on_intervals(cells: Sequence[Cell], targets: Sequence[float]) -> list[str]:
+    """Say what intervals can't tell apart, what seeds say of it all the same, and where there is no interval."""
+    pairs = [(cell, target) for cell in cells for target in targets]
+    noisy = [pair for pair in pairs if pair[0].is_within_noise(pair[1])]
+    parts = []
+    if noisy:
+        agreed = [_place(*pair) for pair in noisy if _leads_every_seed(*pair)]
+        others = [_place(*pair) for pair in noisy if not _leads_every_seed(*pair)]
+        text = f"{NOISE} within the noise: the 95% intervals overlap."
+        text += f" Polyserve is ahead with every seed on {listed(agreed)}." if agreed else ""
+        parts.append(text + (f" It is not on {listed(others)}." if others else ""))
+    if any(min(len(c.ours(t).per_seed_rps), len(c.best_baseline(t).per_seed_rps)) < 2 for c, t in pairs):
+        parts.append(f"No interval ({MISSING}): one seed only.")
+    return parts
+
+
+def _place(cell: Cell, target: float) -> str:
+    return f"{plain(cell.workload)} at {target_text(target)}"
+
+
 def _against_table(cells: Sequence[Cell], target: float) -> str:
     header = [
         "workload", "fluid optimum", "polyserve", "95% interval", "of the optimum", "best baseline", "its goodput",
@@ -116,7 +127,7 @@ def _against_row(cell: Cell, target: float) -> list[str]:
         goodput_text(best),
         interval_text(best),
         share_cell(best.rate_rps / cell.optimum_rps),
-        ratio_text(cell.ratio(target)) + (f" {NOISE}" if within_noise(cell, target) else ""),
+        ratio_text(cell.ratio(target)) + (f" {NOISE}" if cell.is_within_noise(target) else ""),
     ]
 
 

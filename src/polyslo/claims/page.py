@@ -32,15 +32,15 @@ PAGE = "claims.md"
 def write_page(
     claims: Claims,
     silicon_markdown: str | None,
-    speed_markdown: str | None,
     folder: Path,
     *,
+    speed_markdown: str | None = None,
     runs: Callable[[], ShownRuns] = shown_runs,
 ) -> None:
     """Write the page and its figures into a folder, which is made if need be.
 
-    The further parts are Markdown without a heading. `runs` makes the runs that are shown over time. Raises
-    `ConfigError` where files can't be written; what was there before is then left as it was.
+    The further parts are Markdown, with or without a heading of their own. `runs` makes the runs that are shown over
+    time. Raises `ConfigError` where files can't be written; what was there before is then left as it was.
     """
     drawn = figures.draw(claims, runs())
     text = page_text(claims, drawn, silicon_markdown, speed_markdown)
@@ -90,8 +90,8 @@ def page_text(
         ablation_section(claims),
         sensitivity_section(claims),
         tuning(claims),
-        f"## On silicon\n\n{silicon_markdown.strip()}" if silicon_markdown else "",
-        f"## Speed\n\n{speed_markdown.strip()}" if speed_markdown else "",
+        _headed("On silicon", silicon_markdown),
+        _headed("Speed", speed_markdown),
         method_section(claims),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -119,6 +119,12 @@ def _head(claims: Claims) -> str:
             "the page's form and is no evidence."
         )
     return "\n\n".join(parts)
+
+
+def _headed(title: str, markdown: str | None) -> str:
+    """Return a further part under a heading: its own, where it has one."""
+    text = (markdown or "").strip()
+    return text if not text or text.startswith("#") else f"## {title}\n\n{text}"
 
 
 def _exchange(new: Path, folder: Path, old: Path) -> None:

@@ -91,6 +91,13 @@ class Cell:
         """Return the goodput of a policy's best variant; None where it was not tried."""
         return next((g for g in self.goodputs if g.target == target and family(g.policy) == name), None)
 
+    def is_within_noise(self, target: float) -> bool:
+        """Tell whether the 95% intervals of polyserve and the best baseline overlap; one seed gives no interval."""
+        ours, best = self.ours(target), self.best_baseline(target)
+        if min(len(ours.per_seed_rps), len(best.per_seed_rps)) < 2:
+            return False
+        return ours.low_rps <= best.high_rps and best.low_rps <= ours.high_rps
+
     def share(self, target: float) -> float:
         """Return polyserve's share of the fluid optimum."""
         return self.ours(target).rate_rps / self.optimum_rps

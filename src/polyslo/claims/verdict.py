@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from polyslo.claims.markdown import listed, plain
+from polyslo.claims.markdown import listed, opening, plain
 from polyslo.claims.numbers import excess_text, finite_mean, ratio_text, share_cell, target_text
 from polyslo.claims.results import Cell, Claims, Load
 from polyslo.report.notation import amount_text, count_text, share_text
@@ -184,7 +184,7 @@ def _cost_remarks(mode: str, target: float, pairs: Sequence[tuple[Cell, Load]]) 
             for cell, load in [min(here, key=lambda pair: pair[1].attainment)]
         ]
         remarks.append(f"attainment below {target_text(target)} {'; '.join(least)}.")
-    return [f"{mode.upper()}, cost: {remark}" for remark in remarks]
+    return [f"{mode.upper()}, cost: {remarks[0]}", *map(opening, remarks[1:])] if remarks else []
 
 
 def _by_load(pairs: Sequence[tuple[Cell, Load]]) -> list[list[tuple[Cell, Load]]]:
