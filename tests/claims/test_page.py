@@ -13,7 +13,7 @@ from polyslo.claims.cases import MODES
 from polyslo.claims.mechanisms import INSTEAD
 from polyslo.claims.page import page_text, write_page
 from polyslo.claims.results import Cell, Claims
-from polyslo.claims.shown import ShownRuns
+from polyslo.claims.shown import ShownRuns, shown_runs
 from polyslo.errors import ConfigError
 
 
@@ -138,7 +138,7 @@ def test_costs_beyond_the_bound_are_bold_and_counted_by_load() -> None:
         "is "
         "4.00);" in text
     )
-    assert "That is up to 4.00 instances more; 4 tiers each own whole ones." in text
+    assert "That is up to 4.00 instances more: one or more for each of 4 tiers, which own whole instances." in text
     assert rows_of(section(text, "## Cost below the optimum"), "burstgpt")[0][1] == "**1.25x** (5.00 of 4.00)"
 
 
@@ -372,3 +372,14 @@ def test_equal_evaluations_give_equal_files(tmp_path: Path) -> None:
         write_page(winning(), None, tmp_path / folder, runs=runs)
     one, two = (sorted((tmp_path / name).rglob("*.*")) for name in ("one", "two"))
     assert [file.read_bytes() for file in one] == [file.read_bytes() for file in two]
+
+
+@pytest.mark.slow
+def test_the_runs_that_are_shown_move_and_leave_instances_idle() -> None:
+    """Under the mix that turns round the tightest tier grows; at light load most instances are idle."""
+    found = shown_runs()
+    moving, light = found.moving.timeline, found.light.timeline
+    assert moving is not None
+    assert light is not None
+    assert moving.instances[0][-1] > moving.instances[0][len(moving.time_s) // 4]
+    assert min(light.idle[len(light.time_s) // 4 :]) > found.light.num_instances // 3

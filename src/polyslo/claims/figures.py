@@ -107,7 +107,7 @@ def _runs(runs: ShownRuns) -> Iterator[Drawn]:
         "gradient",
         "Bars: the load of every instance at one moment, by tier, the most loaded first.",
         f"The load gradient at light load: {_where(light)}, {LIGHT_LOAD:.0%} of the optimum, at "
-        f"{moment_text(light, moment_s)}. One bar an instance that a tier owns.",
+        f"{moment_text(light, moment_s)}. One bar an instance that a tier owns, of {light.num_instances}.",
         gradient_figure(light, moment_s),
     )
 

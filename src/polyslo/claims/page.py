@@ -110,8 +110,8 @@ def _head(claims: Claims) -> str:
         f"{count_text(workloads, 'workload')} with Poisson arrivals{recorded}, {modes}, {claims.num_instances} "
         f"instances, profile {code(claims.profile)}, {count_text(claims.seeds, 'seed')}. polyslo {claims.version}, "
         f"{claims.date}, {claims.machine}; {duration_text(claims.took_s)} of computing.",
-        f"This file is generated: {code('polyslo claims')} writes it again, {code('polyslo claims --quick')} a "
-        "shorter one.",
+        f"This file is generated: {code('polyslo claims')} writes it again, {code('polyslo claims --quick')} "
+        "prints its main table within minutes, with wide intervals.",
     ]
     if claims.is_quick:
         parts.append(

@@ -87,8 +87,8 @@ def _draw_pair(axes: Axes, cell: Cell, target: float, row: int) -> None:
             interval = [goodput.low_rps / cell.optimum_rps, goodput.high_rps / cell.optimum_rps]
             axes.plot(interval, [y, y], color=placeholder("ink"), linewidth=1.2, zorder=4)
             axes.plot(interval, [y, y], color=placeholder("ink"), linestyle="", marker="|", markersize=6, zorder=4)
-    is_ahead = ours.rate_rps > best.rate_rps and not cell.is_within_noise(target)
-    ahead = "bold" if is_ahead else "normal"
+    is_sure = min(len(ours.per_seed_rps), len(best.per_seed_rps)) > 1 and ours.low_rps > best.high_rps
+    ahead = "bold" if is_sure else "normal"
     write_in_row(
         axes, ratio_text(cell.ratio(target)), axes.bbox.width + RATIO_PX - 2, row, ha="right", fontweight=ahead
     )

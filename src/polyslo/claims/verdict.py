@@ -172,10 +172,12 @@ def _cost_remarks(mode: str, target: float, pairs: Sequence[tuple[Cell, Load]]) 
             for cell, load in [max(here, key=lambda pair: over_need(pair[1]))]
         ]
         extra = max(load.mean_instances - load.fluid_instances for _, load in dear)
-        owners = f"{len(dear[0][0].tpots_ms)} tiers" + (" and the prefill side" if mode == "pd" else "")
+        owners = len(dear[0][0].tpots_ms) + (mode == "pd")
+        names = f"{len(dear[0][0].tpots_ms)} tiers" + (" and the prefill side" if mode == "pd" else "")
+        whole = "less than one" if extra < owners else "one or more"
         remarks.append(
-            f"more than {excess_text(MOST_COST)} {'; '.join(most)}. That is up to {amount_text(extra)} instances more; "
-            f"{owners} each own whole ones."
+            f"more than {excess_text(MOST_COST)} {'; '.join(most)}. That is up to {amount_text(extra)} instances more: "
+            f"{whole} for each of {names}, which own whole instances."
         )
     if late:
         least = [
