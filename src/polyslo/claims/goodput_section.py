@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from polyslo.claims.cases import OURS
-from polyslo.claims.markdown import bold, code, folded, listed, opening, plain, table
-from polyslo.claims.numbers import finite_mean, interval_text, ratio_text, share_cell, target_text
+from polyslo.claims.markdown import NBSP, bold, code, folded, listed, opening, plain, table
+from polyslo.claims.numbers import finite_mean, ratio_text, share_cell, target_text, with_interval
 from polyslo.claims.results import Cell, Claims
 from polyslo.claims.verdict import by_mode
 from polyslo.report.notation import MISSING, goodput_text, mode_text, rate_text, share_text, tier_name
@@ -93,7 +93,7 @@ def _on_intervals(cells: Sequence[Cell], targets: Sequence[float]) -> list[str]:
         text += f" Polyserve is ahead with every seed on {listed(agreed)}." if agreed else ""
         parts.append(text + (f" It is not on {listed(others)}." if others else ""))
     if any(min(len(c.ours(t).per_seed_rps), len(c.best_baseline(t).per_seed_rps)) < 2 for c, t in pairs):
-        parts.append(f"No interval ({MISSING}): one seed only.")
+        parts.append("A goodput without an interval is of one seed.")
     return parts
 
 
@@ -103,16 +103,16 @@ def _place(cell: Cell, target: float) -> str:
 
 def _against_table(cells: Sequence[Cell], target: float) -> str:
     header = [
-        "workload", "fluid optimum", "polyserve", "95% interval", "of the optimum", "best baseline", "its goodput",
-        "95% interval", "of the optimum", "ratio",
+        "workload", "fluid optimum", "polyserve (95% interval)", "of the optimum", "best baseline",
+        "its goodput (95% interval)", "of the optimum", "ratio",
     ]  # fmt: skip
     rows = [_against_row(cell, target) for cell in cells]
     if len(cells) > 1:
         ours = share_cell(fmean(cell.share(target) for cell in cells))
         best = share_cell(fmean(cell.best_baseline(target).rate_rps / cell.optimum_rps for cell in cells))
         ratio = ratio_text(finite_mean([cell.ratio(target) for cell in cells]))
-        rows.append([bold("mean"), "", "", "", bold(ours), "", "", "", bold(best), bold(ratio)])
-    return table(header, rows, "lrrrrlrrrr")
+        rows.append([bold("mean"), "", "", bold(ours), "", "", bold(best), bold(ratio)])
+    return table(header, rows, "lrrrlrrr")
 
 
 def _against_row(cell: Cell, target: float) -> list[str]:
@@ -120,14 +120,12 @@ def _against_row(cell: Cell, target: float) -> list[str]:
     return [
         plain(cell.workload),
         rate_text(cell.optimum_rps),
-        goodput_text(ours),
-        interval_text(ours),
+        with_interval(ours),
         share_cell(cell.share(target)),
         code(best.policy) if best.rate_rps > 0 else "none attains it",
-        goodput_text(best),
-        interval_text(best),
+        with_interval(best),
         share_cell(best.rate_rps / cell.optimum_rps),
-        ratio_text(cell.ratio(target)) + (f" {NOISE}" if cell.is_within_noise(target) else ""),
+        ratio_text(cell.ratio(target)) + (f"{NBSP}{NOISE}" if cell.is_within_noise(target) else ""),
     ]
 
 

@@ -8,6 +8,8 @@ from html import escape
 
 Row = Sequence[str]
 
+NBSP = "\u00a0"  # a space at which no line breaks
+
 
 def table(header: Row, rows: Sequence[Row], align: str) -> str:
     """Return a table; `align` has a letter a column, `l` or `r`. A row that is shorter is filled with empty cells."""

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from polyslo.report.notation import MISSING, rate_text
+from polyslo.claims.markdown import NBSP
+from polyslo.report.notation import MISSING, goodput_text, rate_text
 from polyslo.sim.results import GoodputResult
 
 _EXACT = 1e-9  # what floats may be off by
@@ -33,11 +34,12 @@ def change_text(change: float) -> str:
     return "0.0%" if text in ("+0.0%", "-0.0%") else text
 
 
-def interval_text(goodput: GoodputResult) -> str:
-    """Write the 95% interval of a goodput; a dash when there was one seed only."""
+def with_interval(goodput: GoodputResult) -> str:
+    """Write a goodput with its 95% interval, `412 (405 to 419)`; with one seed there is none."""
+    text = goodput_text(goodput)
     if len(goodput.per_seed_rps) < 2:
-        return MISSING
-    return f"{rate_text(goodput.low_rps)} to {rate_text(goodput.high_rps)}"
+        return text
+    return f"{text} ({rate_text(goodput.low_rps)}{NBSP}to{NBSP}{rate_text(goodput.high_rps)})"
 
 
 def target_text(target: float) -> str:

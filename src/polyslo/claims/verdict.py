@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from polyslo.claims.markdown import listed, opening, plain
+from polyslo.claims.markdown import NBSP, listed, opening, plain
 from polyslo.claims.numbers import excess_text, finite_mean, ratio_text, share_cell, target_text
 from polyslo.claims.results import Cell, Claims, Load
 from polyslo.report.notation import amount_text, count_text, share_text
@@ -68,7 +68,7 @@ def _mean_ratio(mode: str, target: float, cells: Sequence[Cell]) -> Judgement:
     return Judgement(
         subject=f"goodput at {at} over the best baseline's, mean",
         mode=mode,
-        bound=f"≥ {ratio_text(bound)}",
+        bound=f"≥{NBSP}{ratio_text(bound)}",
         measured=ratio_text(mean),
         where=f"{plain(worst.workload)} ({ratio_text(worst.ratio(target))})",
         holds=mean >= bound,
@@ -102,7 +102,7 @@ def _least_ratio(mode: str, target: float, cells: Sequence[Cell]) -> Judgement:
     return Judgement(
         subject=f"goodput at {target_text(target)} over the best baseline's, on each workload",
         mode=mode,
-        bound=f"≥ {ratio_text(LEAST_RATIO)}",
+        bound=f"≥{NBSP}{ratio_text(LEAST_RATIO)}",
         measured=ratio_text(worst.ratio(target)),
         where=plain(worst.workload),
         holds=not short,
@@ -117,7 +117,7 @@ def _mean_share(mode: str, target: float, cells: Sequence[Cell]) -> Judgement:
     return Judgement(
         subject=f"share of the fluid optimum at {target_text(target)}, mean",
         mode=mode,
-        bound=f"≥ {share_cell(MEAN_SHARE)}",
+        bound=f"≥{NBSP}{share_cell(MEAN_SHARE)}",
         measured=share_cell(mean),
         where=f"{plain(worst.workload)} ({share_cell(worst.share(target))})",
         holds=holds,
@@ -134,7 +134,7 @@ def _least_share(mode: str, target: float, cells: Sequence[Cell]) -> Judgement:
     return Judgement(
         subject=f"share of the fluid optimum at {target_text(target)}, on each workload",
         mode=mode,
-        bound=f"≥ {share_cell(LEAST_SHARE)}",
+        bound=f"≥{NBSP}{share_cell(LEAST_SHARE)}",
         measured=share_cell(worst.share(target)),
         where=plain(worst.workload),
         holds=not short,
@@ -152,7 +152,7 @@ def _cost(mode: str, target: float, cells: Sequence[Cell]) -> Judgement:
     return Judgement(
         subject=f"instances owned over the fluid need, at each load of each workload, attaining {target_text(target)}",
         mode=mode,
-        bound=f"≤ {excess_text(MOST_COST)}",
+        bound=f"≤{NBSP}{excess_text(MOST_COST)}",
         measured=excess_text(over_need(load)),
         where=f"{plain(cell.workload)} at {load.share:.0%} load",
         holds=not remarks,
