@@ -9,6 +9,7 @@ from polyslo.claims.cases import MODES, OURS, TARGETS, WORKLOADS
 from polyslo.claims.disturbances import disturbances
 from polyslo.claims.mechanisms import INSTEAD
 from polyslo.claims.results import Ablation, Cell, Claims, Disturbed, Load, TierRow, Tried
+from polyslo.claims.shown import ShownRuns
 from polyslo.sim.results import GoodputResult, RunResult, TierResult, Timeline
 from polyslo.sim.statistics import confidence_interval
 
@@ -149,6 +150,23 @@ def synthetic_run() -> RunResult:
             loads=tuple(tuple((k, 0.95 - 0.1 * j) for k in range(4) for j in range(sizes[k][i])) for i in samples),
         ),
     )
+
+
+def winning() -> Claims:
+    """Return an evaluation in which every bound holds."""
+    cells = [synthetic_cell(mode=mode, ours=(0.97, 1.15), best=(0.78, 0.9)) for mode in MODES]
+    return synthetic_claims(*cells)
+
+
+def losing() -> Claims:
+    """Return an evaluation in which no bound of goodput holds: the best baseline is at 92% of the optimum."""
+    cells = [synthetic_cell(mode=mode, ours=(0.9, 0.93), best=(0.92, 0.94), cost=1.25) for mode in MODES]
+    return synthetic_claims(*cells)
+
+
+def runs() -> ShownRuns:
+    """Stand in for the runs that are shown over time."""
+    return ShownRuns(synthetic_run(), synthetic_run())
 
 
 def _goodput(policy: str, target: float, rate_rps: float, spread_rps: float) -> GoodputResult:
