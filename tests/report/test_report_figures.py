@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from drawn_texts import overlaps
 from plausible import plausible_comparison, plausible_goodputs, plausible_plan
 
 from polyslo.errors import InputError
@@ -44,21 +44,6 @@ def contrast(one: str, other: str) -> float:
     """Contrast ratio as WCAG defines it, from 1 to 21."""
     dark, light = sorted((luminance(one), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
-
-
-def overlaps(figure: Any) -> list[tuple[str, str]]:
-    """List pairs of texts whose boxes overlap, and texts that leave the figure (paired with '')."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.text import Text
-
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw_without_rendering()
-    shown = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
-    boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in shown]
-    frame = figure.bbox.padded(1.0)
-    outside = [(text, "") for text, box in boxes if frame.count_contains(box.corners()) < 4]
-    pairs = itertools.combinations(boxes, 2)
-    return outside + [(a, b) for (a, box_a), (b, box_b) in pairs if box_a.padded(-1).overlaps(box_b.padded(-1))]
 
 
 @pytest.mark.parametrize("width_px", [340, 720, 1000])

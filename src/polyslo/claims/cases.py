@@ -17,6 +17,7 @@ WORKLOADS = (
     "sharegpt", "azure2023-code", "azure2023-conv", "mooncake-conversation", "mooncake-toolagent", "burstgpt",
     "servegen-mlarge", "uniform-512-512", "uniform-4096-1024",
 )  # fmt: skip
+RECORDED = ", recorded"  # ends the name of a workload whose arrivals are a trace's own
 TRACES = ("azure2023_code", "azure2023_conv", "mooncake_conversation", "servegen_mlarge_1h")
 
 RESIDENCES = 5.0  # a run's length in residences of a mean request in the loosest tier: the warm-up holds one
@@ -47,7 +48,7 @@ class Case:
     @property
     def name(self) -> str:
         """Name of the workload, as tables show it."""
-        return f"{Path(self.workload).stem}, recorded" if self.is_recorded else self.workload
+        return f"{Path(self.workload).stem}{RECORDED}" if self.is_recorded else self.workload
 
     def having(self, **fields: Value) -> Case:
         """Return the case with other fields of its fleet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from polyslo.claims.cases import OURS, RECORDED, families, family
 from polyslo.sim.results import GoodputResult
 
 
@@ -58,19 +59,44 @@ class Cell:
     tiers: tuple[TierRow, ...]  # at the rate that polyserve serves at the first target
     ablations: tuple[Ablation, ...]
 
+    @property
+    def is_recorded(self) -> bool:
+        """Tell whether arrivals are a trace's own."""
+        return self.workload.endswith(RECORDED)
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Return the names of policies without options, each once, in order."""
+        return tuple(families([g.policy for g in self.goodputs]))
+
     def ours(self, target: float) -> GoodputResult:
         """Return polyserve's goodput."""
-        return next(g for g in self.goodputs if g.target == target and g.policy == "polyserve")
+        return next(g for g in self.goodputs if g.target == target and g.policy == OURS)
 
     def best_baseline(self, target: float) -> GoodputResult:
         """Return the best goodput of all baselines with all their parameters."""
-        others = [g for g in self.goodputs if g.target == target and g.policy != "polyserve"]
+        others = [g for g in self.goodputs if g.target == target and g.policy != OURS]
         return max(others, key=lambda g: g.rate_rps)
 
     def ratio(self, target: float) -> float:
-        """Return polyserve's goodput over the best baseline's; inf where no baseline attains the target."""
-        best = self.best_baseline(target).rate_rps
-        return self.ours(target).rate_rps / best if best > 0 else float("inf")
+        """Return polyserve's goodput over the best baseline's; inf where only polyserve attains the target, 1 where
+        nobody does.
+        """
+        ours, best = self.ours(target).rate_rps, self.best_baseline(target).rate_rps
+        if best > 0:
+            return ours / best
+        return float("inf") if ours > 0 else 1.0
+
+    def goodput(self, name: str, target: float) -> GoodputResult | None:
+        """Return the goodput of a policy's best variant; None where it was not tried."""
+        return next((g for g in self.goodputs if g.target == target and family(g.policy) == name), None)
+
+    def is_within_noise(self, target: float) -> bool:
+        """Tell whether the 95% intervals of polyserve and the best baseline overlap; one seed gives no interval."""
+        ours, best = self.ours(target), self.best_baseline(target)
+        if min(len(ours.per_seed_rps), len(best.per_seed_rps)) < 2:
+            return False
+        return ours.low_rps <= best.high_rps and best.low_rps <= ours.high_rps
 
     def share(self, target: float) -> float:
         """Return polyserve's share of the fluid optimum."""
