@@ -11,7 +11,7 @@ from polyslo.core.admission import admit_colocated, admit_prefill, prefill_due_s
 from polyslo.core.belief import enqueue
 from polyslo.core.ladder import place
 from polyslo.core.scaling import assign
-from polyslo.core.state import FIRST_TOKEN, FITS, OWN, SCALED_UP
+from polyslo.core.state import FIRST_TOKEN, FITS, OWN, PROMOTED, SCALED_UP
 
 PREFILL = 2  # the group, with two tiers
 
@@ -112,3 +112,21 @@ def test_prompts_spread_while_few_instances_are_idle(hand, idle, rung):
     assert filled.fleet.requests["rung"][r] == rung
     assert (filled.fleet.requests["instance"][r] == 0) == (rung == OWN)
     assert filled.fleet.requests["predicted_first_s"][r] == pytest.approx(0.265 if rung == OWN else 0.015)
+
+
+@pytest.mark.parametrize(
+    ("promised", "idle", "expected"), [(25_000, 0, (1, PROMOTED)), (25_001, 0, (2, OWN)), (0, 1, (2, OWN))]
+)
+def test_a_spare_decode_instance_drains_while_nothing_is_idle(hand, promised, idle, expected):
+    """I17: of 100,000 KV tokens an instance is spare with up to 25,000 promised: its tier asks the tighter one first.
+
+    With an instance idle the tier keeps to its own.
+    """
+    filled = hand(3 + idle, pd=True)
+    for i, group in enumerate((PREFILL, 0, 1)):
+        assign(filled.handle, i, group, 0.0)
+    filled.fleet.instances["committed_tokens"][2] = promised
+    r = filled.request(1, 1000, 10)
+    assert place(filled.handle, r, 0.0)
+    record = filled.fleet.requests[r]
+    assert (record["decode_instance"], record["rung"]) == expected

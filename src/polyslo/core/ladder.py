@@ -49,6 +49,7 @@ COLOCATED, PREFILL, DECODE = range(3)  # what an instance is asked to do for a r
 
 ASKED = 32  # instances of a group that are asked one by one
 POOL_LOW_RATIO = 0.2  # of the fleet: with fewer idle, requests spread
+SPARE_RATIO = 0.25  # of the KV capacity: an instance that was promised less has little to do
 TAIL = 4  # least loaded instances that speak for a larger group
 
 
@@ -87,11 +88,23 @@ def place(fleet: Fleet, r: int, now_s: float) -> bool:
 def _group_at(fleet: Fleet, tier: int, step: int) -> int:
     """Return the tier that the ladder asks at a step: its own, then tighter ones, nearest first.
 
-    Eager promotion asks the own tier last.
+    Eager promotion asks the own tier last; so does a tier whose only instance is wanted elsewhere.
     """
-    if lacks(fleet, LAZINESS) and fleet.settings[0].promote == 1:
+    if fleet.settings[0].promote == 1 and (lacks(fleet, LAZINESS) or _is_spare(fleet, tier)):
         return tier - 1 - step if step < tier else tier
     return tier - step
+
+
+@compiled
+def _is_spare(fleet: Fleet, tier: int) -> bool:
+    """Tell whether a tier's only decode instance has little to do while nothing is idle (PD): it should drain (ours).
+
+    With few instances or tiny outputs tiers would hold on to whole instances that the prefill side lacks.
+    """
+    if fleet.settings[0].disaggregated == 0 or fleet.group_size[tier] != 1 or fleet.group_size[idle_group(fleet)] > 0:
+        return False
+    instance = fleet.instances[fleet.order[tier, 0]]
+    return instance.committed_tokens <= SPARE_RATIO * instance.kv_capacity_tokens
 
 
 @compiled
