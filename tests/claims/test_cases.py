@@ -64,9 +64,8 @@ def test_every_mechanism_can_be_switched_off():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_disturbances_differ_from_the_usual_case_and_resolve(mode):
-    """Every level is a case of its own, the quick ones are among them, and a setting can be made of each."""
+    """Every level is a case of its own, and a setting can be made of each."""
     levels = disturbances(mode)
     assert len({level.case for level in levels}) == len(levels)
-    assert {level.topic for level in disturbances(mode, quick=True)} == {level.topic for level in levels}
     for level in levels:
         assert level.case.setting().config.mode == mode

@@ -21,12 +21,9 @@ class Disturbance:
     case: Case
 
 
-def disturbances(mode: str, *, quick: bool = False) -> list[Disturbance]:
-    """Return all levels of all topics, in the order of the tables; quick: the strongest of each topic."""
-    found = [Disturbance(*entry) for entry in _levels(Case(USUAL, mode))]
-    if not quick:
-        return found
-    return list({d.topic: d for d in found if d.case.num_instances <= 64}.values())
+def disturbances(mode: str) -> list[Disturbance]:
+    """Return all levels of all topics, in the order of the tables."""
+    return [Disturbance(*entry) for entry in _levels(Case(USUAL, mode))]
 
 
 def _levels(usual: Case) -> Iterator[tuple[str, str, Case]]:

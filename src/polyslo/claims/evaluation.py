@@ -54,7 +54,7 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None) -
     loads = _weigh(sweep, drafts)
     tiers = _by_tier(sweep, drafts, goodputs)
     ablated = _ablate(sweep, [] if quick else drafts)
-    disturbed = _disturb(sweep, drafts, quick)
+    disturbed = [] if quick else _disturb(sweep, drafts)
     found = [
         Cell(
             workload=draft.case.name,
@@ -196,12 +196,12 @@ def _ablate(sweep: Sweep, drafts: Sequence[_Draft]) -> list[list[Ablation]]:
     return [[Ablation(name, next(found).rates_rps) for name in ablations()] for _ in wanted]
 
 
-def _disturb(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> list[Disturbed]:
+def _disturb(sweep: Sweep, drafts: Sequence[_Draft]) -> list[Disturbed]:
     """Disturb the usual case, with the rivals as they were best in it."""
-    levels = [level for mode in MODES for level in disturbances(mode, quick=quick)]
+    levels = [level for mode in MODES for level in disturbances(mode)]
     policies = [_rivals(drafts, level) for level in levels]
     units = [
-        [Search(level.case, policy, 0, _disturbed_length_s(level, quick)) for policy in names]
+        [Search(level.case, policy, 0, _disturbed_length_s(level)) for policy in names]
         for level, names in zip(levels, policies, strict=True)
     ]
     found = iter(sweep.do("disturbances", [unit for searches in units for unit in searches]))
@@ -225,8 +225,8 @@ def _rivals(drafts: Sequence[_Draft], level: Disturbance) -> list[str]:
     return [OURS, *(family(r) if "prefill=" in r and level.case.num_instances != 20 else r for r in rivals)]
 
 
-def _disturbed_length_s(level: Disturbance, quick: bool) -> float:
-    length_s = run_length_s(level.case.setting(), quick=quick)
+def _disturbed_length_s(level: Disturbance) -> float:
+    length_s = run_length_s(level.case.setting())
     if level.topic in LONGER:
         return 2 * length_s
     return min(length_s, MOST_INSTANCE_S / level.case.num_instances)

@@ -32,7 +32,9 @@ TRACES = Path("../shared/traces")
 
 
 @click.command("claims")
-@click.option("--quick", is_flag=True, help="The same table with wide intervals, without ablations, in minutes.")
+@click.option(
+    "--quick", is_flag=True, help="The same table with wide intervals, in minutes: no ablations, no disturbances."
+)
 @click.option(
     "--out",
     metavar="DIR",
@@ -75,7 +77,7 @@ def claims_command(
         claims = evaluate(Sweep(store, workers, progress), quick=quick, traces=traces)
     write_file(json_file, lambda: json.dumps(plain(claims), indent=1))
     if folder is not None:
-        write_page(claims, _silicon(silicon), folder)
+        write_page(claims, None if quick and not silicon else _silicon(silicon), folder)
         click.echo(f"wrote {folder / 'claims.md'}", err=True)
     Console().print(_table(claims))
 

@@ -217,7 +217,7 @@ def new_fleet(
         pending_size=np.zeros(len(tpots) + 1, dtype=np.int64),
         length_weight=np.zeros((len(tpots), LENGTH_BINS)),
         length_tokens=np.zeros((len(tpots), LENGTH_BINS)),
-        actions=np.zeros((max(4096, 4 * num_instances), 3), dtype=np.int64),
+        actions=np.zeros((4096 + 4 * num_instances + 2 * (num_pending or num_requests), 3), dtype=np.int64),
         num_actions=np.zeros(1, dtype=np.int64),
         group_owned_s=np.zeros(num_groups),
         group_since_s=np.zeros(num_groups),

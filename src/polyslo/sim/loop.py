@@ -134,9 +134,13 @@ def _handle_event(world: World) -> None:
         if world.engines[source].busy == 0:
             start_iteration(world, source, now_s)
         on_progress(policy, world.fleet, source, now_s)
-    elif engine.busy == 0:  # READY
-        start_iteration(world, i, now_s)
-        report(world, F_SETTLED, i, NONE, now_s)
+    elif now_s < engine.ready_s:  # READY, but it was given back and claimed anew since
+        schedule(world, engine.ready_s, READY, i, NONE)
+    else:
+        engine.starting = 0
+        if engine.busy == 0:
+            start_iteration(world, i, now_s)
+            report(world, F_SETTLED, i, NONE, now_s)
 
 
 @compiled
@@ -187,7 +191,8 @@ def _carry_out(world: World) -> None:
             world.engines[i].budget_s = fleet.instances[i].budget_s
             world.engines[i].ready_s = fleet.instances[i].ready_s
             world.engines[i].prefill_only = 1 if fleet.instances[i].group == prefill_group(fleet) else 0
-        elif kind == START:
+        elif kind == START and world.engines[i].starting == 0:
+            world.engines[i].starting = 1
             schedule(world, fleet.instances[i].ready_s, READY, i, NONE)
         elif kind == WITHDRAW:
             take_back(world, i, r)

@@ -34,6 +34,7 @@ ENGINE = np.dtype(
         ("queue_tail", np.int64),
         ("join_head", np.int64),  # PD: requests whose KV has arrived, until the next iteration
         ("prefill_only", np.int64),
+        ("starting", np.int64),  # the event that ends its cold start is under way
         ("max_decodes", np.int64),
         ("iteration", np.int64),
         ("decode_kv_tokens", np.int64),
