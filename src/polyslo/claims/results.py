@@ -129,4 +129,4 @@ class Claims:
     date: str
     machine: str
     version: str
-    took_s: float  # of computing, over all sittings on this machine
+    took_s: float  # of sweeping, over all sittings

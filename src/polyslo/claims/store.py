@@ -19,6 +19,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._file = folder / f"claims-{fingerprint('polyslo.claims.work')}.jsonl"
         self._answers: dict[str, Answer] = {}
+        self.took_s = 0.0  # spent on all answers that it holds, in whatever sittings
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
@@ -29,16 +30,23 @@ class Store:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue  # the line that was being written when the sweep was stopped
+            self.took_s += entry.get("took_s", 0.0)
             self._answers[entry["unit"]] = read(KINDS[entry["kind"]], entry["answer"], str(self._file))
 
     def get(self, unit: Unit) -> Answer | None:
         """Return what was found for an equal unit, if anything was."""
         return self._answers.get(repr(unit))
 
-    def put(self, unit: Unit, answer: Answer) -> None:
-        """Keep an answer, in memory and on disk."""
+    def put(self, unit: Unit, answer: Answer, took_s: float = 0.0) -> None:
+        """Keep an answer, in memory and on disk, with the time since the one before it."""
         self._answers[repr(unit)] = answer
-        kind = next(name for name, kind in KINDS.items() if isinstance(answer, kind))
-        line = json.dumps({"unit": repr(unit), "kind": kind, "answer": plain(answer)}, separators=(",", ":"))
+        self.took_s += took_s
+        entry = {
+            "unit": repr(unit),
+            "kind": next(name for name, kind in KINDS.items() if isinstance(answer, kind)),
+            "took_s": round(took_s, 3),
+            "answer": plain(answer),
+        }
+        line = json.dumps(entry, separators=(",", ":"))
         with self._file.open("a", encoding="utf-8") as file:
             file.write(line + "\n")

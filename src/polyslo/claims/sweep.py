@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -82,10 +83,18 @@ class Sweep:
         unique = list(dict.fromkeys(units))
         missing = [unit for unit in unique if self._store.get(unit) is None]
         self._tell(stage, len(unique) - len(missing), len(unique))
+        before_s = time.monotonic()
         for done, (unit, answer) in enumerate(self._workers.answers(missing), start=len(unique) - len(missing) + 1):
-            self._store.put(unit, answer)
+            now_s = time.monotonic()
+            self._store.put(unit, answer, now_s - before_s)
+            before_s = now_s
             self._tell(stage, done, len(unique))
         return [self._store.get(unit) for unit in units]
+
+    @property
+    def took_s(self) -> float:
+        """Seconds spent on all answers so far, over all sittings."""
+        return self._store.took_s
 
     def _tell(self, stage: str, done: int, total: int) -> None:
         if self._progress:

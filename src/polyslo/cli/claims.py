@@ -33,7 +33,7 @@ TRACES = Path("../shared/traces")
 
 @click.command("claims")
 @click.option(
-    "--quick", is_flag=True, help="The same table with wide intervals, in minutes: no ablations, no disturbances."
+    "--quick", is_flag=True, help="The same table with wide intervals, in minutes; nothing is ablated or disturbed."
 )
 @click.option(
     "--out",

@@ -1,0 +1,51 @@
+"""Workers whose answers are a formula, so that the evaluation itself can be checked."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from polyslo.claims.cases import Case, family
+from polyslo.claims.work import Found, Outcome, Search
+
+# Goodput at 0.99 and 0.90 as shares of the fluid optimum.
+SHARES = {
+    "polyserve": (0.95, 1.2),
+    "polyserve:without=promotion": (0.9, 1.1),
+    "chunk:chunk=512": (0.8, 0.85),
+    "chunk:chunk=2048": (0.7, 0.95),
+    "static-tiers:relegate=off": (0.85, 0.5),
+}
+OTHERS = (0.5, 0.6)
+
+
+@cache
+def scale(case: Case) -> tuple[float, int]:
+    """Return a case's fluid optimum and how many tiers it has."""
+    setting = case.setting()
+    return setting.optimum_rps(), len(setting.tpots_ms)
+
+
+class Formula:
+    """Workers that know what every policy serves; further seeds serve a percent less each."""
+
+    def __init__(self):
+        self.asked = []
+
+    def answers(self, units):
+        """See `Workers`."""
+        for unit in units:
+            self.asked.append(unit)
+            yield unit, self._answer(unit)
+
+    def _answer(self, unit):
+        optimum, tiers = scale(unit.case)
+        if isinstance(unit, Search):
+            shares = SHARES.get(unit.policy, OTHERS)
+            rates = tuple(share * (1 - 0.01 * unit.seed) * optimum for share in shares)
+            return Found(rates, ((rates[0], 0.99), (rates[1], 0.9)))
+        attained = 99 if family(unit.policy) == "polyserve" else 50
+        instances = 1.05 * unit.case.num_instances * unit.rate_rps / optimum
+        return Outcome(attained / 100, instances, (100,) * tiers, (attained,) * tiers, 0)
+
+    def close(self):
+        """See `Workers`."""

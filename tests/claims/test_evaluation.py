@@ -1,0 +1,127 @@
+"""The evaluation's stages, with workers whose answers are known."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from polyslo.claims.cases import WORKLOADS
+from polyslo.claims.evaluation import QUICK_SEEDS, SEEDS, evaluate
+from polyslo.claims.mechanisms import INSTEAD
+from polyslo.claims.store import Store
+from polyslo.claims.sweep import Sweep
+from polyslo.claims.work import Search
+from polyslo.cli.main import cli
+from tests.claims.fakes import Formula
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """Return a full and a quick evaluation, each with the workers that did it."""
+    found = {}
+    for quick in (False, True):
+        workers = Formula()
+        sweep = Sweep(Store(tmp_path_factory.mktemp("state")), workers)
+        found[quick] = evaluate(sweep, quick=quick), workers
+    return found
+
+
+def test_every_workload_is_a_cell_in_both_modes(evaluated):
+    """Nothing is dropped, quick or not."""
+    for claims, _ in evaluated.values():
+        assert [(c.workload, c.mode) for c in claims.cells] == [(w, m) for m in ("co", "pd") for w in WORKLOADS]
+
+
+def test_a_baseline_is_scored_as_it_is_best_at_each_target(evaluated):
+    """Of `chunk` 512 tokens are best at 0.99 and 2,048 at 0.90; each is scored where it is best."""
+    claims, _ = evaluated[False]
+    cell = claims.cells[0]
+    mine = {g.target: g.policy for g in cell.goodputs if g.policy.startswith("chunk")}
+    assert mine == {0.99: "chunk:chunk=512", 0.90: "chunk:chunk=2048"}
+
+
+def test_relegation_off_is_tried_and_may_be_best(evaluated):
+    """A baseline that is better without relegation is scored without it."""
+    claims, _ = evaluated[False]
+    assert claims.cells[0].best_baseline(0.99).policy == "static-tiers:relegate=off"
+    assert claims.cells[0].ratio(0.99) == pytest.approx(0.95 / 0.85)
+    assert claims.cells[0].best_baseline(0.90).policy == "chunk:chunk=2048"
+
+
+def test_goodput_is_the_mean_over_seeds(evaluated):
+    """Three seeds of 100, 99 and 98%: the mean is 99% of the first, inside its interval."""
+    claims, _ = evaluated[False]
+    cell = claims.cells[0]
+    ours = cell.ours(0.99)
+    assert len(ours.per_seed_rps) == SEEDS
+    assert ours.rate_rps == pytest.approx(0.99 * 0.95 * cell.optimum_rps)
+    assert ours.low_rps < ours.rate_rps < ours.high_rps
+
+
+def test_further_seeds_begin_where_the_first_ended(evaluated):
+    """Their guesses are what the first seed found."""
+    _, workers = evaluated[False]
+    further = [unit for unit in workers.asked if isinstance(unit, Search) and unit.seed > 0]
+    assert further
+    assert all(unit.guesses_rps for unit in further)
+
+
+def test_every_mechanism_is_ablated_on_every_workload(evaluated):
+    """All of them, in the order in which they are explained."""
+    claims, _ = evaluated[False]
+    for cell in claims.cells:
+        assert [a.mechanism for a in cell.ablations] == list(INSTEAD)
+        promotion = next(a for a in cell.ablations if a.mechanism == "promotion")
+        assert promotion.rates_rps[0] == pytest.approx(0.9 * cell.optimum_rps)
+
+
+def test_disturbed_settings_are_measured_by_their_own_optimum(evaluated):
+    """Each level has its optimum, and polyserve and two rivals have their goodputs."""
+    claims, _ = evaluated[False]
+    large = next(d for d in claims.disturbed if d.topic == "instances" and d.level == "1,024" and d.mode == "co")
+    usual = next(d for d in claims.disturbed if d.topic == "nothing" and d.mode == "co")
+    assert large.optimum_rps == pytest.approx(1024 / 20 * usual.optimum_rps)
+    assert large.rates_rps[0][0] == pytest.approx(0.95 * large.optimum_rps)
+    assert all(len(d.policies) == len(d.rates_rps) == 3 for d in claims.disturbed if d.level != large.level)
+    assert large.policies == ("polyserve",)
+
+
+def test_quick_leaves_out_what_takes_long(evaluated):
+    """Two seeds for polyserve and the best baselines only; nothing is ablated or disturbed."""
+    claims, workers = evaluated[True]
+    assert claims.is_quick
+    assert not claims.disturbed
+    assert not any(cell.ablations for cell in claims.cells)
+    seeds = {len(g.per_seed_rps) for g in claims.cells[0].goodputs if g.policy.startswith("random")}
+    assert seeds == {1}
+    assert len(claims.cells[0].ours(0.99).per_seed_rps) == QUICK_SEEDS
+    assert len(workers.asked) < 500
+
+
+def test_an_evaluation_that_was_done_is_not_done_again(tmp_path):
+    """With the same state no unit is asked for, and the result is the same but for the time."""
+    first = evaluate(Sweep(Store(tmp_path), Formula()), quick=True)
+    workers = Formula()
+    again = evaluate(Sweep(Store(tmp_path), workers), quick=True)
+    assert workers.asked == []
+    assert again.cells == first.cells
+
+
+def test_the_command_prints_a_table_and_keeps_its_state(tmp_path, monkeypatch):
+    """Quick: a row a workload and the means, no page; the state and the JSON are written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("polyslo.cli.claims.LocalProcesses", lambda count: Formula())
+    monkeypatch.setattr("polyslo.cli.claims.warm_up", lambda: None)
+    result = CliRunner().invoke(cli, ["claims", "--quick", "--json", "c.json"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "sharegpt" in result.stdout
+    assert "1.19x" in result.stdout
+    assert {p.name for p in tmp_path.iterdir()} == {".claims", "c.json"}
+
+
+def test_the_full_command_wants_to_know_where_the_page_goes(tmp_path, monkeypatch):
+    """Without a folder `docs` it asks for one before anything is run."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["claims"])
+    assert result.exit_code == 2
+    assert "there is no folder docs here; name one with --out" in result.output
