@@ -46,7 +46,7 @@ clean:
 # uv makes .venv by itself: Debian's `python3 -m venv` fails where the package python3-venv is missing.
 $(STAMP): pyproject.toml uv.lock | $(UV)
 	@echo "setup: installing the locked dependencies into .venv"
-	@$(UV) sync --quiet --frozen --all-extras --compile-bytecode --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+	@$(UV) sync --quiet --frozen --compile-bytecode --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 	@touch $@
 
 # uv lives apart from .venv, where `uv sync` removes whatever the lock file does not name.
