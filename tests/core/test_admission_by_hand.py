@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from polyslo.core.admission import admit_colocated, admit_decode, admit_prefill, iteration_budget_s
-from polyslo.core.belief import reserve
+from polyslo.core.belief import enqueue, reserve
+from polyslo.core.forecast import foresee_first_token
 from polyslo.core.scaling import assign, claim
-from polyslo.core.state import DRAINING, FIRST_TOKEN, FITS, MEMORY, NONE, SECOND_TOKEN, STEADY_STATE, UNHEALTHY
+from polyslo.core.state import DRAINING, FIRST_TOKEN, FITS, LEARNED, MEMORY, NONE, SECOND_TOKEN, STEADY_STATE, UNHEALTHY
 
 
 def _judge(filled, r, budget_s=0.05):
@@ -65,6 +66,27 @@ def test_slots(hand):
     r = filled.request(1, 100, 10)
     filled.fleet.instances["num_residents"] = 1
     assert _judge(filled, r)[0] == MEMORY
+
+
+@pytest.mark.parametrize(("foreseen_s", "expected"), [(90.0, FIRST_TOKEN), (200.0, FITS)])
+def test_decodes_that_leave_no_room_end_the_forecast(hand, foreseen_s, expected):
+    """I17: 400 decodes with 100,000 KV tokens take 19 of 20 ms, and 0.04 ms more each iteration.
+
+    The newcomer's 60 tokens fit into the first. Of the 5,000 behind it about 1,250 fit before the decodes take all,
+    as nobody is known to leave: refused where they were promised a first token by 100 s, and not where that is lost.
+    """
+    filled = hand(1)
+    filled.fleet.settings["lengths"] = LEARNED
+    assign(filled.handle, 0, 0, 0.0)
+    behind = filled.request(0, 5000, 10, ttft_s=100.0)
+    filled.fleet.requests["predicted_first_s"][behind] = foreseen_s
+    instance = filled.fleet.instances
+    instance["busy"] = 1
+    enqueue(filled.handle, behind, 0, 0.0)
+    instance["num_decodes"], instance["decode_kv_tokens"] = 400, 99_600
+    r = filled.request(0, 60, 10)
+    reason, first_s, iteration = foresee_first_token(filled.handle, 0, r, 0.0, 0.02)
+    assert (reason, first_s, iteration) == (expected, pytest.approx(0.02), 2)
 
 
 @pytest.mark.parametrize("why", [DRAINING, UNHEALTHY])

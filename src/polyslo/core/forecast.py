@@ -137,9 +137,22 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
                 return FIRST_TOKEN, first_s, first_iteration
             if q == NONE or not by_deadline:
                 return FITS, first_s, first_iteration
+            if chunk == 0 and not known:  # decodes don't leave in this walk: those behind never get on
+                return FIRST_TOKEN if _any_promised(fleet, q) else FITS, first_s, first_iteration
         if not prefill_only and not lacks(fleet, PREDICTION):
             kv += decodes + ended_kv
             decodes += ended
+
+
+@compiled
+def _any_promised(fleet: Fleet, q: int) -> bool:
+    """Tell whether a prompt, or one behind it in its queue, was promised a first token that is still to come."""
+    while q != NONE:
+        request = fleet.requests[q]
+        if request.remaining_tokens > 0 and request.predicted_first_s <= request.prefill_due_s:
+            return True
+        q = request.next
+    return False
 
 
 @compiled
