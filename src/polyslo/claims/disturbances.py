@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from polyslo.claims.cases import Case
 
 USUAL = "azure2023-conv"
-SIZES = (4, 8, 16, 64)
+SIZES = (4, 8, 16, 64, 256, 1024)
 NUM_TIERS = (2, 3, 6, 8)
 
 
