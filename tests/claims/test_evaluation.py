@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from claims.fakes import Formula
 from polyslo.claims.cases import WORKLOADS
 from polyslo.claims.evaluation import QUICK_SEEDS, SEEDS, evaluate
 from polyslo.claims.mechanisms import INSTEAD
@@ -12,7 +13,8 @@ from polyslo.claims.store import Store
 from polyslo.claims.sweep import Sweep
 from polyslo.claims.work import Search
 from polyslo.cli.main import cli
-from tests.claims.fakes import Formula
+
+pytestmark = pytest.mark.slow  # every workload and every disturbance is resolved
 
 
 @pytest.fixture(scope="module")
