@@ -13,38 +13,28 @@ from polyslo.compiled import compiled
 from polyslo.core.state import Fleet
 from polyslo.native import Native
 
-LATER_BUNDLE = """
+DEFINE_AND_READ = """
+class {name}(Native):
+    ARRAYS = {{"{field}": (np.int64, 1)}}
+
+
+@compiled
+def read_{field}(bundle):
+    return bundle.{field}[0]
+
+
+print(read_{field}({name}({field}=np.array([{value}])).handle))
+"""
+LATER_BUNDLE = (
+    """
 import numpy as np
 
 from polyslo.compiled import compiled
 from polyslo.native import Native
-
-
-class Early(Native):
-    ARRAYS = {"early_numbers": (np.int64, 1)}
-
-
-@compiled
-def read_early(bundle):
-    return bundle.early_numbers[0]
-
-
-early = Early(early_numbers=np.array([3]))
-print(read_early(early.handle))
-
-
-class Late(Native):
-    ARRAYS = {"late_numbers": (np.int64, 1)}
-
-
-@compiled
-def read_late(bundle):
-    return bundle.late_numbers[0]
-
-
-late = Late(late_numbers=np.array([4]))
-print(read_late(late.handle))
 """
+    + DEFINE_AND_READ.format(name="Early", field="early_numbers", value=3)
+    + DEFINE_AND_READ.format(name="Late", field="late_numbers", value=4)
+)
 
 
 @compiled

@@ -55,7 +55,7 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None) -
     goodputs = _score(sweep, drafts, seeds, quick)
     loads = _weigh(sweep, drafts)
     tiers = _by_tier(sweep, drafts, goodputs)
-    ablated = _ablate(sweep, [] if quick else drafts)
+    ablated = [[] for _ in drafts] if quick else _ablate(sweep, drafts)
     disturbed = [] if quick else _disturb(sweep, drafts)
     found = [
         Cell(
@@ -69,7 +69,7 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None) -
             tried=tuple(Tried(policy, f.rates_rps, f.seen) for policy, f in draft.tried.items()),
             loads=tuple(loads[k]),
             tiers=tuple(tiers[k]),
-            ablations=tuple(ablated[k] if ablated else ()),
+            ablations=tuple(ablated[k]),
         )
         for k, draft in enumerate(drafts)
     ]
@@ -199,22 +199,23 @@ def _ablate(sweep: Sweep, drafts: Sequence[_Draft]) -> list[list[Ablation]]:
 def _disturb(sweep: Sweep, drafts: Sequence[_Draft]) -> list[Disturbed]:
     """Disturb the usual case, with the rivals as they were best in it."""
     levels = [level for mode in MODES for level in disturbances(mode)]
-    policies = [_rivals(drafts, level) for level in levels]
-    units = [
-        [Search(level.case, policy, 0, _disturbed_length_s(level)) for policy in names]
-        for level, names in zip(levels, policies, strict=True)
+    settings = [level.case.setting() for level in levels]
+    wanted = [
+        [Search(level.case, policy, 0, length_s) for policy in _rivals(drafts, level)]
+        for level, setting in zip(levels, settings, strict=True)
+        for length_s in [_disturbed_length_s(level, setting)]
     ]
-    found = iter(sweep.do("disturbances", [unit for searches in units for unit in searches]))
+    found = iter(sweep.do("disturbances", [unit for units in wanted for unit in units]))
     return [
         Disturbed(
             topic=level.topic,
             level=level.level,
             mode=level.case.mode,
-            optimum_rps=level.case.setting().optimum_rps(),
-            policies=tuple(names),
-            rates_rps=tuple(next(found).rates_rps for _ in names),
+            optimum_rps=setting.optimum_rps(),
+            policies=tuple(unit.policy for unit in units),
+            rates_rps=tuple(next(found).rates_rps for _ in units),
         )
-        for level, names in zip(levels, policies, strict=True)
+        for level, setting, units in zip(levels, settings, wanted, strict=True)
     ]
 
 
@@ -227,8 +228,8 @@ def _rivals(drafts: Sequence[_Draft], level: Disturbance) -> list[str]:
     return [OURS, *(family(r) if "prefill=" in r and level.case.num_instances != 20 else r for r in rivals)]
 
 
-def _disturbed_length_s(level: Disturbance) -> float:
-    length_s = run_length_s(level.case.setting())
+def _disturbed_length_s(level: Disturbance, setting: Setting) -> float:
+    length_s = run_length_s(setting)
     if level.topic in LONGER:
         return 2 * length_s
     return min(length_s, max(LEAST_LARGE_S, MOST_INSTANCE_S / level.case.num_instances))

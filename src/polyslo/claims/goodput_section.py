@@ -7,10 +7,18 @@ from statistics import fmean
 
 from polyslo.claims.cases import OURS
 from polyslo.claims.markdown import NBSP, bold, code, folded, listed, opening, plain, table
-from polyslo.claims.numbers import finite_mean, ratio_text, share_cell, target_text, with_interval
+from polyslo.claims.numbers import finite_mean, ratio_text, target_text, with_interval
 from polyslo.claims.results import Cell, Claims
 from polyslo.claims.verdict import by_mode
-from polyslo.report.notation import MISSING, goodput_text, mode_text, rate_text, share_text, tier_name
+from polyslo.report.notation import (
+    MISSING,
+    goodput_text,
+    mode_text,
+    percent_cell_text,
+    rate_text,
+    share_text,
+    tier_name,
+)
 
 NOISE = "≈"  # beside a ratio whose goodputs' intervals overlap
 
@@ -108,8 +116,8 @@ def _against_table(cells: Sequence[Cell], target: float) -> str:
     ]  # fmt: skip
     rows = [_against_row(cell, target) for cell in cells]
     if len(cells) > 1:
-        ours = share_cell(fmean(cell.share(target) for cell in cells))
-        best = share_cell(fmean(cell.best_baseline(target).rate_rps / cell.optimum_rps for cell in cells))
+        ours = percent_cell_text(fmean(cell.share(target) for cell in cells))
+        best = percent_cell_text(fmean(cell.best_baseline(target).rate_rps / cell.optimum_rps for cell in cells))
         ratio = ratio_text(finite_mean([cell.ratio(target) for cell in cells]))
         rows.append([bold("mean"), "", "", bold(ours), "", "", bold(best), bold(ratio)])
     return table(header, rows, "lrrrlrrr")
@@ -121,10 +129,10 @@ def _against_row(cell: Cell, target: float) -> list[str]:
         plain(cell.workload),
         rate_text(cell.optimum_rps),
         with_interval(ours),
-        share_cell(cell.share(target)),
+        percent_cell_text(cell.share(target)),
         code(best.policy) if best.rate_rps > 0 else "none attains it",
         with_interval(best),
-        share_cell(best.rate_rps / cell.optimum_rps),
+        percent_cell_text(best.rate_rps / cell.optimum_rps),
         ratio_text(cell.ratio(target)) + (f"{NBSP}{NOISE}" if cell.is_within_noise(target) else ""),
     ]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from polyslo.claims.results import Cell
 from polyslo.claims.verdict import MOST_COST, over_need
 from polyslo.report.canvas import TITLE_PX, add_axes, drawing, new_figure, write_title
-from polyslo.report.labels import Key, draw_legend, legend_height_px, shorten
+from polyslo.report.labels import Key, draw_legend, draw_line, legend_height_px, shorten
 from polyslo.report.palette import placeholder
 
 if TYPE_CHECKING:
@@ -75,18 +75,7 @@ def _draw_panel(axes: Axes, cells: Sequence[Cell], limits: tuple[float, float]) 
     axes.axhline(MOST_COST, color=BOUND_KEY.colour, linewidth=BOUND_KEY.width_px, linestyle=BOUND_KEY.dash)
     for cell in cells:
         key = MODES.get(cell.mode, MODES["co"])
-        axes.plot(
-            [load.share for load in cell.loads],
-            [over_need(load) for load in cell.loads],
-            color=key.colour,
-            linestyle=key.dash,
-            linewidth=key.width_px,
-            marker=key.marker,
-            markersize=5.5,
-            markeredgecolor=placeholder("surface"),
-            markeredgewidth=0.8,
-            clip_on=False,
-        )
+        draw_line(axes, [load.share for load in cell.loads], [over_need(load) for load in cell.loads], key)
 
 
 def _write_name(axes: Axes, name: str) -> None:

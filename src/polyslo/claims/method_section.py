@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from polyslo.claims.evaluation import CONTENDING_RATIO
 from polyslo.claims.markdown import bullets, plain, table
 from polyslo.claims.numbers import target_text
 from polyslo.claims.results import Claims
@@ -15,7 +16,8 @@ from polyslo.workload.slo import RAISED_TO_IDLE
 def method_section(claims: Claims) -> str:
     """Return definitions, and run lengths by workload."""
     targets = " and ".join(target_text(target) for target in claims.targets)
-    further = f" and scored with {count_text(claims.seeds - 1, 'further seed')}" if claims.seeds > 1 else ""
+    near = "if it is the best of all" if claims.is_quick else f"with {CONTENDING_RATIO:.0%} of the best of all or more"
+    further = f" and, {near}, scored with {count_text(claims.seeds - 1, 'further seed')}" if claims.seeds > 1 else ""
     without = "" if claims.is_quick else "; the best ones also without relegation, which all others have"
     sentences = [
         "**DSLO**: token i of a request (i = 0, 1, …) is due at arrival + TTFT + i · TPOT. A request attains its SLO "

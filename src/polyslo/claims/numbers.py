@@ -23,11 +23,6 @@ def excess_text(ratio: float) -> str:
     return MISSING if not math.isfinite(ratio) else f"{math.ceil(100 * ratio - _EXACT) / 100:.2f}x"
 
 
-def share_cell(share: float) -> str:
-    """Write a share of the fluid optimum as a percentage with one decimal, cut."""
-    return f"{math.floor(1000 * share + _EXACT) / 10:.1f}%"
-
-
 def change_text(change: float) -> str:
     """Write a relative change as a signed percentage, rounded: `+1.3%`, `-4.0%`; `0.0%` has no sign."""
     text = f"{100 * change:+.1f}%"

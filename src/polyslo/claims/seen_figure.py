@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from polyslo.claims.cases import OURS, family
 from polyslo.claims.results import Cell, Tried
 from polyslo.report.canvas import TITLE_PX, add_axes, drawing, new_figure, write_title
-from polyslo.report.labels import Key, draw_legend, legend_height_px
-from polyslo.report.palette import placeholder, policy_style
+from polyslo.report.labels import draw_legend, draw_line, legend_height_px, policy_keys
 from polyslo.report.scales import BOTTOM_PX, HEADER_PX, scale_rate, scale_share
 
 if TYPE_CHECKING:
@@ -35,8 +34,7 @@ def seen_figure(cell: Cell, targets: Sequence[float], width_px: float = WIDE_PX)
     """Draw attainment down to `FLOOR` over the offered rate, the first seed; polyserve in front."""
     variants = best_variants(cell, targets[0])
     names = [family(tried.policy) for tried in variants]
-    styles = {name: policy_style(name, names) for name in names}
-    keys = [Key(n, s.colour, s.dash, s.marker, s.width_px) for n, s in styles.items()]
+    keys = policy_keys(names)
     top_px = TITLE_PX + HEADER_PX + legend_height_px(keys, width_px)
     figure = new_figure(width_px, top_px + PLOT_PX + BOTTOM_PX)
     write_title(figure, "attainment")
@@ -44,21 +42,9 @@ def seen_figure(cell: Cell, targets: Sequence[float], width_px: float = WIDE_PX)
     shown = [rate for tried in variants for rate, _ in _shown(tried.seen)]
     scale_rate(axes, shown or [0.0, cell.optimum_rps], cell.optimum_rps)
     scale_share(axes, FLOOR + 0.01, targets)  # its floor is the round share below
-    for tried in sorted(variants, key=lambda tried: tried.policy == OURS):
-        style = styles[family(tried.policy)]
+    for key, tried in sorted(zip(keys, variants, strict=True), key=lambda drawn: drawn[1].policy == OURS):
         points = _shown(tried.seen)
-        axes.plot(
-            [rate for rate, _ in points],
-            [attainment for _, attainment in points],
-            color=style.colour,
-            linestyle=style.dash,
-            linewidth=style.width_px,
-            marker=style.marker,
-            markersize=5.5,
-            markeredgecolor=placeholder("surface"),
-            markeredgewidth=0.8,
-            clip_on=False,
-        )
+        draw_line(axes, [rate for rate, _ in points], [attainment for _, attainment in points], key)
     draw_legend(axes, keys, left_px=-LEFT_PX, width_px=width_px, bottom_px=HEADER_PX)
     return figure
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from polyslo.claims.cases import family
 from polyslo.claims.disturbances import USUAL
 from polyslo.claims.markdown import bold, code, listed, opening, plain, table
-from polyslo.claims.numbers import share_cell, target_text
+from polyslo.claims.numbers import target_text
 from polyslo.claims.results import Claims, Disturbed
-from polyslo.report.notation import MISSING, mode_text, rate_text
+from polyslo.report.notation import MISSING, mode_text, percent_cell_text, rate_text
 
 UNDISTURBED = "nothing"  # the topic of the usual case, which heads every other topic's table
 
@@ -53,6 +53,6 @@ def _table(levels: Sequence[Disturbed], targets: Sequence[float]) -> str:
 
 def _cells(level: Disturbed, names: Sequence[str], k: int) -> list[str]:
     rates = {family(policy): found[k] for policy, found in zip(level.policies, level.rates_rps, strict=True)}
-    texts = [share_cell(rates[name] / level.optimum_rps) if name in rates else MISSING for name in names]
-    best = share_cell(max(rates.values()) / level.optimum_rps)
+    texts = [percent_cell_text(rates[name] / level.optimum_rps) if name in rates else MISSING for name in names]
+    best = percent_cell_text(max(rates.values()) / level.optimum_rps)
     return [bold(text) if text == best and max(rates.values()) > 0 else text for text in texts]

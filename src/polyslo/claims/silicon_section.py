@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from polyslo.claims.markdown import table
 from polyslo.claims.silicon import ErrorSummary, Part, SiliconResult
 
 NUM_WORST = 8
@@ -24,7 +25,7 @@ def silicon_markdown(result: SiliconResult) -> str:
         f"The {min(NUM_WORST, len(result.rows))} scored rows that are worst in TPOT:",
         _worst(result),
         "Not simulated:",
-        _grid(("rows", "why"), [(f"{count:,}", why) for why, count in result.uncovered]),
+        table(("rows", "why"), [(f"{count:,}", why) for why, count in result.uncovered], "ll"),
     )
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -53,7 +54,8 @@ def _unstated(errors: ErrorSummary | None) -> str:
 
 
 def _table(what: str, parts: Sequence[Part]) -> str:
-    return _grid((what, *_HEAD), [(part.name, *_cells(part.errors)) for part in parts])
+    head = (what, *_HEAD)
+    return table(head, [(part.name, *_cells(part.errors)) for part in parts], "l" * len(head))
 
 
 def _cells(errors: ErrorSummary) -> tuple[str, ...]:
@@ -84,9 +86,4 @@ def _worst(result: SiliconResult) -> str:
         )
         for found in worst
     ]
-    return _grid(head, cells)
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return table(head, cells, "l" * len(head))

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from polyslo.claims.markdown import NBSP, listed, opening, plain
-from polyslo.claims.numbers import excess_text, finite_mean, ratio_text, share_cell, target_text
+from polyslo.claims.numbers import excess_text, finite_mean, ratio_text, target_text
 from polyslo.claims.results import Cell, Claims, Load
-from polyslo.report.notation import amount_text, count_text, share_text
+from polyslo.report.notation import amount_text, count_text, percent_cell_text, share_text
 
 MEAN_RATIO = {"co": 1.18, "pd": 1.23}  # over the best baseline, mean over the workloads
 LEAST_RATIO = 1.05  # on each of them
@@ -82,8 +82,8 @@ def _mean_ratio_remark(mode: str, target: float, cells: Sequence[Cell], mean: fl
     beyond = sum(bound * share > 1 for share in baselines)
     text = (
         f"{_at(mode, target)}: {ratio_text(mean)} on average, not {ratio_text(bound)}. The best baseline alone "
-        f"serves {share_cell(alone)} of the fluid optimum on average; {bound:g} times that is "
-        f"{share_cell(bound * alone)}, and polyserve serves {share_cell(ours)}."
+        f"serves {percent_cell_text(alone)} of the fluid optimum on average; {bound:g} times that is "
+        f"{percent_cell_text(bound * alone)}, and polyserve serves {percent_cell_text(ours)}."
     )
     if not beyond:
         return f"{text} The fluid optimum leaves room for the bound on every workload: polyserve falls short of it."
@@ -95,8 +95,8 @@ def _least_ratio(mode: str, target: float, cells: Sequence[Cell]) -> Judgement:
     short = sorted((c for c in cells if c.ratio(target) < LEAST_RATIO), key=lambda c: c.ratio(target))
     needs = [
         f"{plain(c.workload)} ({ratio_text(c.ratio(target))}; the bound would take "
-        f"{share_cell(LEAST_RATIO * c.best_baseline(target).rate_rps / c.optimum_rps)} of the fluid optimum, "
-        f"polyserve serves {share_cell(c.share(target))})"
+        f"{percent_cell_text(LEAST_RATIO * c.best_baseline(target).rate_rps / c.optimum_rps)} of the fluid optimum, "
+        f"polyserve serves {percent_cell_text(c.share(target))})"
         for c in short
     ]
     return Judgement(
@@ -117,30 +117,30 @@ def _mean_share(mode: str, target: float, cells: Sequence[Cell]) -> Judgement:
     return Judgement(
         subject=f"share of the fluid optimum at {target_text(target)}, mean",
         mode=mode,
-        bound=f"≥{NBSP}{share_cell(MEAN_SHARE)}",
-        measured=share_cell(mean),
-        where=f"{plain(worst.workload)} ({share_cell(worst.share(target))})",
+        bound=f"≥{NBSP}{percent_cell_text(MEAN_SHARE)}",
+        measured=percent_cell_text(mean),
+        where=f"{plain(worst.workload)} ({percent_cell_text(worst.share(target))})",
         holds=holds,
         remark=""
         if holds
-        else f"{_at(mode, target)}: {share_cell(mean)} of the fluid optimum on average, not {share_cell(MEAN_SHARE)}.",
+        else f"{_at(mode, target)}: {percent_cell_text(mean)} of the fluid optimum on average, "
+        f"not {percent_cell_text(MEAN_SHARE)}.",
     )
 
 
 def _least_share(mode: str, target: float, cells: Sequence[Cell]) -> Judgement:
     worst = min(cells, key=lambda cell: cell.share(target))
     short = sorted((c for c in cells if c.share(target) < LEAST_SHARE), key=lambda c: c.share(target))
-    names = [f"{plain(c.workload)} ({share_cell(c.share(target))})" for c in short]
+    names = [f"{plain(c.workload)} ({percent_cell_text(c.share(target))})" for c in short]
+    bound = percent_cell_text(LEAST_SHARE)
     return Judgement(
         subject=f"share of the fluid optimum at {target_text(target)}, on each workload",
         mode=mode,
-        bound=f"≥{NBSP}{share_cell(LEAST_SHARE)}",
-        measured=share_cell(worst.share(target)),
+        bound=f"≥{NBSP}{bound}",
+        measured=percent_cell_text(worst.share(target)),
         where=plain(worst.workload),
         holds=not short,
-        remark=f"{_at(mode, target)}: less than {share_cell(LEAST_SHARE)} of the fluid optimum on {listed(names)}."
-        if short
-        else "",
+        remark=f"{_at(mode, target)}: less than {bound} of the fluid optimum on {listed(names)}." if short else "",
     )
 
 

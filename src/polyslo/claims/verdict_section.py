@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from polyslo.claims.markdown import bold, bullets, code, listed, opening, plain, table
-from polyslo.claims.numbers import finite_mean, ratio_text, share_cell, target_text
+from polyslo.claims.numbers import finite_mean, ratio_text, target_text
 from polyslo.claims.results import Cell, Claims
 from polyslo.claims.verdict import Judgement, by_mode, judge, nobody_attains
-from polyslo.report.notation import count_text, mode_text, rate_text
+from polyslo.report.notation import count_text, mode_text, percent_cell_text, rate_text
 
 
 def verdict_section(claims: Claims) -> str:
@@ -53,7 +53,7 @@ def _means(claims: Claims, cells: Sequence[Cell]) -> str:
     share = fmean(cell.share(claims.targets[0]) for cell in cells)
     return (
         f"on average {code('polyserve')} serves {' and '.join(ratios)} what the best tuned baseline serves, and "
-        f"{share_cell(share)} of the fluid optimum at {target_text(claims.targets[0])}"
+        f"{percent_cell_text(share)} of the fluid optimum at {target_text(claims.targets[0])}"
     )
 
 
@@ -67,7 +67,7 @@ def on_the_optimum(claims: Claims) -> str:
     misses = [f"{1 - target:.0%} at {target_text(target)}" for target in claims.targets]
     first = claims.targets[0]
     beyond = [
-        f"{plain(cell.workload)} ({cell.mode.upper()}, {share_cell(share)})"
+        f"{plain(cell.workload)} ({cell.mode.upper()}, {percent_cell_text(share)})"
         for cell in claims.cells
         if (share := max(cell.share(first), cell.best_baseline(first).rate_rps / cell.optimum_rps)) > 1
     ]

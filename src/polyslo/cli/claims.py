@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from polyslo.claims.evaluation import evaluate
+from polyslo.claims.numbers import finite_mean, ratio_text
 from polyslo.claims.page import write_page
 from polyslo.claims.results import Cell, Claims
 from polyslo.claims.silicon import compare_with_silicon
@@ -22,7 +23,7 @@ from polyslo.claims.silicon_rows import find_sample, read_coverage
 from polyslo.claims.silicon_section import silicon_markdown
 from polyslo.claims.store import Store
 from polyslo.claims.sweep import LocalProcesses, Progress, RayCluster, Sweep
-from polyslo.cli.output import write_file
+from polyslo.cli.output import output_option, write_file
 from polyslo.errors import InputError
 from polyslo.report.data import plain
 from polyslo.report.notation import percent_cell_text, rate_text
@@ -63,7 +64,7 @@ TRACES = Path("../shared/traces")
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="silicon_sample.csv of aiconfigurator-core. [the installed package's]",
 )
-@click.option("--json", "json_file", metavar="FILE", help="Write the results as JSON.")
+@output_option("--json", "json_file", help="Write the results as JSON.")
 def claims_command(
     quick: bool, out: Path | None, traces: Path | None, state: Path, processes: int | None, address: str | None,
     silicon: Path | None, json_file: str | None,
@@ -129,8 +130,9 @@ def _table(claims: Claims) -> Table:
             table.add_row(mode.upper(), cell.workload, rate_text(cell.optimum_rps), *_numbers(cell, claims))
         means: list[str] = []
         for target in claims.targets:
-            share, ratio = fmean(cell.share(target) for cell in mine), fmean(cell.ratio(target) for cell in mine)
-            means += ["", percent_cell_text(share), "", f"{ratio:.2f}x"]
+            share = fmean(cell.share(target) for cell in mine)
+            ratio = finite_mean([cell.ratio(target) for cell in mine])
+            means += ["", percent_cell_text(share), "", ratio_text(ratio)]
         table.add_row(mode.upper(), "mean", "", *means, end_section=True)
     return table
 
@@ -141,4 +143,4 @@ def _numbers(cell: Cell, claims: Claims) -> Iterator[str]:
         yield rate_text(cell.ours(target).rate_rps)
         yield percent_cell_text(cell.share(target))
         yield f"{rate_text(best.rate_rps)} {best.policy}"
-        yield f"{cell.ratio(target):.2f}x"
+        yield ratio_text(cell.ratio(target))

@@ -19,32 +19,13 @@ def insert_in_queue(requests: Any, instance: Any, r: int, by_deadline: bool) -> 
     if by_deadline:
         while after != NONE and requests[after].first_due_s > requests[r].first_due_s:
             after = requests[after].previous
-    before = instance.queue_head if after == NONE else requests[after].next
-    requests[r].previous = after
-    requests[r].next = before
-    if after == NONE:
-        instance.queue_head = r
-    else:
-        requests[after].next = r
-    if before == NONE:
-        instance.queue_tail = r
-    else:
-        requests[before].previous = r
-    instance.num_queued += 1
+    _link_behind(requests, instance, r, after)
 
 
 @compiled
 def insert_at_head(requests: Any, instance: Any, r: int) -> None:
     """Link a request in front of an instance's prefill queue."""
-    head = instance.queue_head
-    requests[r].previous = NONE
-    requests[r].next = head
-    instance.queue_head = r
-    if head == NONE:
-        instance.queue_tail = r
-    else:
-        requests[head].previous = r
-    instance.num_queued += 1
+    _link_behind(requests, instance, r, NONE)
 
 
 @compiled
@@ -62,3 +43,19 @@ def remove_from_queue(requests: Any, instance: Any, r: int) -> None:
     requests[r].previous = NONE
     requests[r].next = NONE
     instance.num_queued -= 1
+
+
+@compiled
+def _link_behind(requests: Any, instance: Any, r: int, after: int) -> None:
+    before = instance.queue_head if after == NONE else requests[after].next
+    requests[r].previous = after
+    requests[r].next = before
+    if after == NONE:
+        instance.queue_head = r
+    else:
+        requests[after].next = r
+    if before == NONE:
+        instance.queue_tail = r
+    else:
+        requests[before].previous = r
+    instance.num_queued += 1

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from polyslo.report.canvas import TITLE_PX, add_axes, drawing, new_figure, write_title
 from polyslo.report.curves import OURS, curve, is_ours, optimum_of, targets_of
-from polyslo.report.labels import Key, draw_legend, label_line_ends, legend_height_px, text_px
-from polyslo.report.palette import placeholder, policy_style
+from polyslo.report.labels import Key, draw_legend, draw_line, label_line_ends, legend_height_px, policy_keys, text_px
 from polyslo.report.scales import BOTTOM_PX, HEADER_PX, scale_amount, scale_rate, scale_share
 from polyslo.report.verdict import USABLE_SHARE
 from polyslo.sim.results import Comparison
@@ -37,17 +36,19 @@ def attainment_figure(comparison: Comparison, width_px: float = WIDE_PX) -> Figu
     write_title(figure, "attainment")
     lowest = min(p.lowest_attainment for points in curves.values() for p in points)
     scale_share(axes, lowest, targets_of(comparison))
+    keys = _keys(comparison)
     ends = {}
     for policy, points in curves.items():
-        colour = policy_style(policy, comparison.policies).colour
+        key = keys[policy]
         rates = [p.rate_rps for p in points]
         band = [p.lowest_attainment for p in points], [p.highest_attainment for p in points]
-        axes.fill_between(rates, *band, color=colour, alpha=BAND_ALPHA, linewidth=0)
-        ends[policy] = _draw_line(axes, comparison, policy, rates, [p.attainment for p in points])
+        axes.fill_between(rates, *band, color=key.colour, alpha=BAND_ALPHA, linewidth=0)
+        draw_line(axes, rates, [p.attainment for p in points], key)
+        ends[policy] = rates[-1], points[-1].attainment
     if has_legend:
-        draw_legend(axes, _keys(comparison), left_px=-LEFT_PX, width_px=width_px, bottom_px=HEADER_PX)
+        draw_legend(axes, keys.values(), left_px=-LEFT_PX, width_px=width_px, bottom_px=HEADER_PX)
     else:
-        label_line_ends(axes, [(*ends[key.text], key) for key in _keys(comparison) if key.text in ends])
+        label_line_ends(axes, [(*end, keys[policy]) for policy, end in ends.items()])
     return figure
 
 
@@ -60,15 +61,15 @@ def cost_figure(comparison: Comparison, width_px: float = WIDE_PX) -> Figure:
     """
     figure, axes = _new_axes(comparison, width_px, height_px=340, has_legend=True)
     write_title(figure, "instance-seconds per 1,000 attained requests")
-    top = 0.0
+    keys, top = _keys(comparison), 0.0
     for policy in _back_to_front(comparison.policies):
         points = [p for p in curve(comparison, policy) if p.attainment >= USABLE_SHARE]
         if points:
             costs = [p.cost for p in points]
-            _draw_line(axes, comparison, policy, [p.rate_rps for p in points], costs)
+            draw_line(axes, [p.rate_rps for p in points], costs, keys[policy])
             top = max(top, *costs)
     scale_amount(axes, top)
-    draw_legend(axes, _keys(comparison), left_px=-LEFT_PX, width_px=width_px, bottom_px=HEADER_PX)
+    draw_legend(axes, keys.values(), left_px=-LEFT_PX, width_px=width_px, bottom_px=HEADER_PX)
     return figure
 
 
@@ -76,7 +77,7 @@ def _new_axes(comparison: Comparison, width_px: float, height_px: float, *, has_
     """Make axes over the offered rate, with room for names at line ends or a legend."""
     right_px, top_px = 14.0, float(TITLE_PX + HEADER_PX)
     if has_legend:
-        top_px += legend_height_px(_keys(comparison), width_px)
+        top_px += legend_height_px(_keys(comparison).values(), width_px)
     else:
         right_px = max(text_px(p) for p in comparison.policies) + 24
     figure = new_figure(width_px, height_px)
@@ -91,31 +92,10 @@ def _has_legend(comparison: Comparison, width_px: float) -> bool:
     return width_px < NARROW_PX or len(ends) > 1 or max(text_px(p) for p in comparison.policies) > 0.3 * width_px
 
 
-def _keys(comparison: Comparison) -> list[Key]:
-    styles = [(p, policy_style(p, comparison.policies)) for p in comparison.policies]
-    return [Key(p, s.colour, s.dash, s.marker, s.width_px) for p, s in styles]
-
-
 def _back_to_front(policies: Sequence[str]) -> list[str]:
     """Draw polyserve last, so that nothing hides it."""
     return sorted(policies, key=lambda policy: (is_ours(policy), policy == OURS))
 
 
-def _draw_line(
-    axes: Axes, comparison: Comparison, policy: str, xs: Sequence[float], ys: Sequence[float]
-) -> tuple[float, float]:
-    """Draw one policy's line and return its end."""
-    style = policy_style(policy, comparison.policies)
-    axes.plot(
-        xs,
-        ys,
-        color=style.colour,
-        linestyle=style.dash,
-        linewidth=style.width_px,
-        marker=style.marker,
-        markersize=6,
-        markeredgecolor=placeholder("surface"),
-        markeredgewidth=0.8,
-        clip_on=False,
-    )
-    return xs[-1], ys[-1]
+def _keys(comparison: Comparison) -> dict[str, Key]:
+    return {key.text: key for key in policy_keys(comparison.policies)}

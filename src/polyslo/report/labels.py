@@ -7,18 +7,19 @@ breaks into as many rows as the width asks for.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from polyslo.report.canvas import FONT_PX
-from polyslo.report.palette import placeholder
+from polyslo.report.palette import placeholder, policy_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LINE_PX = 18  # height of a legend row, and least distance of two end labels
 SWATCH_PX = 34
+MARKER_PX = 6
 GAP_PX = 18
 LEADER_PX = 16
 
@@ -76,6 +77,28 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     return placed
 
 
+def policy_keys(policies: Sequence[str]) -> list[Key]:
+    """Return a key per policy, told apart among `policies`."""
+    styles = [(policy, policy_style(policy, policies)) for policy in policies]
+    return [Key(policy, s.colour, s.dash, s.marker, s.width_px) for policy, s in styles]
+
+
+def draw_line(axes: Axes, xs: Sequence[float], ys: Sequence[float], key: Key) -> None:
+    """Draw a line with a marker at each point."""
+    axes.plot(
+        xs,
+        ys,
+        color=key.colour,
+        linestyle=key.dash,
+        linewidth=key.width_px,
+        marker=key.marker,
+        markersize=MARKER_PX,
+        markeredgecolor=placeholder("surface"),
+        markeredgewidth=0.8,
+        clip_on=False,
+    )
+
+
 def label_line_ends(axes: Axes, ends: Sequence[tuple[float, float, Key]]) -> None:
     """Write each line's name right of the axes, level with its end `(x, y)` in data units or near it."""
     to_px = axes.transData.transform
@@ -103,12 +126,12 @@ def label_line_ends(axes: Axes, ends: Sequence[tuple[float, float, Key]]) -> Non
         )
 
 
-def legend_height_px(keys: Sequence[Key], width_px: float) -> float:
+def legend_height_px(keys: Iterable[Key], width_px: float) -> float:
     """Height that a legend takes at a width, its gap to the axes included."""
     return LINE_PX * len(_rows(keys, width_px)) + 6
 
 
-def draw_legend(axes: Axes, keys: Sequence[Key], *, left_px: float, width_px: float, bottom_px: float) -> None:
+def draw_legend(axes: Axes, keys: Iterable[Key], *, left_px: float, width_px: float, bottom_px: float) -> None:
     """Draw a legend above the axes, its lowest row `bottom_px` above them, from `left_px` (of the axes)."""
     rows = _rows(keys, width_px)
     for number, row in enumerate(rows):
@@ -154,7 +177,7 @@ def _draw_key(axes: Axes, key: Key, x_px: float, y_px: float, width_px: float) -
     )
 
 
-def _rows(keys: Sequence[Key], width_px: float) -> list[list[Key]]:
+def _rows(keys: Iterable[Key], width_px: float) -> list[list[Key]]:
     rows: list[list[Key]] = [[]]
     used_px = 0.0
     for key in keys:
