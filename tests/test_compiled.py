@@ -23,7 +23,8 @@ def read_{field}(bundle):
     return bundle.{field}[0]
 
 
-print(read_{field}({name}({field}=np.array([{value}])).handle))
+bundle = {name}({field}=np.array([{value}]))
+print(read_{field}(bundle.handle))
 """
 LATER_BUNDLE = (
     """
