@@ -97,20 +97,48 @@ def test_promotion_can_be_switched_off(hand):
 
 
 def test_a_tight_request_waits_and_is_relegated_once_hopeless(hand):
-    """I17: TTFT 40 ms is less than a full 50 ms iteration: pending. Alone it takes 15 ms: hopeless after 25 ms."""
+    """I17: behind a prompt of 15 ms another takes 15 ms, of 29 ms TTFT: pending, and hopeless after 14 ms."""
     filled = hand(1)
-    r = filled.request(1, 1000, 100, ttft_s=0.04)
+    first = filled.request(1, 1000, 1)
+    assert place(filled.handle, first, 0.0)
+    r = filled.request(1, 1000, 100, ttft_s=0.029)
     place_or_pend(filled.handle, r, 0.0)
     assert filled.fleet.requests["stage"][r] == PENDING
     assert filled.fleet.requests["reasons"][r] == 1 << FIRST_TOKEN
-    assert filled.fleet.group_size.tolist() == [0, 0, 0, 1]  # what was claimed went back
-    retry_pending(filled.handle, 0, 0.024)
+    assert filled.fleet.group_size.tolist() == [0, 1, 0, 0]
+    retry_pending(filled.handle, 0, 0.0139)
     assert filled.fleet.requests["stage"][r] == PENDING
-    retry_pending(filled.handle, 0, 0.026)
+    retry_pending(filled.handle, 0, 0.0141)
+    assert filled.fleet.pending_size.tolist() == [0, 0, 1]  # it waits for an instance that nobody needs
+    observe_iteration_end(filled.handle, 0)
+    observe_first_token(filled.handle, 0, first)
+    observe_finished(filled.handle, 0, first, 1)
+    on_iteration_settled(POLYSERVE, filled.handle, 0, 0.015, 0.015)
     assert filled.fleet.pending_size.tolist() == [0, 0, 0]
-    assert filled.fleet.actions[: filled.fleet.num_actions[0], 0].tolist()[-2:] == [RELEGATE, DISPATCH]
-    assert filled.fleet.requests["instance"][r] == 0  # it runs where nobody needs the instance
+    kinds = [kind for kind, request, _ in filled.actions() if request == r]
+    assert kinds == [RELEGATE, DISPATCH]
     assert filled.fleet.instances["group"][0] == 3
+
+
+def test_an_iteration_is_cut_for_a_first_token_in_time(hand):
+    """I17: due at 35 ms, a prompt is in the iteration that begins at 15 ms; a full one would end at 65 ms.
+
+    It holds a decode over 1,000 KV tokens, 5 + 0.01 + 0.1 ms, and the prompt, 10 ms: 4.89 ms of 20 are left, which is
+    489 tokens of the next prompt's 2,500.
+    """
+    filled = hand(1)
+    first = filled.request(1, 1000, 100)
+    assert place(filled.handle, first, 0.0)
+    tight, loose = filled.request(1, 1000, 100, ttft_s=0.035), filled.request(1, 2500, 100)
+    assert place(filled.handle, loose, 0.0)
+    assert place(filled.handle, tight, 0.0)
+    assert filled.fleet.requests["predicted_first_s"][tight] == pytest.approx(0.035)
+    observe_iteration_end(filled.handle, 0)
+    observe_first_token(filled.handle, 0, first)
+    on_iteration_settled(POLYSERVE, filled.handle, 0, 0.015, 0.015)
+    assert filled.fleet.instances["chunk"][0] == 1489
+    assert filled.fleet.instances["iteration_end_s"][0] == pytest.approx(0.035)
+    assert filled.fleet.requests["remaining_tokens"][[tight, loose]].tolist() == [0, 2011]
 
 
 def test_a_tier_without_instances_takes_over_a_looser_one(hand):

@@ -235,7 +235,9 @@ def begin_iteration(fleet: Fleet, i: int, began_s: float) -> None:
     if instance.num_decodes == 0:
         began_s = max(began_s, _first_sent_s(fleet, i))
     hidden = _hide_sent_after(fleet, i, began_s)
-    chunk, pairs = plan_chunk(fleet.profile, fleet.requests, instance, instance.max_residents)
+    cuts = fleet.settings[0].by_deadline == 1 and instance.group != prefill_group(fleet)
+    plan_from_s = began_s if cuts else math.inf
+    chunk, pairs = plan_chunk(fleet.profile, fleet.requests, instance, instance.max_residents, plan_from_s)
     if hidden:
         _hide_sent_after(fleet, i, began_s)
     context = pairs / chunk if chunk > 0 else 0.0

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyslo.compiled import compiled
-from polyslo.core.profile import Profile, decode_attention_s, largest_chunk
+from polyslo.core.profile import Profile, decode_attention_s, iteration_s, largest_chunk
 from polyslo.core.state import NONE
 
 SMALLEST_CHUNK = 16  # an instance without decodes always gets on, however small its budget
@@ -26,12 +26,17 @@ def plan_chunk(
     requests: npt.NDArray[np.void],
     instance: Any,
     most_decodes: int,
+    began_s: float,
 ) -> tuple[int, float]:
     """Take the next iteration's prompt tokens off an instance's queue; return (chunk, token pairs).
 
     `requests` is any record array with `next`, `prefill_tokens` and `remaining_tokens`, the last of which is
     lowered; `instance` an engine's record, or what belief holds of it. `budget_s` bounds the whole iteration,
     `chunk_limit` its tokens, the KV capacity what it may add, and `most_decodes` the prompts that may end.
+
+    An iteration that began at `began_s` and ends prompts is cut where it would bring their first token too late,
+    if it could bring it in time (ours; inf: never). Otherwise a prompt with little time would always wait for what
+    later ones fill its last iteration with.
 
     A prompt begins only when there is room for all of it, and until then those behind it wait too, as with vLLM.
     (vLLM asks for room for the prompt's first chunk, which at its budgets mostly is the whole.) A prompt that begins
@@ -63,5 +68,12 @@ def plan_chunk(
             slots -= 1
             if take < remaining:
                 break
+            due_s = requests[r].first_due_s - began_s
+            if (
+                0.0 < due_s < budget_s < math.inf
+                and iteration_s(profile, decodes, chunk, instance.decode_kv_tokens, pairs / chunk) <= due_s
+            ):
+                spare_s -= budget_s - due_s
+                budget_s = due_s
         r = requests[r].next
     return chunk, pairs

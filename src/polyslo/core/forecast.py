@@ -81,6 +81,7 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
         spare_s = budget_s - profile.physics[0].host_s - decode_attention_s(profile, decodes, kv)
         limit = instance.chunk_limit - decodes
         chunk, pairs, ended, ended_kv, earliest_due_s, own_ended = 0, 0.0, 0, 0, math.inf, False
+        length_s = budget_s
         own_waits = own_remaining > 0 and end_s >= now_s
         while chunk < limit:
             own = own_waits and (q == NONE or (by_deadline and requests[q].first_due_s > request.first_due_s))
@@ -109,6 +110,11 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
             if remaining > 0:
                 ended += 1
                 ended_kv += total
+                left_s = (request.first_due_s if own else requests[q].first_due_s) - end_s
+                cuts = by_deadline and not prefill_only and 0.0 < left_s < length_s < math.inf
+                if cuts and iteration_s(profile, decodes, chunk, kv, pairs / chunk) <= left_s:
+                    spare_s -= length_s - left_s
+                    length_s = left_s
             if not own:
                 promised = remaining > 0 and requests[q].predicted_first_s <= requests[q].prefill_due_s
                 if promised and (own_remaining == 0 or prefill_only):
@@ -124,7 +130,7 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
             if own_remaining == request.remaining_tokens:
                 earliest_due_s = math.inf  # nothing of the newcomer's in it: as before
         elif math.isfinite(budget_s):
-            end_s += budget_s
+            end_s += length_s
         else:
             end_s += iteration_s(profile, decodes, max(1, limit), kv, context)
         iteration += 1
@@ -166,7 +172,6 @@ def _surely_late(fleet: Fleet, i: int, r: int, end_s: float, decodes: int, kv: i
     chunk = chunk_bound(profile, spare_s, decodes, instance.chunk_limit - decodes)
     if chunk == 0:
         return decodes > 0
-    partial = instance.group == prefill_group(fleet)  # there a smaller chunk is a shorter iteration
     tokens, passed, q = 0, False, instance.queue_head
     while q != NONE or not passed:
         if not passed and (q == NONE or requests[q].first_due_s > request.first_due_s):
@@ -178,8 +183,7 @@ def _surely_late(fleet: Fleet, i: int, r: int, end_s: float, decodes: int, kv: i
             promised = requests[q].remaining_tokens > 0 and requests[q].predicted_first_s <= requests[q].prefill_due_s
             late_s = requests[q].prefill_due_s if passed and promised else math.inf
             q = requests[q].next
-        iterations = BEST_CHUNK_RATIO * tokens / chunk if partial else math.ceil(tokens / chunk)
-        if end_s + iterations * budget_s > late_s + LATE_S:
+        if end_s + BEST_CHUNK_RATIO * tokens / chunk * budget_s > late_s + LATE_S:
             return True
     return False
 

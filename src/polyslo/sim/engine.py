@@ -90,10 +90,11 @@ def start_iteration(world: World, i: int, now_s: float) -> None:
         _preempt_latest(world, i, now_s)
     if engine.num_decodes == 0 and engine.num_queued == 0:
         return
-    chunk, pairs = plan_chunk(world.truth, world.jobs, engine, engine.max_decodes)
+    plan_from_s = now_s if world.clock[0].by_deadline == 1 and engine.prefill_only == 0 else math.inf
+    chunk, pairs = plan_chunk(world.truth, world.jobs, engine, engine.max_decodes, plan_from_s)
     if chunk == 0 and engine.num_decodes == 0:
         _restart_prompts(world, i, now_s)
-        chunk, pairs = plan_chunk(world.truth, world.jobs, engine, engine.max_decodes)
+        chunk, pairs = plan_chunk(world.truth, world.jobs, engine, engine.max_decodes, plan_from_s)
         if chunk == 0:  # PD: the KV of prompts under way to decode instances; its release begins the next iteration
             return
     engine.num_ending = _count_ending(world, i)
