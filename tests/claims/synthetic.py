@@ -62,6 +62,7 @@ def synthetic_cell(
         for policy, pair in shares.items()
         for target, share in zip(TARGETS, pair, strict=True)
     ]
+    tried = tuple(_tried(policy, pair) for policy, pair in shares.items())
     changes = dict.fromkeys(INSTEAD, (0.0, 0.0)) | (without or {})
     return Cell(
         workload=workload,
@@ -71,7 +72,8 @@ def synthetic_cell(
         tpots_ms=TPOTS_MS,
         raised_ratio=0.0123,
         goodputs=tuple(goodputs),
-        tried=tuple(_tried(policy, pair) for policy, pair in shares.items()),
+        tuned=tried,
+        tried=tried,
         loads=tuple(Load(s, attainment, cost * 20 * s, 20 * s) for s in (0.2, 0.4, 0.6, 0.8)),
         tiers=tuple(TierRow(policy, (0.99, 0.995, 0.991, 1.0)) for policy in shares),
         ablations=()

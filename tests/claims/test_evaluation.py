@@ -6,13 +6,15 @@ import pytest
 from click.testing import CliRunner
 
 from claims.fakes import Formula
-from polyslo.claims.cases import WORKLOADS
-from polyslo.claims.evaluation import QUICK_SEEDS, SEEDS, evaluate
+from polyslo.claims.cases import WORKLOADS, Case
+from polyslo.claims.evaluation import QUICK_SEEDS, SEEDS, TUNING_RATIO, evaluate
 from polyslo.claims.mechanisms import INSTEAD
 from polyslo.claims.store import Store
 from polyslo.claims.sweep import Sweep
 from polyslo.claims.work import Search
 from polyslo.cli.main import cli
+
+CASE = Case(WORKLOADS[0], "co")
 
 pytestmark = pytest.mark.slow  # every workload and every disturbance is resolved
 
@@ -58,6 +60,22 @@ def test_goodput_is_the_mean_over_seeds(evaluated):
     assert len(ours.per_seed_rps) == SEEDS
     assert ours.rate_rps == pytest.approx(0.99 * 0.95 * cell.optimum_rps)
     assert ours.low_rps < ours.rate_rps < ours.high_rps
+
+
+def test_parameters_are_chosen_by_short_runs_and_scored_by_full_ones(evaluated):
+    """Only what was chosen is searched at full length, from where the short runs ended; a quick run does it once."""
+    for quick, (claims, workers) in evaluated.items():
+        cell = claims.cells[0]
+        mine = [u for u in workers.asked if isinstance(u, Search) and u.case == CASE and u.seed == 0]
+        tuning = [u for u in mine if not u.guesses_rps]
+        chosen = [u for u in mine if u.guesses_rps and "without" not in u.policy]
+        assert {u.policy for u in tuning} == {tried.policy for tried in cell.tuned}
+        tuning_s = cell.duration_s if quick else round(TUNING_RATIO * cell.duration_s, 1)
+        assert {u.duration_s for u in tuning} == {tuning_s}
+        assert {u.duration_s for u in chosen} == (set() if quick else {cell.duration_s})
+        best = {g.policy for g in cell.goodputs}
+        assert {tried.policy for tried in cell.tried} == best
+        assert quick or {u.policy for u in chosen} - {"polyserve:relegate=off"} == best  # that one is an ablation
 
 
 def test_further_seeds_begin_where_the_first_ended(evaluated):
@@ -117,7 +135,7 @@ def test_the_command_prints_a_table_and_keeps_its_state(tmp_path, monkeypatch):
     result = CliRunner().invoke(cli, ["claims", "--quick", "--json", "c.json"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     assert "sharegpt" in result.stdout
-    assert "1.19x" in result.stdout
+    assert "1.18x" in result.stdout
     assert {p.name for p in tmp_path.iterdir()} == {".claims", "c.json"}
 
 

@@ -22,7 +22,7 @@ TRACES = ("azure2023_code", "azure2023_conv", "mooncake_conversation", "servegen
 
 RESIDENCES = 5.0  # a run's length in residences of a mean request in the loosest tier: the warm-up holds one
 USUAL_S = 120.0
-ENOUGH_REQUESTS = 60_000  # in a run at the fluid optimum: it may be shorter then
+ENOUGH_REQUESTS = 40_000  # in a run at the fluid optimum: it may be shorter then
 LEAST_REQUESTS = 12_000
 QUICK_RATIO = 0.3
 

@@ -1,13 +1,13 @@
 """The evaluation, stage by stage: tune the baselines, score on further seeds, weigh the load, ablate, disturb.
 
-The best variant of a baseline is chosen by its first seed and that seed counts in its score, too: where that
-favours anyone, it is the baseline.
+The best variant of a baseline is chosen by the first seed, in short runs. That seed counts in its score, too: where
+that favours anyone, it is the baseline.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from polyslo.sim.statistics import confidence_interval
 
 SEEDS, QUICK_SEEDS = 3, 2
 LOADS = (0.2, 0.4, 0.6, 0.8)
+TUNING_RATIO = 0.3  # length of the runs that choose parameters, of those that are scored
 CONTENDING_RATIO = 0.9  # of the best baseline's goodput: with less in the first seed a baseline is not the best
 LONGER = ("mix that moves", "cold start")  # these take time to show
 MOST_INSTANCE_S, LEAST_LARGE_S = 16_000.0, 50.0  # runs of large fleets are shorter, down to this
@@ -43,7 +44,8 @@ class _Draft:
     setting: Setting
     optimum_rps: float
     duration_s: float
-    tried: dict[str, Found]
+    tuned: dict[str, Found]  # every variant, short runs
+    tried: dict[str, Found]  # polyserve and the chosen variants
     chosen: dict[tuple[str, float], str]  # (family, target) -> its best variant
 
 
@@ -52,6 +54,7 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None) -
     seeds = QUICK_SEEDS if quick else SEEDS
     drafts = [_draft(case, quick) for case in cells(traces)]
     _tune(sweep, drafts, quick)
+    _try_chosen(sweep, drafts, quick)
     goodputs = _score(sweep, drafts, seeds, quick)
     loads = _weigh(sweep, drafts)
     tiers = _by_tier(sweep, drafts, goodputs)
@@ -66,7 +69,8 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None) -
             tpots_ms=draft.setting.tpots_ms,
             raised_ratio=_raised_ratio(draft),
             goodputs=tuple(goodputs[k]),
-            tried=tuple(Tried(policy, f.rates_rps, f.seen) for policy, f in draft.tried.items()),
+            tuned=_as_tried(draft.tuned),
+            tried=_as_tried(draft.tried),
             loads=tuple(loads[k]),
             tiers=tuple(tiers[k]),
             ablations=tuple(ablated[k]),
@@ -91,14 +95,18 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None) -
 
 def _draft(case: Case, quick: bool) -> _Draft:
     setting = case.setting()
-    return _Draft(case, setting, setting.optimum_rps(), run_length_s(setting, quick=quick), {}, {})
+    return _Draft(case, setting, setting.optimum_rps(), run_length_s(setting, quick=quick), {}, {}, {})
+
+
+def _as_tried(found: Mapping[str, Found]) -> tuple[Tried, ...]:
+    return tuple(Tried(policy, answer.rates_rps, answer.seen) for policy, answer in found.items())
 
 
 def _tune(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> None:
-    """Try every variant with the first seed; then the best of each policy without relegation."""
-    _try(sweep, "tuning", drafts, lambda d: [OURS, *variants(d.setting, quick=quick)])
+    """Choose each baseline's best variant at each target; relegation off is one more for those chosen at first."""
+    _compare(sweep, "tuning", drafts, lambda d: [OURS, *variants(d.setting, quick=quick)], quick)
     if not quick:
-        _try(sweep, "relegation off", drafts, _best_without_relegation)
+        _compare(sweep, "relegation off", drafts, _best_without_relegation, quick)
 
 
 def _best_without_relegation(draft: _Draft) -> list[str]:
@@ -109,15 +117,33 @@ def _best_without_relegation(draft: _Draft) -> list[str]:
     ]
 
 
-def _try(sweep: Sweep, stage: str, drafts: Sequence[_Draft], policies: Callable[[_Draft], list[str]]) -> None:
+def _compare(
+    sweep: Sweep, stage: str, drafts: Sequence[_Draft], policies: Callable[[_Draft], list[str]], quick: bool
+) -> None:
     pairs = [(draft, policy) for draft in drafts for policy in policies(draft)]
-    answers = sweep.do(stage, [Search(d.case, policy, 0, d.duration_s) for d, policy in pairs])
+    answers = sweep.do(stage, [Search(d.case, policy, 0, _tuning_length_s(d, quick)) for d, policy in pairs])
     for (draft, policy), found in zip(pairs, answers, strict=True):
-        draft.tried[policy] = found
+        draft.tuned[policy] = found
     for draft in drafts:
-        for name, (k, target) in product(families(list(draft.tried)), enumerate(TARGETS)):
-            mine = [p for p in draft.tried if family(p) == name and (name != OURS or p == OURS)]
-            draft.chosen[name, target] = max(mine, key=lambda p: draft.tried[p].rates_rps[k])
+        for name, (k, target) in product(families(list(draft.tuned)), enumerate(TARGETS)):
+            mine = [p for p in draft.tuned if family(p) == name and (name != OURS or p == OURS)]
+            draft.chosen[name, target] = max(mine, key=lambda p: draft.tuned[p].rates_rps[k])
+
+
+def _tuning_length_s(draft: _Draft, quick: bool) -> float:
+    return draft.duration_s if quick else round(TUNING_RATIO * draft.duration_s, 1)
+
+
+def _try_chosen(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> None:
+    """Search at full length for what was chosen, near what the short runs gave; quick: those were at full length."""
+    pairs = [(draft, policy) for draft in drafts for policy in dict.fromkeys(draft.chosen.values())]
+    if quick:
+        found = [draft.tuned[policy] for draft, policy in pairs]
+    else:
+        units = [Search(d.case, policy, 0, d.duration_s, d.tuned[policy].rates_rps) for d, policy in pairs]
+        found = sweep.do("first seed", units)
+    for (draft, policy), answer in zip(pairs, found, strict=True):
+        draft.tried[policy] = answer
 
 
 def _score(sweep: Sweep, drafts: Sequence[_Draft], seeds: int, quick: bool) -> list[list[GoodputResult]]:

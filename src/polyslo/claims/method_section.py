@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polyslo.claims.evaluation import CONTENDING_RATIO
+from polyslo.claims.evaluation import CONTENDING_RATIO, TUNING_RATIO
 from polyslo.claims.markdown import bullets, plain, table
 from polyslo.claims.numbers import target_text
 from polyslo.claims.results import Claims
@@ -19,6 +19,7 @@ def method_section(claims: Claims) -> str:
     near = "if it is the best of all" if claims.is_quick else f"with {CONTENDING_RATIO:.0%} of the best of all or more"
     further = f" and, {near}, scored with {count_text(claims.seeds - 1, 'further seed')}" if claims.seeds > 1 else ""
     without = "" if claims.is_quick else "; the best ones also without relegation, which all others have"
+    short = "" if claims.is_quick else f", in runs of {TUNING_RATIO:.0%} of the length"
     sentences = [
         "**DSLO**: token i of a request (i = 0, 1, …) is due at arrival + TTFT + i · TPOT. A request attains its SLO "
         "when every token is on time.",
@@ -31,9 +32,9 @@ def method_section(claims: Claims) -> str:
         f"**Scored**: the first {WARMUP_RATIO:.0%} of the arrivals' span are warm-up, the last {COOLDOWN_RATIO:.0%} "
         "cool-down; neither is scored.",
         "**The same for all**: requests, SLOs, seeds and profile.",
-        f"**Tuning**: every variant of every baseline is searched with the first seed{without}. At each target the "
-        f"best of each policy is chosen{further}; its first seed counts, too: where that favours anyone, it is the "
-        "baseline. polyserve has no parameter that is tuned.",
+        f"**Tuning**: every variant of every baseline is searched with the first seed{short}{without}. At each target "
+        f"the best of each policy is chosen{further}; its first seed counts, too: where that favours anyone, it is "
+        "the baseline. polyserve has no parameter that is tuned.",
         f"**Intervals**: 95%, Student's t over {count_text(claims.seeds, 'seed')}.",
         f"**SLOs**: a request whose drawn TTFT is out of reach even on an idle instance is given {RAISED_TO_IDLE:g} "
         "times its idle TTFT; the table says how often.",

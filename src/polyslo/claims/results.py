@@ -54,7 +54,8 @@ class Cell:
     tpots_ms: tuple[float, ...]
     raised_ratio: float  # share of the requests whose drawn TTFT was out of reach even alone
     goodputs: tuple[GoodputResult, ...]  # polyserve, and the best variant of every baseline at each target
-    tried: tuple[Tried, ...]  # polyserve, and all variants of the baselines, first seed
+    tuned: tuple[Tried, ...]  # polyserve, and all variants of the baselines, first seed, short runs
+    tried: tuple[Tried, ...]  # polyserve, and the variants that were chosen, first seed
     loads: tuple[Load, ...]
     tiers: tuple[TierRow, ...]  # at the rate that polyserve serves at the first target
     ablations: tuple[Ablation, ...]

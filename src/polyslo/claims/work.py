@@ -14,7 +14,7 @@ from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import RunResult
 from polyslo.sim.setting import Setting
 
-TOLERANCE_RATIO = 0.01  # of the fluid optimum; the crossing itself is interpolated
+TOLERANCE_RATIO = 0.02  # of the fluid optimum; the crossing itself is interpolated
 GUESSES = (0.9, 1.0)  # of the fluid optimum, one a target
 LEAST_GUESS = 0.1
 
