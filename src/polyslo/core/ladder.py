@@ -47,7 +47,7 @@ from polyslo.core.state import (
 
 COLOCATED, PREFILL, DECODE = range(3)  # what an instance is asked to do for a request
 
-ASKED = 32  # instances of a group that are asked one by one
+ASKED = 16  # instances of a group that are asked one by one
 POOL_LOW_RATIO = 0.2  # of the fleet: with fewer idle, requests spread
 SPARE_RATIO = 0.25  # of the KV capacity: an instance that was promised less has little to do
 TAIL = 4  # least loaded instances that speak for a larger group
