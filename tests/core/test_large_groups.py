@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from polyslo.core.admission import admit_colocated
 from polyslo.core.belief import reserve
-from polyslo.core.ladder import ASKED, COLOCATED, TAIL, most_loaded_that_fits
+from polyslo.core.ladder import COLOCATED, TAIL, most_loaded_that_fits
 from polyslo.core.scaling import assign
 from polyslo.core.state import FITS, NONE
 
-SIZE = ASKED + 8
+SIZE = 40  # more than ASKED
 MOST_ASKED = TAIL + 6  # and 2**6 > SIZE
 
 

@@ -17,7 +17,7 @@ import math
 from polyslo.compiled import compiled
 from polyslo.core.chunking import SMALLEST_CHUNK
 from polyslo.core.ledger import peak
-from polyslo.core.profile import chunk_bound, decode_attention_s, iteration_s, largest_chunk
+from polyslo.core.profile import chunk_bound, decode_attention_s, iteration_s, largest_chunk, matrix_s
 from polyslo.core.state import (
     DECODING,
     FIRST_TOKEN,
@@ -168,10 +168,12 @@ def _surely_late(fleet: Fleet, i: int, r: int, end_s: float, decodes: int, kv: i
     From `end_s` on every iteration carries what fits beside the decodes of now, were prompts without attention.
     """
     instance, request, profile, requests = fleet.instances[i], fleet.requests[r], fleet.profile, fleet.requests
-    spare_s = budget_s - profile.physics[0].host_s - decode_attention_s(profile, decodes, kv)
-    chunk = chunk_bound(profile, spare_s, decodes, instance.chunk_limit - decodes)
+    fixed_s = profile.physics[0].host_s + decode_attention_s(profile, decodes, kv)
+    chunk = chunk_bound(profile, budget_s - fixed_s, decodes, instance.chunk_limit - decodes)
     if chunk == 0:
         return decodes > 0
+    shrinks = instance.group == prefill_group(fleet)  # there a smaller chunk is a shorter iteration
+    full_s = BEST_CHUNK_RATIO * budget_s if shrinks else budget_s
     tokens, passed, q = 0, False, instance.queue_head
     while q != NONE or not passed:
         if not passed and (q == NONE or requests[q].first_due_s > request.first_due_s):
@@ -183,7 +185,10 @@ def _surely_late(fleet: Fleet, i: int, r: int, end_s: float, decodes: int, kv: i
             promised = requests[q].remaining_tokens > 0 and requests[q].predicted_first_s <= requests[q].prefill_due_s
             late_s = requests[q].prefill_due_s if passed and promised else math.inf
             q = requests[q].next
-        if end_s + BEST_CHUNK_RATIO * tokens / chunk * budget_s > late_s + LATE_S:
+        least_s = (tokens // chunk) * full_s
+        if tokens % chunk > 0:  # the last iteration may be cut
+            least_s += BEST_CHUNK_RATIO * (fixed_s + matrix_s(profile, decodes + tokens % chunk))
+        if end_s + least_s > late_s + LATE_S:
             return True
     return False
 
