@@ -1,0 +1,1 @@
+"""Engines behind one address each: the emulated one."""

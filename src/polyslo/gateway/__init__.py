@@ -1,0 +1,1 @@
+"""The asyncio shell: requests in, decisions, tokens out."""

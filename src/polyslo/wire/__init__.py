@@ -1,0 +1,1 @@
+"""HTTP/1.1 bytes: server, client, server-sent events."""
