@@ -23,6 +23,8 @@ COMMANDS = {
     "claims": ("claims", "claims_command", "Reproduce the paper's claims: tune, score, ablate, disturb."),
     "workload": ("workload", "workload_group", "Fitted workloads: list, show, fit a trace."),
     "profile": ("profile", "profile_group", "Iteration-time profiles: list, show, plot, estimate."),
+    "check": ("check", "check_command", "Check a gateway's configuration: every mistake at once."),
+    "key": ("key", "key_group", "API keys for the gateway: new, hash."),
 }
 
 

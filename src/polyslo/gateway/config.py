@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyslo.errors import ConfigError, nearest
+from polyslo.errors import ConfigError
 from polyslo.gateway.config_flags import overlay
+from polyslo.gateway.config_kinds import FAILED, Mistakes, Text
 from polyslo.gateway.config_models import ANY_MODEL, COLOCATED, DECODE, DISAGGREGATED, PREFILL, ModelConfig
 from polyslo.gateway.config_server import HealthConfig, JournalConfig, ServerConfig, TelemetryConfig
 from polyslo.gateway.config_slo import (
@@ -26,19 +27,7 @@ from polyslo.gateway.config_slo import (
     SloConfig,
     TiersConfig,
 )
-from polyslo.gateway.config_table import (
-    FAILED,
-    MistakenConfigError,
-    Mistakes,
-    NamedTables,
-    Table,
-    Tables,
-    Text,
-    read_table,
-    setting,
-)
-
-NO_FILE = "the command line"
+from polyslo.gateway.config_table import NO_FILE, MistakenConfigError, NamedTables, Table, Tables, read_values, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +104,15 @@ def parse_config(table: Mapping[str, Any], file: str, flags: Mapping[str, Any] |
     merged, origins, clashes = overlay(table, flags or {})
     mistakes = Mistakes(file, origins)
     mistakes.found.extend(clashes)
-    config = read_table(GatewayConfig, merged, "", mistakes)
-    if config is not FAILED:
-        for check in (_check_slos, _check_tiers, _check_keys, _check_models, _check_server):
+    values = read_values(GatewayConfig, merged, "", mistakes)
+    failed = {key for key, value in values.items() if value is FAILED}
+    config = GatewayConfig(**{key: value for key, value in values.items() if key not in failed})
+    for check, needs in _CHECKS:
+        if not failed & needs:
             check(config, mistakes)
     if mistakes.found:
         raise MistakenConfigError(tuple(mistakes.found), file)
-    result: GatewayConfig = config
-    return result
+    return config
 
 
 def _check_slos(config: GatewayConfig, mistakes: Mistakes) -> None:
@@ -135,7 +125,7 @@ def _check_class(config: GatewayConfig, name: str, path: str, mistakes: Mistakes
     if not names:
         mistakes.add(path, f"must be the name of a class, got {name!r} and there are none", f"add [classes.{name}]")
     elif name not in names:
-        mistakes.add(path, f"no class {name!r}{nearest(name, names)}")
+        mistakes.unknown_name(path, "class", name, names)
 
 
 def _check_tiers(config: GatewayConfig, mistakes: Mistakes) -> None:
@@ -226,3 +216,13 @@ def _check_server(config: GatewayConfig, mistakes: Mistakes) -> None:
     same_host = server.metrics_host == server.host
     if server.port and server.port == server.metrics_port and same_host:
         mistakes.add("server.metrics_port", f"must differ from server.port, got {server.metrics_port} twice")
+
+
+# What must hold between tables, each with the tables that it reads: those with mistakes of their own are left out.
+_CHECKS: tuple[tuple[Callable[[GatewayConfig, Mistakes], None], frozenset[str]], ...] = (
+    (_check_slos, frozenset({"slo", "classes"})),
+    (_check_tiers, frozenset({"tiers", "classes"})),
+    (_check_keys, frozenset({"slo", "classes", "keys"})),
+    (_check_models, frozenset({"models", "instances_file"})),
+    (_check_server, frozenset({"server"})),
+)

@@ -6,17 +6,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from polyslo.gateway.config_table import (
-    Choice,
-    Flag,
-    Mistakes,
-    Number,
-    Tables,
-    Text,
-    Texts,
-    Whole,
-    setting,
-)
+from polyslo.gateway.config_kinds import Choice, Flag, Mistakes, Number, Text, Texts, Whole
+from polyslo.gateway.config_table import Tables, setting
 from polyslo.profiles.library import DEFAULT_PROFILE
 
 ANY_MODEL = "*"  # the one model of a gateway that learns its name from the engines

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from polyslo.gateway.config_kinds import Choice, Number, Text, Whole
 from polyslo.gateway.config_slo import KEY_HASH
-from polyslo.gateway.config_table import Choice, Number, Text, Whole, setting
+from polyslo.gateway.config_table import setting
 
 PORT = Whole(0, 65_535)
 LOG_LEVELS = ("debug", "info", "warning", "error")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from polyslo.gateway.config_table import Choice, ListOf, Mistakes, Number, Secret, Text, setting
+from polyslo.gateway.config_kinds import Choice, ListOf, Mistakes, Number, Secret, Text
+from polyslo.gateway.config_table import setting
 
 MAX_TTFT_MS = 3_600_000.0  # an hour
 MAX_TPOT_MS = 60_000.0

@@ -20,8 +20,9 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from polyslo.errors import ConfigError
+from polyslo.gateway.config_kinds import FAILED, Mistakes, Text, Texts
 from polyslo.gateway.config_models import DECODE, PREFILL, EndpointConfig
-from polyslo.gateway.config_table import FAILED, MistakenConfigError, Mistakes, Tables, Text, Texts, read_table, setting
+from polyslo.gateway.config_table import MistakenConfigError, Tables, read_table, setting
 
 ROLE_LABEL, MODEL_LABEL = "llm-d.ai/role", "model"
 # The llm-d router's roles; an instance that does both has none here.
