@@ -34,22 +34,37 @@ from polyslo.gateway.config_table import NO_FILE, MistakenConfigError, NamedTabl
 class GatewayConfig:
     """All that the gateway is told. Construct it with `load_config`, `parse_config` or `of_worker_urls`."""
 
-    server: ServerConfig = setting(Table(ServerConfig), "Listening and limits.")
-    slo: SloConfig = setting(Table(SloConfig), "What holds for every request.")
-    classes: tuple[SloClass, ...] = setting(NamedTables(SloClass, "NAME"), "SLO classes by name.", ())
-    tiers: TiersConfig = setting(Table(TiersConfig), "Which TPOTs the tiers keep.")
-    keys: tuple[KeyConfig, ...] = setting(
-        NamedTables(KeyConfig, "NAME"), "API keys by name; without any everybody may ask for anything.", ()
+    server: ServerConfig = setting(
+        Table(ServerConfig), "Where the gateway listens and what it bounds; beyond its bounds it refuses."
     )
-    models: tuple[ModelConfig, ...] = setting(Tables(ModelConfig), "Models and their instances.", ())
+    slo: SloConfig = setting(Table(SloConfig), "What holds for every request, whatever its key.")
+    classes: tuple[SloClass, ...] = setting(
+        NamedTables(SloClass, "NAME"), "SLO classes, by the names that requests ask for.", ()
+    )
+    tiers: TiersConfig = setting(
+        Table(TiersConfig),
+        "Which TPOTs the tiers keep. Without this table those of the classes; without classes 20, 30, 50 and 100 ms.",
+    )
+    keys: tuple[KeyConfig, ...] = setting(
+        NamedTables(KeyConfig, "NAME"),
+        "API keys and what each may ask for; without any everybody may ask for anything.",
+        (),
+    )
+    models: tuple[ModelConfig, ...] = setting(
+        Tables(ModelConfig),
+        "Models: how fast their instances are, how requests are placed, which instances there are.",
+        (),
+    )
     instances_file: str | None = setting(
         Text("the path of a .json or .yaml file"),
         "Instances in the llm-d shape (`endpoints: [{name, address, port, labels}]`), read again when it changes.",
         None,
     )
-    health: HealthConfig = setting(Table(HealthConfig), "Watching instances.")
-    journal: JournalConfig = setting(Table(JournalConfig), "The record for replay.")
-    telemetry: TelemetryConfig = setting(Table(TelemetryConfig), "Metrics and receipts.")
+    health: HealthConfig = setting(Table(HealthConfig), "When an instance counts as unhealthy, and as healthy again.")
+    journal: JournalConfig = setting(
+        Table(JournalConfig), "A record of arrivals and decisions, for replay. It holds lengths and times, no prompts."
+    )
+    telemetry: TelemetryConfig = setting(Table(TelemetryConfig), "What is measured and told.")
 
     @classmethod
     def of_worker_urls(cls, urls: Sequence[str]) -> GatewayConfig:

@@ -94,7 +94,9 @@ class ModelConfig:
         "Count prompts with this tokenizer (`pip install 'polyslo[tokenizer]'`) instead of estimating from bytes.",
         None,
     )
-    endpoints: tuple[EndpointConfig, ...] = setting(Tables(EndpointConfig), "The model's instances.", ())
+    endpoints: tuple[EndpointConfig, ...] = setting(
+        Tables(EndpointConfig), "The model's instances, each an engine with the OpenAI API.", ()
+    )
 
     @property
     def profile_name(self) -> str:

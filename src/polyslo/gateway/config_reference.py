@@ -40,7 +40,7 @@ def _section(path: str, declared: Setting) -> Iterator[str]:
     cls = _table_of(declared.kind)
     if cls is None:
         return
-    yield from ("", f"### `{_heading(path, declared.kind)}`", "", f"{declared.meaning} {_about(cls)}", "", HEADER)
+    yield from ("", f"### `{_heading(path, declared.kind)}`", "", declared.meaning, "", HEADER)
     inner = list(settings_of(cls))
     for entry, below in inner:
         if _table_of(below.kind) is None:
@@ -59,10 +59,6 @@ def _heading(path: str, kind: Kind) -> str:
     return f"[{path}.{kind.noun}]" if isinstance(kind, NamedTables) else f"[{path}]"
 
 
-def _about(cls: type) -> str:
-    return " ".join((cls.__doc__ or "").split())
-
-
 def _row(entry: Field[Any], declared: Setting) -> str:
     allowed = declared.kind.allowed.replace("|", "\\|")
     return f"| `{entry.name}` | {allowed} | {_default(entry.default)} | {declared.meaning} |"
@@ -73,7 +69,7 @@ def _default(value: Any) -> str:
     if value is MISSING:
         return "required"
     if value is None or value == ():
-        return "–"
+        return "-"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f'`"{value}"`' if isinstance(value, str) else f"`{value:g}`" if isinstance(value, float) else f"`{value}`"

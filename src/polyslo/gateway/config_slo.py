@@ -95,4 +95,8 @@ class KeyConfig:
     on_tighter: str | None = setting(
         Choice((CLAMP, REFUSE)), "What becomes of a tighter wish; without it `slo.on_tighter`.", None
     )
-    tenant: str | None = setting(Text(), "Whom its requests count for; without it the name of the key.", None)
+    tenant: str | None = setting(
+        Text(),
+        "Whom its requests count for, whatever they say; without it whom they say, else the name of the key.",
+        None,
+    )
