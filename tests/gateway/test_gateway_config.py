@@ -150,7 +150,10 @@ def test_without_a_default_the_loosest_class_is_it() -> None:
             {"classes": {"a b": {"ttft_ms": 1, "tpot_ms": 1}}},
             "classes: must be a name of 1 to 128 letters, digits and . : / @ _ -, got 'a b'; rename it in g.toml",
         ),
-        ({"classes": CLASSES, "slo": {"default": "caht"}}, "slo.default in g.toml: no class 'caht'; did you mean 'chat'?"),
+        (
+            {"classes": CLASSES, "slo": {"default": "caht"}},
+            "slo.default in g.toml: no class 'caht'; did you mean 'chat'?",
+        ),
         (
             {"slo": {"default": "chat"}},
             "slo.default: must be the name of a class, got 'chat' and there are none; add [classes.chat]",
@@ -161,11 +164,13 @@ def test_without_a_default_the_loosest_class_is_it() -> None:
                                                     "leave one out"),
         (
             {"tiers": {"tpots_ms": []}},
-            "tiers.tpots_ms: must be a list, each a number above 0 and at most 60000, got []; set tiers.tpots_ms in g.toml",
+            "tiers.tpots_ms: must be a list, each a number above 0 and at most 60000, got []; "
+            "set tiers.tpots_ms in g.toml",
         ),
         (
             {"tiers": {"tpots_ms": [30, 50]}, "classes": CLASSES},
-            "classes.voice.tpot_ms: must be at least the tightest of tiers.tpots_ms, 30, got 20; add a tier of 20 or less",
+            "classes.voice.tpot_ms: must be at least the tightest of tiers.tpots_ms, 30, got 20; "
+            "add a tier of 20 or less",
         ),
         (
             {"keys": {"a": {"hash": HASH}, "b": {"hash": HASH}}},
@@ -262,7 +267,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent.toml: can't be read, No such file or directory; check the path"):
         load_config(str(tmp_path / "absent.toml"))
     broken = tmp_path / "broken.toml"
-    for content in (b"[server", b"\xff\xfe"):
+    for content in (b"[server", b"\xff\xfe", b"a = " + b"1" * 5000, b"a = " + b"[" * 5000):
         broken.write_bytes(content)
         with pytest.raises(ConfigError, match=r"broken.toml: not TOML, "):
             load_config(str(broken))
@@ -297,9 +302,7 @@ def test_a_wrong_flag_is_named_as_a_flag() -> None:
         "--worker-urls: must be a URL such as http://10.0.0.1:8000, got 'a:1'; set --worker-urls",
     )
     models = {"models": [{"name": name, "endpoints": [{"url": f"http://{name}:1"}]} for name in "ab"]}
-    assert mistakes(models, {"policy": "minimal"}) == (
-        "--policy: for one model, the file has 2; set it in the file",
-    )
+    assert mistakes(models, {"policy": "minimal"}) == ("--policy: for one model, the file has 2; set it in the file",)
     with pytest.raises(KeyError):
         parse_config(SERVED, "g.toml", {"prot": 1})
 
@@ -323,8 +326,7 @@ def test_whatever_a_file_holds_is_read_or_complained_of(table: dict[str, Any]) -
     """No content of any shape makes anything but a configuration or a list of mistakes."""
     try:
         config = parse_config(table, "g.toml", {"worker_urls": ("http://a:1",)})
-    except MistakenConfigError as error:
-        assert error.mistakes
-    else:
-        assert config.tiers_s
-        assert config.default_class
+    except MistakenConfigError:
+        return
+    assert config.tiers_s
+    assert config.default_class

@@ -109,7 +109,7 @@ def load_config(file: str | None, flags: Mapping[str, Any] | None = None) -> Gat
         table = tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: can't be read, {error.strerror}; check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of thousands of digits, nested so
         raise ConfigError(f"{file}: not TOML, {error}") from error
     return parse_config(table, file, flags)
 
