@@ -169,9 +169,8 @@ def test_the_expected_length() -> None:
         ),
         (
             COMPLETIONS,
-            {"prompt": [[1], [-2]]},
-            "prompt: must be token ids from 0 to 2147483647, at least one, got a list of 1; "
-            "send whole numbers, or a text",
+            {"prompt": [[1], ["a"]]},
+            "prompt: must be lists of token ids, at least one in each, got a list of 1; send whole numbers, or a text",
         ),
         (
             COMPLETIONS,

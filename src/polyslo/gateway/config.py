@@ -10,7 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,25 +66,27 @@ class GatewayConfig:
     )
     telemetry: TelemetryConfig = setting(Table(TelemetryConfig), "What is measured and told.")
 
+    # What follows from the tables, worked out once because every request asks for it.
+    tiers_s: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    default_class: SloClass = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work out the tiers' TPOTs in seconds, ascending (learned tiers begin with these), and the default class."""
+        tpots_ms = self.tiers.tpots_ms or tuple(entry.tpot_ms for entry in self.classes) or DEFAULT_TIERS_MS
+        object.__setattr__(self, "tiers_s", tuple(tpot_ms / 1e3 for tpot_ms in sorted(set(tpots_ms))))
+        object.__setattr__(self, "default_class", self._default_class())
+
     @classmethod
     def of_worker_urls(cls, urls: Sequence[str]) -> GatewayConfig:
         """Return the configuration of one model on these instances, everything else default."""
         return parse_config({}, NO_FILE, {"worker_urls": tuple(urls)})
 
-    @property
-    def default_class(self) -> SloClass:
-        """The class of a request that asks for nothing: `slo.default`, else the loosest, else one over the tiers."""
+    def _default_class(self) -> SloClass:
+        """Return `slo.default`, else the loosest class, else one over the tiers. A wrong name is `parse_config`'s."""
         if not self.classes:
             return SloClass("default", DEFAULT_TTFT_MS, 1e3 * self.tiers_s[-1])
-        if self.slo.default is not None:
-            return self.class_named(self.slo.default)
-        return max(self.classes, key=lambda entry: (entry.tpot_ms, entry.ttft_ms))
-
-    @property
-    def tiers_s(self) -> tuple[float, ...]:
-        """TPOTs of the tiers in seconds, ascending; where tiers are learned, those to begin with."""
-        tpots_ms = self.tiers.tpots_ms or tuple(entry.tpot_ms for entry in self.classes) or DEFAULT_TIERS_MS
-        return tuple(tpot_ms / 1e3 for tpot_ms in sorted(set(tpots_ms)))
+        chosen = [entry for entry in self.classes if entry.name == self.slo.default]
+        return max(chosen or self.classes, key=lambda entry: (entry.tpot_ms, entry.ttft_ms))
 
     def class_named(self, name: str) -> SloClass:
         """Return a class of `classes`; raises `KeyError` for another name."""
@@ -175,7 +177,7 @@ def _check_keys(config: GatewayConfig, mistakes: Mistakes) -> None:
 def _check_own_default(config: GatewayConfig, key: KeyConfig, path: str, mistakes: Mistakes) -> None:
     """A key whose default class it may not name would be refused whatever it sends."""
     names = {entry.name for entry in config.classes}
-    default = key.default or (config.default_class.name if {config.slo.default} <= {None, *names} else None)
+    default = key.default or config.slo.default or config.default_class.name
     if key.classes is not None and set(key.classes) <= names and default in names and default not in key.classes:
         mistakes.add(
             f"{path}.default",
