@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-from polyslo.core.profile import iteration_s
 from polyslo.core.state import (
     DISPATCH,
     DRAINING,
@@ -213,10 +212,9 @@ class Board:
         fleet, instance = model.fleet, model.instances[i]
         record, num_tiers = fleet.instances[i], len(fleet.tpots_s)
         group = int(record["group"])
-        step_s = iteration_s(
-            fleet.profile.handle, int(record["num_decodes"]), int(record["chunk"]), float(record["decode_kv_tokens"]), 0.0
-        )
-        step_s = float(step_s) if record["busy"] else 0.0
+        decodes, chunk = int(record["num_decodes"]), int(record["chunk"])
+        step_s = fleet.profile.iteration_s(decodes, chunk, float(record["decode_kv_tokens"]), 0.0)
+        step_s = step_s if record["busy"] else 0.0
         tpot_s = float(fleet.tpots_s[group]) if group < num_tiers else None
         name = "tier" if group < num_tiers else ("prefill" if group == num_tiers else "idle")
         closed = {UNHEALTHY: "unhealthy", DRAINING: "draining"}.get(instance.closed, name)

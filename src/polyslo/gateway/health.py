@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from polyslo.core.state import DRAINING, FITS, UNHEALTHY
 from polyslo.gateway.served_model import Instance
-from polyslo.wire.fetch import fetch
+from polyslo.wire.fetch import FetchError, fetch
 
 OK_STATUSES = range(200, 300)
 
@@ -70,6 +70,6 @@ class Health:
     async def _is_well(self, instance: Instance) -> bool:
         try:
             response = await fetch(instance.origin, b"GET", self._rule.path, timeout_s=self._rule.timeout_s)
-        except OSError:
+        except FetchError:
             return False
         return response.status in OK_STATUSES

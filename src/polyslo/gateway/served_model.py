@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Protocol
 
 from polyslo.core.state import (
@@ -114,7 +115,7 @@ class ServedModel:
         self._digest_is_due = False
         self._ticker = self._loop.call_later(IDLE_TICK_S, self._tick)
         for i in range(len(self.instances), len(fleet.instances)):
-            self.decider.close(i, UNHEALTHY, self._loop.time())  # room for instances that come later
+            self.decider.close(i, UNHEALTHY, monotonic())  # room for instances that come later
 
     @property
     def num_in_flight(self) -> int:
@@ -132,7 +133,7 @@ class ServedModel:
         r = self.decider.enter()
         if r is None:
             return None
-        relay = Relay(r, exchange, body, request, self, self._loop.time, headers)
+        relay = Relay(r, exchange, body, request, self, monotonic, headers)
         self.relays[r] = relay
         self._decide(relay)
         return relay
@@ -140,7 +141,7 @@ class ServedModel:
     def close_instance(self, i: int, reason: int) -> None:
         """Send an instance nothing new, for a reason of `core.state`; FITS opens it again."""
         self.instances[i].closed = reason
-        self.decider.close(i, reason, self._loop.time())
+        self.decider.close(i, reason, monotonic())
         self._listener.health_changed(self, i)
 
     def stop(self) -> None:
@@ -149,7 +150,7 @@ class ServedModel:
 
     def saw_tokens(self, r: int, tokens: int) -> None:
         """See `Watcher`."""
-        self.decider.saw_tokens(r, tokens, self._loop.time())
+        self.decider.saw_tokens(r, tokens, monotonic())
         self._digest_soon()
 
     def ended(self, relay: Relay, output_tokens: int) -> None:
@@ -157,14 +158,14 @@ class ServedModel:
         self._forget(relay)
         if self.health is not None and relay.instance is not None:
             self.health.succeeded(relay.instance)
-        self.decider.saw_end(relay.r, output_tokens, self._loop.time())
+        self.decider.saw_end(relay.r, output_tokens, monotonic())
         self._digest_soon()
         self._listener.finished(relay, "missed" if relay.passage.is_late else "attained")
 
     def failed(self, relay: Relay, failure: Failure | int) -> bool:
         """See `Watcher`: before the client was sent anything, another instance is tried."""
         self._forget(relay)
-        now_s = self._loop.time()
+        now_s = monotonic()
         self._note_failure(relay, failure)
         self.decider.lose(relay.r, now_s)
         may_help = not isinstance(failure, int) or failure >= 429
@@ -183,7 +184,7 @@ class ServedModel:
     def left(self, relay: Relay) -> None:
         """See `Watcher`."""
         self._forget(relay)
-        self.decider.lose(relay.r, self._loop.time())
+        self.decider.lose(relay.r, monotonic())
         self._listener.finished(relay, "cancelled")
 
     def _note_failure(self, relay: Relay, failure: Failure | int) -> None:
@@ -193,7 +194,7 @@ class ServedModel:
         self.health.failed(relay.instance, at_once=has_no_connection)
 
     def _decide(self, relay: Relay) -> None:
-        self.decider.arrive(relay.r, relay.request, self._loop.time())
+        self.decider.arrive(relay.r, relay.request, monotonic())
 
     def _carry_out(self, kind: int, r: int, i: int) -> None:
         if kind == RETIER:
@@ -243,9 +244,9 @@ class ServedModel:
 
     def _digest(self) -> None:
         self._digest_is_due = False
-        self.decider.digest(self._loop.time())
+        self.decider.digest(monotonic())
 
     def _tick(self) -> None:
-        self.decider.tick(self._loop.time())
+        self.decider.tick(monotonic())
         pends = bool(self.fleet.pending_size.any())
         self._ticker = self._loop.call_later(TICK_S if pends or self.num_in_flight else IDLE_TICK_S, self._tick)
