@@ -65,10 +65,10 @@ class Board:
         self._groups: dict[int, int] = {}
         self._since_s: dict[int, float] = {}
 
-    def arrived(self, relay: Relay, request_id: str) -> None:
-        """A request was taken in."""
+    def arrived(self, relay: Relay) -> None:
+        """See `Listener`."""
         self.totals["requests"] += 1
-        relay.request_id = request_id
+        request_id = relay.passage.request_id
         story = self.stories[request_id] = Story(request_id, relay)
         if len(self.stories) > MOST_STORIES:
             self.stories.popitem(last=False)
@@ -77,7 +77,7 @@ class Board:
     def decided(self, model: ServedModel, relay: Relay, kind: int, i: int) -> None:
         """See `Listener`."""
         record = model.fleet.requests[relay.r]
-        story = self.stories.get(relay.request_id)
+        story = self.stories.get(relay.passage.request_id)
         if kind == DISPATCH:
             rung = int(record["rung"])
             name = model.instances[i].name
@@ -122,7 +122,7 @@ class Board:
             steps = max(1, passage.tokens - 1)
             tpot_s = (passage.last_token_s - passage.first_token_s) / steps
             window.measure(now_s, passage.first_token_s - request.arrival_s, tpot_s)
-        story = self.stories.get(relay.request_id)
+        story = self.stories.get(relay.passage.request_id)
         if story:
             story.outcome = outcome
             if passage.first_token_s:
@@ -267,7 +267,7 @@ class Board:
                 "kind": kind,
                 "tier": relay.request.tier if relay else tier,
                 "instance": i,
-                "request": relay.request_id if relay else None,
+                "request": relay.passage.request_id if relay else None,
                 "text": text,
             }
         )

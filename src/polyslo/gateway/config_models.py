@@ -95,6 +95,12 @@ class ModelConfig:
     chunk_limit_tokens: int = setting(
         Whole(16, 32_768), "Tokens of an engine's iteration (vLLM: `--max-num-batched-tokens`).", 8192
     )
+    dynamic_chunking: bool = setting(
+        Flag(),
+        "Whether the engines size their chunks by the SLOs that they are sent: those with polyslo's scheduler "
+        "plug-in, and emulated ones with `--dynamic-chunking`. Others keep a constant chunk.",
+        False,
+    )
     kv_capacity_tokens: int | None = setting(
         Whole(1, 10**9), "KV tokens that an instance holds; without it what the engine tells, or the profile.", None
     )

@@ -11,28 +11,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from polyslo.gateway.body import Ask
 from polyslo.gateway.request import Request
-from polyslo.gateway.usage import completion_tokens
-from polyslo.wire.client import Call, Failure, Origin
+from polyslo.gateway.usage import completion_tokens, prompt_tokens
+from polyslo.wire.client import Call, Failure, Origin, end_to_end
 from polyslo.wire.server import Exchange
 from polyslo.wire.sse import EventCounter
 
 Header = tuple[bytes, bytes]
 
 RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})  # of an engine: another one may do better
-DROPPED_HEADERS = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"date", b"server"})
+OUR_HEADERS = frozenset({b"x-request-id"})  # of which the response has ours
 ERROR_EVENT = b'data: {"error"'
 TAIL_BYTES = 4096  # of a stream, where its usage stands
 
 
 @dataclass(slots=True)
 class Passage:
-    """What became of a request; times in seconds of the event loop's clock."""
+    """A request's way through the gateway; times in seconds of the monotonic clock."""
 
+    request_id: str
+    ask: Ask
+    tier_label: str  # as metrics and logs name its tier
+    told: tuple[Header, ...] = ()  # headers of ours that its response has
+    wants_receipt: bool = False
     sent_s: float = 0.0
     first_token_s: float = 0.0
     last_token_s: float = 0.0
     tokens: int = 0
+    prompt_tokens: int | None = None  # as the engine counted them
     is_late: bool = False
     is_relegated: bool = False
     num_tries: int = 0
@@ -66,15 +73,14 @@ class Relay:
         watcher: Watcher,
         clock: Callable[[], float],
         headers: Sequence[Header],
+        passage: Passage,
     ) -> None:
         self.r = r
         self.exchange = exchange
         self.body = body
         self.request = request
         self.instance: int | None = None
-        self.request_id = ""
-        self.passage = Passage()
-        self.added_headers: list[Header] = []
+        self.passage = passage
         self._headers = headers
         self._watcher = watcher
         self._clock = clock
@@ -116,7 +122,7 @@ class Relay:
         """Answer in the instance's place and be done."""
         self._drop()
         self._detach()
-        self.exchange.respond(status, [*headers, *self.added_headers], body)
+        self.exchange.respond(status, [*headers, *self.passage.told], body)
 
     def break_off(self) -> None:
         """End a response that can't be completed, so that the client sees it."""
@@ -126,7 +132,7 @@ class Relay:
 
     def on_head(self, status: int, headers: list[Header]) -> None:
         """See `Sink`: streams go on at once, other answers when they are complete."""
-        kept = [header for header in headers if header[0] not in DROPPED_HEADERS] + self.added_headers
+        kept = [header for header in end_to_end(headers) if header[0] not in OUR_HEADERS] + list(self.passage.told)
         self._head = status, kept
         if self.request.is_streamed and status == 200:
             self.has_started = True
@@ -160,6 +166,7 @@ class Relay:
         self.exchange.respond(status, headers, body)
         if status == 200:
             self._count(completion_tokens(body) or 1)
+            self.passage.prompt_tokens = prompt_tokens(body)
             self._watcher.ended(self, self.passage.tokens)
         elif status not in RETRIED_STATUSES:
             self._watcher.failed(self, status)
@@ -181,6 +188,7 @@ class Relay:
         told = completion_tokens(self._tail)
         if told is not None:
             self.passage.tokens = told
+        self.passage.prompt_tokens = prompt_tokens(self._tail)
         self._watcher.ended(self, self.passage.tokens)
 
     def _count(self, tokens: int) -> None:

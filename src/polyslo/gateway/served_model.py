@@ -18,13 +18,15 @@ from polyslo.core.state import (
     REFUSE,
     RELEGATE,
     RETIER,
+    RUNGS,
     UNHEALTHY,
     WITHDRAW,
     Fleet,
 )
 from polyslo.gateway.decider import Decider
-from polyslo.gateway.relay import Header, Relay
+from polyslo.gateway.relay import Header, Passage, Relay
 from polyslo.gateway.request import Request
+from polyslo.gateway.tokens import TokenEstimate
 from polyslo.wire.client import Failure, Origin
 from polyslo.wire.server import Exchange
 
@@ -54,6 +56,9 @@ class Patience:
 
 class Listener(Protocol):
     """What is told of decisions and outcomes: metrics, logs, the page."""
+
+    def arrived(self, relay: Relay) -> None:
+        """A request was taken in."""
 
     def decided(self, model: ServedModel, relay: Relay, kind: int, i: int) -> None:
         """A decision about a request is carried out."""
@@ -103,9 +108,13 @@ class ServedModel:
         patience: Patience = Patience(),
     ) -> None:
         self.name = name
+        self.policy = policy
+        self.tier_labels = tuple(f"{1e3 * tpot_s:g}ms" for tpot_s in fleet.tpots_s.tolist())
         self.fleet = fleet
         self.instances = list(instances)
         self.relays: list[Relay | None] = [None] * len(fleet.requests)
+        self.kv_capacity_tokens = int(fleet.instances["kv_capacity_tokens"].min())
+        self.estimates = (TokenEstimate(), TokenEstimate())  # of prompts' tokens: completions, chat
         self.decider = Decider(fleet, policy, self._carry_out)
         self._refusals = refusals
         self._listener = listener
@@ -128,13 +137,15 @@ class ServedModel:
         body: bytes,
         request: Request,
         headers: Sequence[Header],
+        passage: Passage,
     ) -> Relay | None:
         """Take a request in and decide about it at once; None when there is no room for one more."""
         r = self.decider.enter()
         if r is None:
             return None
-        relay = Relay(r, exchange, body, request, self, monotonic, headers)
+        relay = Relay(r, exchange, body, request, self, monotonic, headers, passage)
         self.relays[r] = relay
+        self._listener.arrived(relay)
         self._decide(relay)
         return relay
 
@@ -158,6 +169,8 @@ class ServedModel:
         self._forget(relay)
         if self.health is not None and relay.instance is not None:
             self.health.succeeded(relay.instance)
+        if relay.passage.prompt_tokens is not None:
+            self.estimates[relay.passage.ask.is_chat].learn(relay.passage.ask, relay.passage.prompt_tokens)
         self.decider.saw_end(relay.r, output_tokens, monotonic())
         self._digest_soon()
         self._listener.finished(relay, "missed" if relay.passage.is_late else "attained")
@@ -222,12 +235,27 @@ class ServedModel:
         if relay.has_started:  # withdrawn when its client had been sent some of it: it never stopped
             return
         self.instances[i].running.add(relay.r)
+        if relay.passage.wants_receipt:
+            relay.passage.told += self._receipt(relay, i)
         relay.send(
             i,
             self.instances[i].origin,
             head_timeout_s=self._patience.head_timeout_s,
             idle_timeout_s=self._patience.idle_timeout_s,
         )
+
+    def _receipt(self, relay: Relay, i: int) -> tuple[Header, ...]:
+        """Return what was decided, as response headers."""
+        record, waited_s = self.fleet.requests[relay.r], monotonic() - relay.request.arrival_s
+        receipt = {
+            "tier": relay.passage.tier_label,
+            "rung": RUNGS[int(record["rung"])],
+            "instance": self.instances[i].name,
+            "predicted-ttft-ms": f"{1e3 * (float(record['predicted_first_s']) - relay.request.arrival_s):.1f}",
+            "predicted-tpot-ms": f"{1e3 * float(record['predicted_tpot_s']):.2f}",
+            "queue-ms": f"{1e3 * waited_s:.1f}",
+        }
+        return tuple((f"x-polyslo-{name}".encode(), text.encode()) for name, text in receipt.items())
 
     def _forget(self, relay: Relay) -> None:
         self.relays[relay.r] = None
