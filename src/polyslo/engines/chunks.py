@@ -6,6 +6,8 @@ between two constants: that, not the engine, is what a token costs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 DONE = b"data: [DONE]\n\n"
@@ -29,7 +31,9 @@ class Chunks:
         """Return what comes before the first token of a chat: its role; b"" for a completion."""
         if not self._is_chat:
             return b""
-        role = b',"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]'
+        role = (
+            b',"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]'
+        )
         return b"data: " + self._envelope + role + b',"prompt_token_ids":' + _json(prompt_ids) + b"}\n\n"
 
     def chunk(
@@ -73,12 +77,18 @@ def whole_answer(
     prompt_ids: list[int] | None,
 ) -> bytes:
     """Return the body of an answer that is not streamed."""
-    choice = {"index": 0, "logprobs": None, "finish_reason": finish_reason, "stop_reason": None, "token_ids": token_ids}
+    choice: dict[str, Any] = {
+        "index": 0,
+        "logprobs": None,
+        "finish_reason": finish_reason,
+        "stop_reason": None,
+        "token_ids": token_ids,
+    }
     if is_chat:
         choice["message"] = {"role": "assistant", "content": text.decode()}
     else:
         choice |= {"text": text.decode(), "prompt_token_ids": prompt_ids}
-    body = {
+    body: dict[str, Any] = {
         "id": request_id,
         "object": "chat.completion" if is_chat else "text_completion",
         "created": created_s,

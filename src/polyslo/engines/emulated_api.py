@@ -90,9 +90,9 @@ class EmulatedApi:
 
     def _empty(self) -> list[Answer]:
         """Take all answers under way out of the engine."""
+        for resident in list(self._open.values()):
+            self._engine.abort(resident)  # which may bring tokens that are due, and with them the end of some
         answers = list(self._open)
-        for resident in self._open.values():
-            self._engine.abort(resident)
         self._open.clear()
         return answers
 

@@ -10,7 +10,7 @@ Decides nothing: which tokens an iteration carries is `polyslo.sim.engine`, what
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -278,10 +278,6 @@ class EmulatedEngine:
             handed.append((resident, code & LAST != 0))
         for resident, is_last in handed:
             resident.on_token(is_last)
-
-    def __iter__(self) -> Iterator[Resident]:
-        """Yield who is inside, by arrival."""
-        return iter([resident for resident in self._residents if resident is not None])
 
 
 def _ignore(is_last: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from polyslo.engines.emulated_text import TokenIds, read, rank_of, text_ids
+from polyslo.engines.emulated_text import TokenIds, rank_of, read, text_ids
 from polyslo.engines.output_lengths import OutputLengths
 from polyslo.errors import InputError
 
@@ -97,7 +97,8 @@ def parse_generation(body: bytes, is_chat: bool, facts: ModelFacts) -> Generatio
         finish_reason="stop" if wanted < max_tokens and not _flag(data, "ignore_eos") else "length",
         is_streamed=is_streamed,
         wants_usage=_flag(stream_options, "include_usage"),
-        wants_continuous_usage=_flag(stream_options, "include_usage") and _flag(stream_options, "continuous_usage_stats"),
+        wants_continuous_usage=_flag(stream_options, "include_usage")
+        and _flag(stream_options, "continuous_usage_stats"),
         wants_token_ids=_flag(data, "return_token_ids"),
         tpot_s=_milliseconds(xargs, "polyslo_tpot_ms"),
         first_due_in_s=_milliseconds(xargs, "polyslo_first_due_ms", may_be_over=True),
