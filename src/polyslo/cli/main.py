@@ -20,6 +20,7 @@ COMMANDS = {
     "simulate": ("simulate", "simulate_command", "Simulate one run, with a timeline."),
     "goodput": ("goodput", "goodput_command", "Find the highest rate at an attainment, by bisection."),
     "plan": ("plan", "plan_command", "Tell how many instances a workload needs."),
+    "load": ("load", "load_command", "Replay a workload against an OpenAI-compatible endpoint, with SLOs."),
     "claims": ("claims", "claims_command", "Reproduce the paper's claims: tune, score, ablate, disturb."),
     "workload": ("workload", "workload_group", "Fitted workloads: list, show, fit a trace."),
     "profile": ("profile", "profile_group", "Iteration-time profiles: list, show, plot, estimate."),

@@ -1,10 +1,7 @@
 """Open-loop load against an OpenAI-compatible endpoint.
 
-    from polyslo.load import LoadPlan, Target, run_load
-    from polyslo.sim.setting import Setting
-
-    plan = LoadPlan.of(Setting.of(workload="sharegpt").workload(4.0, seed=0, duration_s=60.0))
-    print(run_load(plan, Target(("http://127.0.0.1:30000",))).attainment)
+plan = LoadPlan.of(Setting.of(workload="sharegpt").workload(4.0, seed=0, duration_s=60.0))
+result = run_load(plan, Target(("http://127.0.0.1:30000",)))
 """
 
 from polyslo.load.plan import LoadPlan

@@ -61,9 +61,10 @@ class Letters:
         if not self._exact:
             return b'%b%b%b,"max_tokens":%d}' % (self._head, prompt, self._behind_prompt, num_tokens)
         # vLLM and SGLang obey ignore_eos and min_tokens; the emulated engine reads vllm_xargs.
-        lengths = (
-            b',"max_tokens":%d,"min_tokens":%d,"ignore_eos":true,"vllm_xargs":{"emulate_output_tokens":%d}}'
-            % (num_tokens, num_tokens, num_tokens)
+        lengths = b',"max_tokens":%d,"min_tokens":%d,"ignore_eos":true,"vllm_xargs":{"emulate_output_tokens":%d}}' % (
+            num_tokens,
+            num_tokens,
+            num_tokens,
         )
         return b"%b%b%b%b" % (self._head, prompt, self._behind_prompt, lengths)
 

@@ -53,7 +53,7 @@ class LoadPlan:
         """
         if not 0 < speed < math.inf:
             raise ConfigError(f"load: speed must be finite and > 0, got {speed:g}; set --speed")
-        if not (0 <= warm_up_ratio and 0 <= cool_down_ratio and warm_up_ratio + cool_down_ratio < 1):
+        if not (min(warm_up_ratio, cool_down_ratio) >= 0 and warm_up_ratio + cool_down_ratio < 1):
             raise ConfigError(
                 f"load: warm-up and cool-down must be >= 0 and leave a part to score, got {warm_up_ratio:g} and "
                 f"{cool_down_ratio:g} of the span; set --warm-up"

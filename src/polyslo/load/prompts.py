@@ -17,11 +17,10 @@ SLACK_TOKENS = 4096  # by which slices are shifted against each other
 NUM_SEED_DIGITS = 3
 _STEP = 2_654_435_761  # an odd number far from small multiples of SLACK_TOKENS: neighbours get distant slices
 # Four characters with the space before them, and one token in the usual vocabularies.
-WORDS = (
-    "the and you for are but not all any can had her was one our out day get has him his how man new now old see two "
-    "way who boy did its let put say she too use big red run sun top sea map key ice hot car box bed bag air arm art "
-    "end eye far few job law"
-).split()
+WORDS = """
+the and you for are but not all any can had her was one our out day get has him his how man new now old see two way who
+boy did its let put say she too use big red run sun top sea map key ice hot car box bed bag air arm art end eye far few
+"""
 
 
 class Prompts:
@@ -51,7 +50,7 @@ class Prompts:
     @classmethod
     def of_words(cls, **sizes: int) -> Prompts:
         """Prompts as words, without the quotes: about one token and four characters each."""
-        return cls([word.encode() for word in WORDS], b" ", **sizes)
+        return cls([word.encode() for word in WORDS.split()], b" ", **sizes)
 
     def cut(self, request: int, num_tokens: int) -> bytes:
         """Return the prompt of a request: its number, written in pieces, then a slice; 1 <= num_tokens <= longest."""

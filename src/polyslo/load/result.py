@@ -119,23 +119,31 @@ def score(plan: LoadPlan, target: Target, model: str, records: Records, generato
 def _score(plan: LoadPlan, records: Records, chosen: NDArray[np.bool_], tpot_ms: float | None) -> LoadScore:
     outcome = records.outcome[chosen]
     num_requests = len(outcome)
-    num_of = [int((outcome == code).sum()) for code in (ATTAINED, MISSED, REFUSED, FAILED, UNFINISHED)]
+    num_attained = int((outcome == ATTAINED).sum())
     served = chosen & ((records.outcome == ATTAINED) | (records.outcome == MISSED))
     several = served & (records.num_tokens > 1)
     paces_s = (records.last_token_s - records.first_token_s)[several] / (records.num_tokens[several] - 1)
     lateness_s = records.lateness_s[chosen & np.isfinite(records.lateness_s)]
     return LoadScore(
-        tpot_ms,
-        num_requests,
-        *num_of,
-        attainment=num_of[0] / num_requests if num_requests else 1.0,
-        goodput_rps=num_of[0] / plan.window_s if plan.window_s > 0 else float("nan"),
+        tpot_ms=tpot_ms,
+        num_requests=num_requests,
+        num_attained=num_attained,
+        num_missed=int((outcome == MISSED).sum()),
+        num_refused=int((outcome == REFUSED).sum()),
+        num_failed=int((outcome == FAILED).sum()),
+        num_unfinished=int((outcome == UNFINISHED).sum()),
+        attainment=num_attained / num_requests if num_requests else 1.0,
+        goodput_rps=_per_s(num_attained, plan),
         ttft=Percentiles.of(plan.speed * (records.first_token_s - plan.send_s)[served]),
         tpot=Percentiles.of(plan.speed * paces_s),
         lateness_s=plan.speed * float(lateness_s.max()) if len(lateness_s) else float("nan"),
-        tokens_per_s=float(records.num_tokens[chosen].sum()) / plan.window_s if plan.window_s > 0 else float("nan"),
+        tokens_per_s=_per_s(int(records.num_tokens[chosen].sum()), plan),
         errors=_errors(records, chosen),
     )
+
+
+def _per_s(amount: int, plan: LoadPlan) -> float:
+    return amount / plan.window_s if plan.window_s > 0 else float("nan")
 
 
 def _errors(records: Records, chosen: NDArray[np.bool_]) -> dict[str, int]:

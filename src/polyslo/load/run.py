@@ -49,7 +49,8 @@ async def load(
     notify: Notify | None = None,
 ) -> LoadResult:
     """Do what `run_load` does, on the running event loop."""
-    origins = {address.origin: Origin(address.origin) for address in target.addresses}
+    limits = limits or Limits()
+    origins = {a.origin: Origin(a.origin, max_idle=limits.max_in_flight) for a in target.addresses}
     try:
         model = await _reach(origins, target)
         for notice in _notices_before(plan, model):
@@ -57,7 +58,7 @@ async def load(
                 notify(notice)
         servers = [(origins[a.origin], (a.prefix + target.path).encode()) for a in target.addresses]
         letters = Letters(plan, target, model.name)
-        replay = Replay(plan, target, letters, servers, limits=limits or Limits(), progress=progress)
+        replay = Replay(plan, target, letters, servers, limits=limits, progress=progress)
         records = await replay.run()
     finally:
         for origin in origins.values():

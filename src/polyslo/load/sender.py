@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import orjson
-
 from polyslo.load.records import ATTAINED, FAILED, MISSED, REFUSED, UNFINISHED, Records, Verdict
 from polyslo.load.tokens import TokenCounter, error_text
 from polyslo.wire.client import Failure
@@ -166,10 +164,7 @@ class Reply:
         return Verdict(ATTAINED if self.lateness_s <= 0 else MISSED)
 
     def _judge_error(self) -> Verdict:
-        try:
-            detail = error_text(orjson.loads(self._error_body))
-        except orjson.JSONDecodeError:
-            detail = error_text(self._error_body.decode("utf-8", "replace"))
+        detail = error_text(self._error_body)
         if self._status in _REFUSALS:
             return Verdict(REFUSED, f"http {self._status} {self._reason}".rstrip(), detail)
         return Verdict(FAILED, f"http {self._status}", detail)

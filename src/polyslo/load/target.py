@@ -29,7 +29,8 @@ class Address:
             port = parts.port
         except ValueError as error:
             raise ConfigError(f"--url: not a URL, {error}, got {url!r}; e.g. http://127.0.0.1:30000") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        beyond = parts.query or parts.fragment or parts.username is not None or not url.isascii()
+        if parts.scheme not in ("http", "https") or not parts.hostname or beyond:
             raise ConfigError(f"--url: must be http(s)://host:port, got {url!r}; e.g. http://127.0.0.1:30000")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         number = port if port is not None else (443 if parts.scheme == "https" else 80)

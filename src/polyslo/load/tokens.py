@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 MAX_EVENT_BYTES = 1 << 20
+MAX_ERROR_CHARACTERS = 200
 _KEY = b'"completion_tokens":'
 _NUMBER = re.compile(rb"\d+")
 
@@ -145,11 +146,16 @@ class TokenCounter:
         self.num_tokens += 1
 
 
-def error_text(document: Any) -> str:
-    """Return the message of an OpenAI-shaped error, however it is nested."""
-    error = document.get("error", document) if isinstance(document, dict) else document
+def error_text(said: Any) -> str:
+    """Return the message of an OpenAI-shaped error, however it is nested; of bytes that are none, the beginning."""
+    if isinstance(said, bytes):
+        try:
+            said = orjson.loads(said)
+        except orjson.JSONDecodeError:
+            said = said.decode("utf-8", "replace")
+    error = said.get("error", said) if isinstance(said, dict) else said
     message = error.get("message", error) if isinstance(error, dict) else error
-    return " ".join(str(message).split())[:200]
+    return " ".join(str(message).split())[:MAX_ERROR_CHARACTERS]
 
 
 def _is_plain(data: bytes) -> bool:
