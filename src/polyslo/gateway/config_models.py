@@ -78,6 +78,11 @@ class ModelConfig:
         f"Iteration times: a shipped profile, a file, or `roofline:MODEL:GPU`; without it `{DEFAULT_PROFILE}`.",
         None,
     )
+    speed: float = setting(
+        Number(0, 1000, above_low=True),
+        "Times the profile's speed that the engines have: emulated ones with `--speed`.",
+        1.0,
+    )
     host_ms: float = setting(Number(0, 1000), "The engine's own time per step, which shipped profiles leave out.", 0.0)
     mode: str = setting(
         Choice((COLOCATED, DISAGGREGATED)), "Co-located, or prefill and decode on instances of their own.", COLOCATED

@@ -8,29 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from polyslo.core.state import DRAINING, FITS, UNHEALTHY
+from polyslo.gateway.config_server import HealthConfig
 from polyslo.gateway.served_model import Instance
 from polyslo.wire.fetch import FetchError, fetch
 
 OK_STATUSES = range(200, 300)
 
 
-@dataclass(frozen=True, slots=True)
-class HealthRule:
-    """When an instance counts as unhealthy, and as healthy again."""
-
-    interval_s: float = 5.0
-    timeout_s: float = 3.0
-    num_failures: int = 3  # in a row
-    path: bytes = b"/health"
-
-
 class Health:
     """Watches a model's instances; tells `close(index, reason)` what changed."""
 
-    def __init__(self, instances: Sequence[Instance], close: Callable[[int, int], None], rule: HealthRule) -> None:
+    def __init__(self, instances: Sequence[Instance], close: Callable[[int, int], None], rule: HealthConfig) -> None:
         self._instances = instances
         self._close = close
         self._rule = rule
@@ -55,8 +45,11 @@ class Health:
 
     def failed(self, i: int, *, at_once: bool = False) -> None:
         """A request or a check failed; one that could not even connect counts as many."""
-        self._num_failures[i] += self._rule.num_failures if at_once else 1
-        if self._num_failures[i] >= self._rule.num_failures and self._instances[i].closed not in (UNHEALTHY, DRAINING):
+        self._num_failures[i] += self._rule.failure_threshold if at_once else 1
+        if self._num_failures[i] >= self._rule.failure_threshold and self._instances[i].closed not in (
+            UNHEALTHY,
+            DRAINING,
+        ):
             self._close(i, UNHEALTHY)
 
     async def _watch(self, instance: Instance) -> None:
@@ -69,7 +62,7 @@ class Health:
 
     async def _is_well(self, instance: Instance) -> bool:
         try:
-            response = await fetch(instance.origin, b"GET", self._rule.path, timeout_s=self._rule.timeout_s)
+            response = await fetch(instance.origin, b"GET", self._rule.path.encode(), timeout_s=self._rule.timeout_s)
         except FetchError:
             return False
         return response.status in OK_STATUSES

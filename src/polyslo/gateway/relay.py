@@ -95,7 +95,7 @@ class Relay:
         exchange.on_gone = self._on_gone
         exchange.on_blocked = self._on_blocked
 
-    def send(self, i: int, origin: Origin, *, head_timeout_s: float, idle_timeout_s: float) -> None:
+    def send(self, i: int, origin: Origin, body: bytes, *, head_timeout_s: float, idle_timeout_s: float) -> None:
         """Send the request to an instance; a second one is sent it afresh."""
         self.instance = i
         self.passage.num_tries += 1
@@ -105,7 +105,7 @@ class Relay:
             self.exchange.method,
             self.exchange.path + (b"?" + self.exchange.query if self.exchange.query else b""),
             self._headers,
-            self.body,
+            body,
             self,
             head_timeout_s=head_timeout_s,
             idle_timeout_s=idle_timeout_s,

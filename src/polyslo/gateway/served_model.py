@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
+import orjson
+
 from polyslo.core.state import (
     DISPATCH,
     FITS,
@@ -23,6 +25,7 @@ from polyslo.core.state import (
     WITHDRAW,
     Fleet,
 )
+from polyslo.gateway.body import encode_body
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.relay import Header, Passage, Relay
 from polyslo.gateway.request import Request
@@ -40,7 +43,9 @@ class Instance:
 
     index: int
     name: str
+    url: str
     origin: Origin
+    api_key: str | None = field(default=None, repr=False)  # that the engine wants
     closed: int = FITS
     running: set[int] = field(default_factory=set)  # requests sent there
 
@@ -106,6 +111,7 @@ class ServedModel:
         listener: Listener,
         *,
         patience: Patience = Patience(),
+        tells_slos: bool = False,
     ) -> None:
         self.name = name
         self.policy = policy
@@ -119,6 +125,7 @@ class ServedModel:
         self._refusals = refusals
         self._listener = listener
         self._patience = patience
+        self._tells_slos = tells_slos
         self.health: HealthWatch | None = None
         self._loop = asyncio.get_running_loop()
         self._digest_is_due = False
@@ -240,9 +247,23 @@ class ServedModel:
         relay.send(
             i,
             self.instances[i].origin,
+            self._told_slo(relay, i) if self._tells_slos else relay.body,
             head_timeout_s=self._patience.head_timeout_s,
             idle_timeout_s=self._patience.idle_timeout_s,
         )
+
+    def _told_slo(self, relay: Relay, i: int) -> bytes:
+        """Return the body with the SLO that the engine's scheduler goes by: its instance's pace, and what is left."""
+        record = self.fleet.requests[relay.r]
+        told = {
+            "polyslo_tpot_ms": round(1e3 * min(float(self.fleet.instances["budget_s"][i]), float(record["tpot_s"])), 3),
+            "polyslo_first_due_ms": round(1e3 * (float(record["first_due_s"]) - monotonic()), 3),
+        }
+        body = relay.body.rstrip()
+        if b'"vllm_xargs"' not in body:  # spliced in: bodies may be large
+            return b'%b,"vllm_xargs":%b}' % (body[:-1], orjson.dumps(told))
+        given = relay.passage.ask.body.get("vllm_xargs")
+        return encode_body({**relay.passage.ask.body, "vllm_xargs": {**(given or {}), **told}})
 
     def _receipt(self, relay: Relay, i: int) -> tuple[Header, ...]:
         """Return what was decided, as response headers."""
