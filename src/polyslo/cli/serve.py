@@ -10,7 +10,7 @@ import click
 from polyslo.gateway.app import run
 from polyslo.gateway.config import load_config
 from polyslo.gateway.config_server import LOG_LEVELS
-from polyslo.sim.warmup import warm_up
+from polyslo.gateway.warmup import warm_up
 
 
 @click.command("serve")
