@@ -16,6 +16,7 @@ class Tokens:
         self.clock, self.times_s, self.is_finished = clock, [], False
 
     def __call__(self, is_last):
+        """Hear of a token."""
         assert not self.is_finished
         self.times_s.append(self.clock.now_s())
         self.is_finished = is_last
@@ -33,28 +34,35 @@ class FakeExchange:
         self.is_ended = self.is_aborted = False
 
     def header(self, name):
+        """As the real one."""
         return dict(self.headers).get(name)
 
     def respond(self, status, headers, body):
+        """Keep a whole answer."""
         assert self.status is None
         self.status, self.pieces, self.is_ended = status, [body], True
 
     def start(self, status, headers):
+        """Keep the status."""
         assert self.status is None
         self.status = status
 
     def write(self, data):
+        """Keep a piece."""
         assert not self.is_ended
         self.pieces.append(data)
 
     def end(self):
+        """Note the end."""
         self.is_ended = True
 
     def abort(self):
+        """Note the abort."""
         self.is_aborted = True
 
     @property
     def text(self):
+        """All that was answered."""
         return b"".join(self.pieces).decode()
 
 
