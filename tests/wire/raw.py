@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from polyslo.wire.client import Failure, Origin
 from polyslo.wire.server import Exchange, Handler, Limits, Listener, listen
@@ -45,21 +45,19 @@ class Peer:
 
     async def rest(self) -> bytes:
         """Read to the end of the connection, be it an orderly one or a reset."""
-        found = b""
+        found = bytearray()
         try:
             while piece := await self.reader.read(65536):
                 found += piece
         except ConnectionError:
             pass
-        return found
+        return bytes(found)
 
     async def leave(self) -> None:
         """Close."""
         self.writer.close()
-        try:
+        with suppress(ConnectionError):
             await self.writer.wait_closed()
-        except ConnectionError:
-            pass
 
 
 @asynccontextmanager
@@ -94,10 +92,8 @@ async def scripted(script: Script) -> AsyncIterator[int]:
             pass
         finally:
             writer.close()
-            try:
+            with suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
-            except (ConnectionError, asyncio.CancelledError):
-                pass
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
@@ -131,7 +127,7 @@ class Recorder:
     def __init__(self) -> None:
         self.status: int | None = None
         self.headers: list[tuple[bytes, bytes]] = []
-        self.body = b""
+        self.body = bytearray()
         self.calls: list[str] = []
         self.failure: Failure | None = None
         self.over = asyncio.Event()

@@ -23,7 +23,7 @@ MALFORMED = {
     "a negative length": POST + b"content-length: -5\r\n\r\nhello",
     "a hexadecimal length": POST + b"content-length: 0x5\r\n\r\nhello",
     "an empty length": POST + b"content-length:\r\n\r\nhello",
-    "a length in other digits": POST + "content-length: ٥\r\n\r\nhello".encode(),
+    "a length in other digits": POST + "content-length: \u0665\r\n\r\nhello".encode(),
     "a length beyond all": POST + b"content-length: " + b"9" * 30 + b"\r\n\r\n",
     "transfer-encoding in HTTP/1.0": b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     "a folded line": POST + b"a: b\r\n c\r\n\r\n",

@@ -30,7 +30,9 @@ def test_a_request_is_taken_apart(run):
         seen.append(exchange)
         exchange.respond(204, [], b"")
 
-    data = b"POST /a?b?c HTTP/1.1\r\nHost: a\r\nX-One: \t1 \r\nx-one:2\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+    data = (
+        b"POST /a?b?c HTTP/1.1\r\nHost: a\r\nX-One: \t1 \r\nx-one:2\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+    )
     answer = run(answer_to(data, handler))
     assert answer == b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"
     exchange = seen[0]
@@ -91,6 +93,7 @@ def test_a_body_that_the_status_forbids_is_an_error(run):
 
 def test_pipelined_requests_are_answered_in_order(run):
     """However many come at once, and whoever answers late, answers keep the order of requests."""
+
     async def scenario() -> bytes:
         loop = asyncio.get_running_loop()
 
@@ -143,7 +146,8 @@ def test_requests_may_come_byte_by_byte(run):
     """Where the bytes are cut does not matter."""
 
     async def scenario() -> bytes:
-        data = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n02\r\nde\r\n0\r\nt: 1\r\n\r\n"
+        data = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+        data += b"3;x=y\r\nabc\r\n02\r\nde\r\n0\r\nt: 1\r\n\r\n"
         async with serving() as listener, visiting(listener.port) as peer:
             for byte in data + GET + CLOSE:
                 peer.send(bytes([byte]))
