@@ -69,7 +69,7 @@ class VirtualClock:
         while self._calls and self._calls[0].at_s <= at_s:
             timer = heapq.heappop(self._calls)
             if not timer.is_cancelled:
-                self._now_s = timer.at_s
+                self._now_s = max(self._now_s, timer.at_s)  # later after a `jump`
                 timer.function()
         self._now_s = max(self._now_s, at_s)
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from polyslo.compiled import compiled
 from polyslo.core.randomness import next_state, uniform
 
-_CONSONANTS, _VOWELS = "bdfghjklmnprstvz", "aeio"
-WORDS = tuple(f" {a}{v}{b}".encode() for a in _CONSONANTS for v in _VOWELS for b in _CONSONANTS)  # by token id
+_SYLLABLES = tuple(consonant + vowel for consonant in "bdlmnrsv" for vowel in "aeio")
+WORDS = tuple(f" {first}{second}".encode() for first in _SYLLABLES for second in _SYLLABLES)  # by token id
 END_ID = len(WORDS)  # ends an output, has no text
 _PIECE = 64  # tokens drawn at a time
 

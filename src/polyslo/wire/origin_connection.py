@@ -146,8 +146,9 @@ class OriginConnection(asyncio.Protocol):
             self._status = status
 
     def on_body(self, data: bytes) -> None:
-        """Note a piece of the body."""
-        self._pieces.append(data)
+        """Note a piece of the body, unless it is nobody's."""
+        if not self._is_complete:
+            self._pieces.append(data)
 
     def on_message_complete(self) -> None:
         """Note the end of the response."""
@@ -171,7 +172,7 @@ class OriginConnection(asyncio.Protocol):
             self._fail("reset", "the sink failed")
         if self._call is not call:
             return
-        if self._is_complete:
+        if self._is_complete and self._started:
             self._finish()
         elif self._malformation:
             self._fail("malformed", self._malformation)
