@@ -71,9 +71,9 @@ def fingerprint(module: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def is_warm() -> bool:
-    """Tell whether the simulator's main loop was compiled before on this machine."""
-    folder = cache_folder() / fingerprint("polyslo.sim.loop")
+def is_warm(module: str = "polyslo.sim.loop") -> bool:
+    """Tell whether a module, by default the simulator's main loop, was compiled before on this machine."""
+    folder = cache_folder() / fingerprint(module)
     return folder.exists() and any(folder.rglob("*.nbc"))
 
 

@@ -35,7 +35,9 @@ class Finite(click.FloatRange):
         return number
 
 
-def _all(*options: Decorator) -> Decorator:
+def all_options(*options: Decorator) -> Decorator:
+    """Return a decorator that adds all of these options, listed in their order."""
+
     def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
@@ -44,7 +46,7 @@ def _all(*options: Decorator) -> Decorator:
     return decorate
 
 
-setting_options = _all(
+source_options = all_options(
     click.option("--trace", metavar="FILE", help="A trace: Azure, Mooncake, Bailian, BurstGPT, ShareGPT, vLLM, ours."),
     click.option("--trace-format", metavar="NAME", help="Its format; told from its content when not given."),
     click.option("--workload", metavar="NAME|FILE", help="A fitted workload (polyslo workload list). [azure2023-conv]"),
@@ -53,6 +55,9 @@ setting_options = _all(
     ),
     click.option("--slo", metavar="NAME|FILE", default="default", show_default=True, help="The SLO mix."),
     click.option("--profile", metavar="NAME|FILE|roofline:MODEL:GPU", default=DEFAULT_PROFILE, show_default=True),
+)
+setting_options = all_options(
+    source_options,
     click.option("--host-ms", metavar="MS", type=Finite(0, 1000), default=0.0, show_default=True,
                  help="The engine's own time per step, which shipped profiles leave out."),
     click.option("--mode", metavar="co|pd", help="Co-located, or prefill and decode apart. [co]"),
@@ -61,11 +66,11 @@ setting_options = _all(
 instances_option = click.option(
     "--instances", metavar="N", type=click.IntRange(1, MAX_INSTANCES), help="Instances in the fleet. [20]"
 )
-rate_options = _all(
+rate_options = all_options(
     click.option("--rates", metavar="A,B,...", help="Requests per second."),
     click.option("--scale", metavar="X", type=Finite(0, min_open=True), help="Times the trace's own rate."),
 )
-trial_options = _all(
+trial_options = all_options(
     click.option("--seeds", metavar="K", type=click.IntRange(1, 1000), default=2, show_default=True),
     click.option("--duration", "duration_s", metavar="SECONDS", type=Finite(1.0), default=DEFAULT_DURATION_S,
                  show_default=True, help="Seconds of arrivals in a run."),

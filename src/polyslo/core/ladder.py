@@ -42,6 +42,7 @@ from polyslo.core.state import (
     act,
     idle_group,
     lacks,
+    num_idle,
     prefill_group,
 )
 
@@ -73,7 +74,7 @@ def place(fleet: Fleet, r: int, now_s: float) -> bool:
             _dispatch(fleet, r, i, now_s, OWN if group == tier else PROMOTED, first_s, iteration)
             return True
     if fleet.settings[0].elastic == 1:
-        if fleet.group_size[idle_group(fleet)] > 0:
+        if num_idle(fleet) > 0:
             i, first_s, iteration = _claim(fleet, COLOCATED, tier, r, math.inf, now_s)
             if i != NONE:
                 _dispatch(fleet, r, i, now_s, SCALED_UP, first_s, iteration)
@@ -101,7 +102,7 @@ def _is_spare(fleet: Fleet, tier: int) -> bool:
 
     With few instances or tiny outputs tiers would hold on to whole instances that the prefill side lacks.
     """
-    if fleet.settings[0].disaggregated == 0 or fleet.group_size[tier] != 1 or fleet.group_size[idle_group(fleet)] > 0:
+    if fleet.settings[0].disaggregated == 0 or fleet.group_size[tier] != 1 or num_idle(fleet) > 0:
         return False
     instance = fleet.instances[fleet.order[tier, 0]]
     return instance.committed_tokens <= SPARE_RATIO * instance.kv_capacity_tokens
@@ -290,7 +291,7 @@ def _place_disaggregated(fleet: Fleet, r: int, only: int, now_s: float) -> bool:
         p = only if fits else NONE
     else:
         p, first_s, _ = most_loaded_that_fits(fleet, PREFILL, prefill, r, math.inf, now_s)
-    spare = fleet.group_size[idle_group(fleet)] if fleet.settings[0].elastic == 1 else 0
+    spare = num_idle(fleet) if fleet.settings[0].elastic == 1 else 0
     if p == NONE and spare == 0:
         return False
     foreseen_s = first_s if p != NONE else now_s + alone_s(fleet, r)
@@ -329,7 +330,7 @@ def _spreads(fleet: Fleet, side: int) -> bool:
     """
     if lacks(fleet, GRADIENT) or lacks(fleet, SPREADING):
         return lacks(fleet, GRADIENT)
-    if side == DECODE or fleet.group_size[idle_group(fleet)] > POOL_LOW_RATIO * fleet.instances.shape[0]:
+    if side == DECODE or num_idle(fleet) > POOL_LOW_RATIO * fleet.instances.shape[0]:
         return False
     return side == PREFILL or fleet.pending_size[: prefill_group(fleet)].sum() == 0
 
@@ -372,7 +373,7 @@ def choose_decode(fleet: Fleet, r: int, only: int, prefilled_s: float, now_s: fl
         i, _, joins = most_loaded_that_fits(fleet, DECODE, group, r, prefilled_s, now_s)
         if i != NONE:
             return i, joins, OWN if group == tier else PROMOTED
-    if fleet.settings[0].elastic == 1 and fleet.group_size[idle_group(fleet)] == 0:
+    if fleet.settings[0].elastic == 1 and num_idle(fleet) == 0:
         i = take_over(fleet, r, now_s)
         if i != NONE:
             fits, _, joins = _judge(fleet, DECODE, i, r, prefilled_s, now_s)

@@ -35,10 +35,27 @@ def head(fleet: Fleet, queue: int) -> int:
 @compiled
 def pop(fleet: Fleet, queue: int) -> int:
     """Remove the request with the earliest deadline and return it."""
+    return _take(fleet, queue, 0)
+
+
+@compiled
+def discard(fleet: Fleet, queue: int, r: int) -> None:
+    """Remove a request wherever in the queue it waits; one that is not there is left alone."""
+    for index in range(fleet.pending_size[queue]):
+        if fleet.pending[queue, index] == r:
+            _take(fleet, queue, index)
+            return
+
+
+@compiled
+def _take(fleet: Fleet, queue: int, index: int) -> int:
     heap, size = fleet.pending[queue], fleet.pending_size[queue] - 1
     fleet.pending_size[queue] = size
-    top, moved, index = heap[0], heap[size], 0
+    taken, moved = heap[index], heap[size]
     due_s = fleet.requests[moved].first_due_s
+    while index > 0 and fleet.requests[heap[(index - 1) // 2]].first_due_s > due_s:
+        heap[index] = heap[(index - 1) // 2]
+        index = (index - 1) // 2
     while True:
         child = 2 * index + 1
         if child >= size:
@@ -50,4 +67,4 @@ def pop(fleet: Fleet, queue: int) -> int:
         heap[index] = heap[child]
         index = child
     heap[index] = moved
-    return top
+    return taken

@@ -86,6 +86,15 @@ class Profile(Native):
         physics["kv_capacity_tokens"] = kv_capacity_tokens
         return Profile(**{name: getattr(self, name) for name in self.ARRAYS} | {"physics": physics})
 
+    def slowed(self, ratio: float) -> Profile:
+        """Return the same profile with every time `ratio` times as long."""
+        physics = self.physics.copy()
+        for name in ("prefill_s_per_pair", "host_s"):
+            physics[name] *= ratio
+        times = ("matrix_intercept_s", "matrix_slope_s", "attention_s")
+        slowed = {name: ratio * getattr(self, name) for name in times}
+        return Profile(**{name: getattr(self, name) for name in self.ARRAYS} | slowed | {"physics": physics})
+
     @property
     def kv_capacity_tokens(self) -> int:
         """KV tokens that an instance holds."""

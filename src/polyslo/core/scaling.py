@@ -69,7 +69,11 @@ def assign(fleet: Fleet, i: int, group: int, now_s: float) -> None:
     instance = fleet.instances[i]
     _account(fleet, instance.group, now_s)
     _account(fleet, group, now_s)
+    if instance.closed != FITS:
+        _count_closed(fleet, i, -1)
     move_to_group(fleet, i, group)
+    if instance.closed != FITS:
+        _count_closed(fleet, i, 1)
     if group == prefill_group(fleet):
         instance.budget_s = fleet.settings[0].prefill_budget_s
     elif group < prefill_group(fleet):
@@ -84,6 +88,17 @@ def assign(fleet: Fleet, i: int, group: int, now_s: float) -> None:
             own += 1
     instance.num_own = own
     act(fleet, RETIER, NONE, i)
+
+
+@compiled
+def close_instance(fleet: Fleet, i: int, reason: int) -> None:
+    """Let an instance take no new requests, for a `reason` (DRAINING, UNHEALTHY); FITS opens it again."""
+    instance = fleet.instances[i]
+    if instance.closed != FITS:
+        _count_closed(fleet, i, -1)
+    instance.closed = reason
+    if reason != FITS:
+        _count_closed(fleet, i, 1)
 
 
 @compiled
@@ -153,3 +168,9 @@ def owned_instance_s(fleet: Fleet, group: int, now_s: float) -> float:
 def _account(fleet: Fleet, group: int, now_s: float) -> None:
     fleet.group_owned_s[group] = owned_instance_s(fleet, group, now_s)
     fleet.group_since_s[group] = now_s
+
+
+@compiled
+def _count_closed(fleet: Fleet, i: int, change: int) -> None:
+    if fleet.instances[i].group == idle_group(fleet):
+        fleet.settings[0].num_closed_idle += change

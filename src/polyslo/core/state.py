@@ -106,6 +106,7 @@ SETTINGS = np.dtype(
         ("lengths", np.int64),
         ("elastic", np.int64),  # tiers grow and shrink
         ("promote", np.int64),  # lazy promotion
+        ("num_closed_idle", np.int64),  # instances of the idle pool that nobody may claim
         ("without", np.int64),  # mechanisms switched off, a bit each: see `lacks`
         ("cold_start_s", np.float64),
         ("margin_ratio", np.float64),  # of the TPOT, kept free by router and engine alike
@@ -268,3 +269,9 @@ def best_effort_queue(fleet: Fleet) -> int:
 def idle_group(fleet: Fleet) -> int:
     """Return the group of the idle pool."""
     return fleet.tpots_s.shape[0] + 1
+
+
+@compiled
+def num_idle(fleet: Fleet) -> int:
+    """Return how many instances of the idle pool may be claimed."""
+    return fleet.group_size[idle_group(fleet)] - fleet.settings[0].num_closed_idle

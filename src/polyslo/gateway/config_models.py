@@ -69,6 +69,11 @@ class ModelConfig:
         f"Iteration times: a shipped profile, a file, or `roofline:MODEL:GPU`; without it `{DEFAULT_PROFILE}`.",
         None,
     )
+    speed: float = setting(
+        Number(0, 1000, above_low=True),
+        "Times the profile's speed that the engines have: emulated ones with `--speed`.",
+        1.0,
+    )
     host_ms: float = setting(Number(0, 1000), "The engine's own time per step, which shipped profiles leave out.", 0.0)
     mode: str = setting(
         Choice((COLOCATED, DISAGGREGATED)), "Co-located, or prefill and decode on instances of their own.", COLOCATED
@@ -85,6 +90,12 @@ class ModelConfig:
     max_residents: int = setting(Whole(1, 8192), "Requests in an engine's batch (vLLM: `--max-num-seqs`).", 1024)
     chunk_limit_tokens: int = setting(
         Whole(16, 32_768), "Tokens of an engine's iteration (vLLM: `--max-num-batched-tokens`).", 8192
+    )
+    dynamic_chunking: bool = setting(
+        Flag(),
+        "Whether the engines size their chunks by the SLOs that they are sent: those with polyslo's scheduler "
+        "plug-in, and emulated ones with `--dynamic-chunking`. Others keep a constant chunk.",
+        False,
     )
     kv_capacity_tokens: int | None = setting(
         Whole(1, 10**9), "KV tokens that an instance holds; without it what the engine tells, or the profile.", None

@@ -13,23 +13,29 @@ from polyslo.core.belief import (
     observe_finished,
     promise_transfer,
     settle_iteration,
+    take_back,
     unreserve,
     withdraw,
 )
 from polyslo.core.best_effort import feed_idle
 from polyslo.core.ladder import choose_decode, give_up, retry_pending
+from polyslo.core.pending import discard
 from polyslo.core.scaling import leave_if_unneeded
 from polyslo.core.state import (
     DISPATCH,
+    DONE,
     FITS,
     NO_RUNG,
     NONE,
     OWN,
+    PENDING,
     REFUSE,
     REFUSED,
+    RELEGATED,
     TRANSFER,
     Fleet,
     act,
+    best_effort_queue,
     idle_group,
     prefill_group,
 )
@@ -104,6 +110,27 @@ def on_finished(policy: int, fleet: Fleet, i: int, r: int, output_tokens: int, n
     observe_finished(fleet, i, r, output_tokens)
     if policy == POLYSERVE and reserved != NONE:  # PD: a single token, nothing to decode
         leave_if_unneeded(fleet, reserved, now_s)
+
+
+@compiled
+def on_gone(policy: int, fleet: Fleet, r: int, now_s: float) -> None:
+    """A request is over before its end: its client left, or its engine failed it."""
+    request = fleet.requests[r]
+    i, reserved = request.instance, request.decode_instance
+    if request.stage == PENDING:
+        discard(fleet, request.tier, r)
+    elif request.stage == RELEGATED:
+        discard(fleet, best_effort_queue(fleet), r)
+    elif i != NONE:
+        take_back(fleet, i, r)
+        if fleet.instances[i].num_decodes == 0 and fleet.instances[i].num_queued == 0:
+            fleet.instances[i].busy = 0
+    request.stage = DONE
+    request.instance = NONE
+    if policy == POLYSERVE and reserved != NONE:
+        leave_if_unneeded(fleet, reserved, now_s)
+    if i != NONE:
+        on_progress(policy, fleet, i, now_s)
 
 
 @compiled

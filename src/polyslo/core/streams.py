@@ -1,0 +1,248 @@
+"""What tokens on live streams tell about iterations: the facts that the simulator's engines report by themselves.
+
+A gateway sees tokens, not iterations. But a decode gets one token an iteration, so token n of a stream whose first
+one came with iteration s came with iteration s + n: the stream that is furthest tells how many have ended. News of
+one iteration arrives in pieces, stream by stream; what comes within half an iteration of its first piece belongs to
+it. Requests that are not streamed show nothing before they end: where nobody else does, time passes as forecast.
+
+Everything here is a function of what it is told and when, so a journal of it can be replayed.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from polyslo.compiled import compiled
+from polyslo.core.belief import (
+    arrive,
+    observe_first_token,
+    observe_iteration_end,
+    settle_iteration,
+)
+from polyslo.core.state import DECODING, NONE, QUEUED, Fleet
+from polyslo.native import Native
+
+SAME_ITERATION_RATIO = 0.5  # of the foreseen iteration: news that comes this soon after its first is of the same
+MOST_AT_ONCE = 256  # iterations that one piece of news may end; a stream further ahead was miscounted
+SLOWNESS_WEIGHT = 0.02  # of one iteration in the average of observed over foreseen time
+SLOWNESS_RANGE = (0.2, 20.0)  # what one iteration may say
+
+
+class Streams(Native):
+    """The belief of a live fleet, and what its streams have shown. R requests, N instances."""
+
+    fleet: Fleet
+    stream_tokens: npt.NDArray[np.int64]  # (R,) seen on the stream since the request was last sent
+    stream_hidden: npt.NDArray[np.int64]  # (R,) 1: not streamed, nothing shows before its end
+    advanced_s: npt.NDArray[np.float64]  # (N,) when the last iteration was seen to end
+    began_s: npt.NDArray[np.float64]  # (N,) when the running one is believed to have begun
+    slowness_ratio: npt.NDArray[np.float64]  # (N,) observed over foreseen iteration time, averaged
+    news: npt.NDArray[np.int64]  # (capacity, 2) request, tokens: what was seen since the last digest
+    ended: npt.NDArray[np.int64]  # (capacity, 2) request, output tokens: streams that ended well since then
+    touched: npt.NDArray[np.int64]  # (N,) instances with news, in order; scratch of a digest
+    is_touched: npt.NDArray[np.int64]  # (N,)
+
+    ARRAYS: ClassVar = {
+        "stream_tokens": (np.int64, 1),
+        "stream_hidden": (np.int64, 1),
+        "advanced_s": (np.float64, 1),
+        "began_s": (np.float64, 1),
+        "slowness_ratio": (np.float64, 1),
+        "news": (np.int64, 2),
+        "ended": (np.int64, 2),
+        "touched": (np.int64, 1),
+        "is_touched": (np.int64, 1),
+    }
+    BUNDLES: ClassVar = ("fleet",)
+
+
+def new_streams(fleet: Fleet, *, num_news: int = 1 << 14) -> Streams:
+    """Allocate what is kept of the streams of a fleet's requests."""
+    num_requests, num_instances = len(fleet.requests), len(fleet.instances)
+    return Streams(
+        fleet=fleet,
+        stream_tokens=np.zeros(num_requests, dtype=np.int64),
+        stream_hidden=np.zeros(num_requests, dtype=np.int64),
+        advanced_s=np.zeros(num_instances),
+        began_s=np.zeros(num_instances),
+        slowness_ratio=np.ones(num_instances),
+        news=np.zeros((num_news, 2), dtype=np.int64),
+        ended=np.zeros((num_news, 2), dtype=np.int64),
+        touched=np.zeros(num_instances, dtype=np.int64),
+        is_touched=np.zeros(num_instances, dtype=np.int64),
+    )
+
+
+@compiled
+def enter(
+    streams: Streams, r: int, arrival_s: float, first_due_s: float, tpot_s: float, tier: int, input_tokens: int,
+    max_tokens: int, hidden: bool,
+) -> None:  # fmt: skip
+    """Fill a free record with a new request, as `arrive` takes it."""
+    fleet = streams.fleet
+    request = fleet.requests[r]
+    request.arrival_s = arrival_s
+    request.first_due_s = first_due_s
+    request.tpot_s = tpot_s
+    request.tier = tier
+    request.input_tokens = input_tokens
+    request.max_tokens = max_tokens
+    request.reasons = 0
+    request.predicted_first_s = np.inf
+    request.predicted_tpot_s = 0.0
+    request.instance = NONE
+    request.decode_instance = NONE
+    streams.stream_tokens[r] = 0
+    streams.stream_hidden[r] = 1 if hidden else 0
+    arrive(fleet, r)
+
+
+@compiled
+def follow_tokens(streams: Streams, num_news: int, now_s: float) -> int:
+    """Apply what streams showed: iterations that ended, then first tokens. Returns how many instances were touched.
+
+    The caller reports finished requests next, and settles each instance in `touched` last.
+    """
+    fleet, num_touched = streams.fleet, 0
+    for k in range(num_news):
+        r, tokens = streams.news[k, 0], streams.news[k, 1]
+        request = fleet.requests[r]
+        streams.stream_tokens[r] += tokens
+        if request.stage == DECODING:
+            num_touched = touch(streams, request.instance, num_touched)
+            _follow_decode(streams, r, now_s)
+    for k in range(num_news):
+        r = streams.news[k, 0]
+        if fleet.requests[r].stage == QUEUED and streams.stream_tokens[r] > 0:
+            num_touched = touch(streams, fleet.requests[r].instance, num_touched)
+            _follow_first(streams, r, now_s)
+    return num_touched
+
+
+@compiled
+def settle_touched(streams: Streams, k: int) -> int:
+    """Foresee the next iteration of the k-th touched instance; return the instance."""
+    i = streams.touched[k]
+    streams.is_touched[i] = 0
+    began_s = streams.advanced_s[i]
+    if streams.fleet.instances[i].busy == 0:
+        streams.began_s[i] = began_s
+    settle_iteration(streams.fleet, i, began_s)
+    return int(i)
+
+
+@compiled
+def touch(streams: Streams, i: int, num_touched: int) -> int:
+    """Remember that an instance has news; return how many have."""
+    if streams.is_touched[i] == 1:
+        return num_touched
+    streams.is_touched[i] = 1
+    streams.touched[num_touched] = i
+    return num_touched + 1
+
+
+@compiled
+def catch_up(streams: Streams, i: int, now_s: float) -> None:
+    """Let the iterations pass that nobody shows: those of long prompts alone, and of requests not streamed."""
+    fleet = streams.fleet
+    instance = fleet.instances[i]
+    while instance.busy == 1 and instance.iteration_end_s <= now_s and not _shows(streams, i):
+        ended_s = instance.iteration_end_s
+        _end_iteration(streams, i, ended_s)
+        settle_iteration(fleet, i, ended_s)
+        streams.began_s[i] = ended_s
+
+
+@compiled
+def show_hidden(streams: Streams, r: int, output_tokens: int) -> None:
+    """A request that was not streamed ended: what it emitted is known now."""
+    request = streams.fleet.requests[r]
+    if request.stage == QUEUED:
+        observe_first_token(streams.fleet, request.instance, r)
+    streams.stream_tokens[r] = output_tokens
+
+
+@compiled
+def _follow_decode(streams: Streams, r: int, now_s: float) -> None:
+    """A decode's token: end as many iterations as it tells of, or note that the stream had paused."""
+    fleet = streams.fleet
+    request = fleet.requests[r]
+    i = request.instance
+    ended = request.start_iteration + streams.stream_tokens[r] - 1 - fleet.instances[i].iteration
+    if ended > MOST_AT_ONCE:
+        request.start_iteration -= ended
+        ended = 0
+    if ended > 0:
+        _learn_slowness(streams, i, ended, now_s)
+        for _ in range(ended):
+            _end_iteration(streams, i, now_s)
+    elif ended < -1:  # preempted, or several tokens were lost on the way: it holds less than was believed
+        lag = -ended
+        instance = fleet.instances[i]
+        lag = min(lag, instance.iteration - request.start_iteration)
+        request.start_iteration += lag
+        instance.decode_kv_tokens -= lag
+        instance.kv_tokens -= lag
+
+
+@compiled
+def _follow_first(streams: Streams, r: int, now_s: float) -> None:
+    """A stream's first tokens: with the iteration that was just seen to end, or with one that nobody else shows."""
+    fleet = streams.fleet
+    i = fleet.requests[r].instance
+    instance = fleet.instances[i]
+    foreseen_s = instance.iteration_end_s - streams.began_s[i]
+    soon = now_s - streams.advanced_s[i] < SAME_ITERATION_RATIO * foreseen_s
+    if instance.busy == 1 and not soon:
+        _end_iteration(streams, i, now_s)
+    observe_first_token(fleet, i, r)
+    more = streams.stream_tokens[r] - 1
+    if more > 0:  # several tokens in one piece: those after the first are of later iterations, which others share
+        fleet.requests[r].start_iteration -= more
+        instance.decode_kv_tokens += more
+        instance.kv_tokens += more
+
+
+@compiled
+def _end_iteration(streams: Streams, i: int, now_s: float) -> None:
+    """An iteration ended: decodes hold one token more, and hidden prompts that were in it decode now."""
+    fleet = streams.fleet
+    observe_iteration_end(fleet, i)
+    streams.advanced_s[i] = now_s
+    r = fleet.instances[i].queue_head
+    while r != NONE:
+        following = fleet.requests[r].next
+        if fleet.requests[r].remaining_tokens == 0 and streams.stream_hidden[r] == 1:
+            observe_first_token(fleet, i, r)
+            streams.stream_tokens[r] = 1
+        r = following
+
+
+@compiled
+def _shows(streams: Streams, i: int) -> bool:
+    """Tell whether the end of the running iteration will be seen: a stream decodes, or gets its first token."""
+    fleet = streams.fleet
+    for k in range(fleet.instances[i].num_residents):
+        r = fleet.resident[i, k]
+        if streams.stream_hidden[r] == 1 or fleet.requests[r].instance != i:
+            continue
+        if fleet.requests[r].stage == DECODING:
+            return True
+        if fleet.requests[r].stage == QUEUED and fleet.requests[r].remaining_tokens == 0:
+            return True
+    return False
+
+
+@compiled
+def _learn_slowness(streams: Streams, i: int, ended: int, now_s: float) -> None:
+    """Compare the iteration that ended with its forecast."""
+    instance = streams.fleet.instances[i]
+    foreseen_s = instance.iteration_end_s - streams.began_s[i]
+    if ended != 1 or instance.busy == 0 or foreseen_s <= 0.0:
+        return
+    low, high = SLOWNESS_RANGE
+    observed = min(max((now_s - streams.began_s[i]) / foreseen_s, low), high)
+    streams.slowness_ratio[i] += SLOWNESS_WEIGHT * (observed - streams.slowness_ratio[i])

@@ -1,0 +1,203 @@
+"""Answers under way: tokens in, bytes of vLLM's API out, one write an answer and iteration.
+
+A client that takes less than it is sent does not stop the engine, and nothing is heaped up for it: tokens are only
+counted, and go out as one chunk when it has caught up, as vLLM merges what its front end has not fetched yet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from polyslo.engines.chunks import DONE, Chunks, whole_answer
+from polyslo.engines.emulated_text import END_ID, WORDS, continuation, text_of
+from polyslo.engines.generation import Generation, error_body
+from polyslo.engines.histogram import Histogram
+from polyslo.wire.server import Exchange
+
+JSON = [(b"content-type", b"application/json")]
+EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8")]
+_TTFT_BOUNDS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0)
+_DURATION_BOUNDS_S = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0)
+_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+
+
+class AnswerStats:
+    """What the answers of one engine add up to; wall times, as vLLM's."""
+
+    def __init__(self) -> None:
+        self.num_finished = {"stop": 0, "length": 0, "abort": 0}
+        self.ttft = Histogram(_TTFT_BOUNDS_S)
+        self.duration = Histogram(_DURATION_BOUNDS_S)
+
+
+class Answer(Protocol):
+    """One answer, from its request on."""
+
+    def on_token(self, is_last: bool) -> None:
+        """Be told of a token."""
+
+    def break_off(self) -> None:
+        """End it properly where it is: the server shuts down."""
+
+    def fail(self) -> None:
+        """End it as vLLM does when its engine dies."""
+
+    def cut(self) -> None:
+        """Close its connection without another word."""
+
+
+class StreamedAnswer:
+    """An answer as server-sent events, `[DONE]` at the end."""
+
+    __slots__ = (
+        "_arrived_s", "_chunks", "_exchange", "_forget", "_generation", "_head", "_is_blocked", "_is_plain",
+        "_num_made", "_num_sent", "_stats", "_tail", "_tokens",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        generation: Generation,
+        identity: tuple[str, int, str],
+        stats: AnswerStats,
+        forget: Callable[[Answer], None],
+    ) -> None:
+        self._arrived_s = time.monotonic()
+        self._exchange = exchange
+        self._generation = generation
+        self._stats = stats
+        self._forget = forget
+        self._chunks = Chunks(generation.is_chat, *identity)
+        self._head, self._tail = self._chunks.head, self._chunks.tail
+        self._tokens = continuation(generation.state)
+        self._num_made = self._num_sent = 0
+        self._is_blocked = False
+        self._is_plain = False  # the next chunk is nothing but a word: the first, and the last, are more
+        exchange.on_blocked = self._on_blocked
+        exchange.start(200, EVENT_STREAM)
+
+    def on_token(self, is_last: bool) -> None:
+        """Send it, or count it while the client is behind."""
+        self._num_made += 1
+        if self._is_plain and not is_last:
+            self._num_sent += 1
+            self._exchange.write(self._head + WORDS[next(self._tokens)] + self._tail)
+        elif is_last:
+            self._finish(self._generation.finish_reason)
+        elif not self._is_blocked:
+            self._exchange.write(self._unsent(None))
+            wants = self._generation
+            self._is_plain = not (self._is_blocked or wants.wants_token_ids or wants.wants_continuous_usage)
+
+    def break_off(self) -> None:
+        """Say `abort`."""
+        self._finish("abort")
+
+    def fail(self) -> None:
+        """Send an error as an event, then `[DONE]` all the same."""
+        self._exchange.write(b"data: " + error_body(_DEAD, "InternalServerError", 500) + b"\n\n" + DONE)
+        self._exchange.end()
+
+    def cut(self) -> None:
+        """Close the connection mid-stream."""
+        self._exchange.abort()
+
+    def _finish(self, reason: str) -> None:
+        generation, usage = self._generation, b""
+        if generation.wants_usage:
+            usage = self._chunks.usage_chunk(generation.input_tokens, self._num_made)
+        self._exchange.write(self._unsent(reason) + usage + DONE)
+        self._exchange.end()
+        self._stats.num_finished[reason] += 1
+        self._stats.duration.observe(time.monotonic() - self._arrived_s)
+        self._forget(self)
+
+    def _unsent(self, finish_reason: str | None) -> bytes:
+        """Return one chunk with all tokens that have not been sent, the opening before it where it is due."""
+        generation, is_first = self._generation, self._num_sent == 0
+        ids = [next(self._tokens) for _ in range(self._num_made - self._num_sent)]
+        if finish_reason == "stop":
+            ids[-1] = END_ID
+        self._num_sent = self._num_made
+        prompt_ids = generation.prompt_ids.tolist() if is_first and generation.wants_token_ids else None
+        if is_first:
+            self._stats.ttft.observe(time.monotonic() - self._arrived_s)
+        chunk = self._chunks.chunk(
+            text_of(ids),
+            finish_reason=finish_reason,
+            token_ids=ids if generation.wants_token_ids else None,
+            prompt_ids=prompt_ids,
+            usage=(generation.input_tokens, self._num_made) if generation.wants_continuous_usage else None,
+        )
+        return self._chunks.opening(prompt_ids) + chunk if is_first else chunk
+
+    def _on_blocked(self, is_blocked: bool) -> None:
+        self._is_blocked = is_blocked
+        self._is_plain = False
+        if not is_blocked and self._num_made > self._num_sent:
+            self._exchange.write(self._unsent(None))
+
+
+class WholeAnswer:
+    """An answer in one body."""
+
+    __slots__ = ("_arrived_s", "_exchange", "_forget", "_generation", "_identity", "_num_made", "_stats")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        generation: Generation,
+        identity: tuple[str, int, str],
+        stats: AnswerStats,
+        forget: Callable[[Answer], None],
+    ) -> None:
+        self._arrived_s = time.monotonic()
+        self._exchange = exchange
+        self._generation = generation
+        self._identity = identity
+        self._stats = stats
+        self._forget = forget
+        self._num_made = 0
+
+    def on_token(self, is_last: bool) -> None:
+        """Count it; the last one sends the answer."""
+        self._num_made += 1
+        if self._num_made == 1:
+            self._stats.ttft.observe(time.monotonic() - self._arrived_s)
+        if is_last:
+            self._finish(self._generation.finish_reason)
+
+    def break_off(self) -> None:
+        """Send what there is, and say `abort`."""
+        self._finish("abort")
+
+    def fail(self) -> None:
+        """Answer 500."""
+        self._exchange.respond(500, JSON, error_body(_DEAD, "InternalServerError", 500))
+
+    def cut(self) -> None:
+        """Close the connection without an answer."""
+        self._exchange.abort()
+
+    def _finish(self, reason: str) -> None:
+        generation = self._generation
+        tokens = continuation(generation.state)
+        ids = [next(tokens) for _ in range(self._num_made)]
+        if reason == "stop":
+            ids[-1] = END_ID
+        shown = generation.wants_token_ids
+        body = whole_answer(
+            generation.is_chat,
+            *self._identity,
+            text=text_of(ids),
+            finish_reason=reason,
+            usage=(generation.input_tokens, self._num_made),
+            token_ids=ids if shown else None,
+            prompt_ids=generation.prompt_ids.tolist() if shown else None,
+        )
+        self._exchange.respond(200, JSON, body)
+        self._stats.num_finished[reason] += 1
+        self._stats.duration.observe(time.monotonic() - self._arrived_s)
+        self._forget(self)

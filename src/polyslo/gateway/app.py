@@ -1,0 +1,158 @@
+"""The gateway, put together: models and their fleets, the front door, the management port, health, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import ssl
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import uvloop
+
+from polyslo.gateway.answers import Answers
+from polyslo.gateway.board import Board
+from polyslo.gateway.config import GatewayConfig
+from polyslo.gateway.config_models import ModelConfig
+from polyslo.gateway.fleets import live_fleet
+from polyslo.gateway.front import Front
+from polyslo.gateway.health import Health
+from polyslo.gateway.listeners import Listeners
+from polyslo.gateway.log import RequestLog
+from polyslo.gateway.management import Management
+from polyslo.gateway.metrics import Metrics
+from polyslo.gateway.served_model import Instance, Listener, Patience, ServedModel
+from polyslo.wire.client import Origin
+from polyslo.wire.server import Limits, listen
+
+log = logging.getLogger("polyslo")
+
+
+def run(config: GatewayConfig, say: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `say` is told where."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Gateway(config).serve(say))
+
+
+class Gateway:
+    """A gateway process."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self.config = config
+        self.models: dict[str, ServedModel] = {}
+        self.boards: dict[str, Board] = {}
+        self._policies: dict[str, tuple[str, str]] = {}
+
+    async def serve(self, say: Callable[[str], None]) -> None:
+        """Listen, until a signal; then let what is under way end."""
+        stopped = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        await self.start()
+        for line in self.addresses():
+            say(line)
+        gc.collect()
+        gc.freeze()
+        try:
+            await stopped.wait()
+        finally:
+            await self.stop()
+
+    async def start(self) -> None:
+        """Build the fleets and listen."""
+        config, server = self.config, self.config.server
+        listeners: dict[str, list[Listener]] = {}
+        for model in config.models:
+            board = self.boards[model.name] = Board(monotonic, len(config.tiers_s))
+            listeners[model.name] = [board, RequestLog(log)]
+            self.models[model.name] = self._served(model, Listeners(listeners[model.name]))
+        self.metrics = Metrics(self.models)
+        for model in config.models:
+            listeners[model.name].append(self.metrics)
+        self._health = [self._watch(model) for model in self.models.values()]
+        self.front = Front(config, self.models)
+        self.management = Management(self.models, self.snapshot, self.story, self.metrics.text)
+        limits = Limits(
+            max_header_bytes=server.max_header_bytes,
+            max_body_bytes=server.max_body_bytes,
+            max_connections=server.max_connections,
+        )
+        self.listener = await listen(self.front.handle, server.host, server.port, limits=limits, ssl=_tls(config))
+        self.management_listener = await listen(self.management.handle, server.metrics_host, server.metrics_port)
+
+    async def stop(self) -> None:
+        """Refuse what is new, let what is under way end within the grace, close."""
+        self.front.is_draining = True
+        self.management.stop()
+        await self.listener.close(self.config.server.shutdown_grace_s)
+        await self.management_listener.close(0.0)
+        for health in self._health:
+            await health.stop()
+        for model in self.models.values():
+            model.stop()
+            for instance in model.instances:
+                await instance.origin.close()
+
+    def addresses(self) -> list[str]:
+        """Say where to find what."""
+        server = self.config.server
+        scheme = "https" if server.tls_cert_file else "http"
+        count = sum(len(model.instances) for model in self.models.values())
+        return [
+            f"polyslo serves {count} instances at {scheme}://{server.host}:{self.listener.port}",
+            f"page and metrics at http://{server.metrics_host}:{self.management_listener.port}/",
+        ]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what the page shows, of the first model."""
+        name = next(iter(self.models))
+        return self.boards[name].snapshot(self.models[name], *self._policies[name])
+
+    def story(self, request_id: str) -> dict[str, Any] | None:
+        """Return a request's story, whichever model had it."""
+        found = (board.story(request_id) for board in self.boards.values())
+        return next((story for story in found if story is not None), None)
+
+    def _served(self, model: ModelConfig, listener: Listener) -> ServedModel:
+        server, health = self.config.server, self.config.health
+        fleet, spec = live_fleet(model, self.config.tiers_s, server.max_concurrent_requests)
+        self._policies[model.name] = (spec.name, model.profile_name)
+        instances = [
+            Instance(
+                index=i,
+                name=endpoint.title,
+                url=endpoint.url,
+                origin=Origin(endpoint.url, connect_timeout_s=health.connect_timeout_s),
+                api_key=os.environ.get(endpoint.api_key_env) if endpoint.api_key_env else None,
+            )
+            for i, endpoint in enumerate(model.endpoints)
+        ]
+        patience = Patience(health.first_byte_timeout_s, health.idle_timeout_s, server.max_retries)
+        return ServedModel(
+            model.name,
+            fleet,
+            spec.kind.code,
+            instances,
+            Answers(),
+            listener,
+            patience=patience,
+            tells_slos=model.dynamic_chunking,
+        )
+
+    def _watch(self, model: ServedModel) -> Health:
+        health = model.health = Health(model.instances, model.close_instance, self.config.health)
+        health.start()
+        return health
+
+
+def _tls(config: GatewayConfig) -> ssl.SSLContext | None:
+    server = config.server
+    if server.tls_cert_file is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(server.tls_cert_file, server.tls_key_file)
+    return context

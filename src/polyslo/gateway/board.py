@@ -1,0 +1,282 @@
+"""What the page shows: the fleet as it stands, the last minutes of every tier, and what was decided.
+
+Kept for people, not for decisions: nothing here is read by the policy. Bounded: old requests and events are dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from polyslo.core.state import (
+    DISPATCH,
+    DRAINING,
+    FITS,
+    NONE,
+    PROMOTED,
+    REASONS,
+    REFUSE,
+    RELEGATE,
+    RUNGS,
+    SCALED_UP,
+    STAGES,
+    TAKEN_OVER,
+    UNHEALTHY,
+)
+from polyslo.gateway.relay import Relay
+from polyslo.gateway.served_model import ServedModel
+from polyslo.gateway.windows import BUCKET_S, MINUTE_BUCKETS, NUM_BUCKETS, TierWindow, quantile
+
+MOST_EVENTS = 200
+MOST_STORIES = 500
+MOST_SHOWN = 100
+EVENT_OF_RUNG = {PROMOTED: "promotion", SCALED_UP: "scale_up", TAKEN_OVER: "take_over"}
+
+Step = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Story:
+    """One request, step by step, for whoever clicks on it."""
+
+    request_id: str
+    relay: Relay
+    steps: list[Step] = field(default_factory=list)
+    outcome: str | None = None
+
+
+class Board:
+    """The `Listener` of a served model that keeps what people look at."""
+
+    def __init__(self, clock: Callable[[], float], num_tiers: int) -> None:
+        self._clock = clock
+        self._started_s = clock()
+        self._offset_s = time.time() - clock()
+        self.windows = [TierWindow(clock()) for _ in range(num_tiers)]
+        self.stories: OrderedDict[str, Story] = OrderedDict()
+        self.events: deque[Step] = deque(maxlen=MOST_EVENTS)
+        self.totals = dict.fromkeys(("requests", "attained", "missed", "refused", "failed", "cancelled"), 0)
+        self.num_tokens = 0
+        self._token_marks: deque[tuple[float, int]] = deque(maxlen=12)
+        self._groups: dict[int, int] = {}
+        self._since_s: dict[int, float] = {}
+
+    def arrived(self, relay: Relay) -> None:
+        """See `Listener`."""
+        self.totals["requests"] += 1
+        request_id = relay.passage.request_id
+        story = self.stories[request_id] = Story(request_id, relay)
+        if len(self.stories) > MOST_STORIES:
+            self.stories.popitem(last=False)
+        self._step(story, "arrived", f"{relay.request.input_tokens} prompt tokens")
+
+    def decided(self, model: ServedModel, relay: Relay, kind: int, i: int) -> None:
+        """See `Listener`."""
+        record = model.fleet.requests[relay.r]
+        story = self.stories.get(relay.passage.request_id)
+        if kind == DISPATCH:
+            rung = int(record["rung"])
+            name = model.instances[i].name
+            if story:
+                self._step(story, "placed", f"{RUNGS[rung]}: {name}", i, rung=RUNGS[rung],
+                           predicted_ttft_s=_finite(float(record["predicted_first_s"]) - relay.request.arrival_s),
+                           predicted_tpot_s=_finite(float(record["predicted_tpot_s"])))  # fmt: skip
+            if rung in EVENT_OF_RUNG:
+                self._event(EVENT_OF_RUNG[rung], f"{RUNGS[rung]}: {name}", relay, i)
+        elif kind == RELEGATE:
+            self._event("relegation", "can no longer meet its TTFT: best-effort from now on", relay, None)
+            if story:
+                self._step(story, "relegated", _reasons(int(record["reasons"])))
+        elif kind == REFUSE:
+            self._event("refusal", _reasons(int(record["reasons"])), relay, None)
+
+    def moved(self, model: ServedModel, i: int) -> None:
+        """See `Listener`: an instance has another group now."""
+        if i >= len(model.instances):
+            return
+        group, before = int(model.fleet.instances["group"][i]), self._groups.get(i)
+        self._groups[i] = group
+        self._since_s[i] = self._clock()
+        num_tiers = len(model.fleet.tpots_s)
+        if before is not None and group == num_tiers + 1 and before < num_tiers:
+            self._event("scale_down", f"{model.instances[i].name} is idle", None, i, before)
+
+    def health_changed(self, model: ServedModel, i: int) -> None:
+        """An instance became unhealthy, or well again."""
+        is_well = model.instances[i].closed == FITS
+        self._event("recovered" if is_well else "unhealthy", model.instances[i].name, None, i)
+
+    def finished(self, relay: Relay, outcome: str) -> None:
+        """See `Listener`."""
+        now_s, passage, request = self._clock(), relay.passage, relay.request
+        self.totals[outcome] += 1
+        self.num_tokens += passage.tokens
+        window = self.windows[request.tier]
+        if outcome != "cancelled":
+            window.add(attained=outcome == "attained")
+        if passage.tokens:
+            steps = max(1, passage.tokens - 1)
+            tpot_s = (passage.last_token_s - passage.first_token_s) / steps
+            window.measure(now_s, passage.first_token_s - request.arrival_s, tpot_s)
+        story = self.stories.get(relay.passage.request_id)
+        if story:
+            story.outcome = outcome
+            if passage.first_token_s:
+                self._step(story, "first_token", "", relay.instance, at_s=passage.first_token_s)
+            self._step(story, outcome, f"{passage.tokens} tokens", relay.instance)
+
+    def snapshot(self, model: ServedModel, policy: str, profile: str) -> dict[str, Any]:
+        """Return the fleet as it stands, as `GET /state` shows it."""
+        now_s = self._clock()
+        fleet = model.fleet
+        self._token_marks.append((now_s, self.num_tokens))
+        since_s, tokens = self._token_marks[0]
+        groups = fleet.group_size.tolist()
+        return {
+            "now_unix_s": now_s + self._offset_s,
+            "version": version("polyslo"),
+            "uptime_s": now_s - self._started_s,
+            "policy": policy,
+            "mode": "pd" if fleet.settings["disaggregated"][0] else "co",
+            "models": [{"name": model.name, "profile": profile}],
+            "tiers": [self._tier(model, k, now_s) for k in range(len(fleet.tpots_s))],
+            "pool": {
+                "num_idle": groups[-1] - int(fleet.settings["num_closed_idle"][0]),
+                "num_best_effort": int(fleet.pending_size[-1]),
+                "num_unhealthy": sum(instance.closed == UNHEALTHY for instance in model.instances),
+            },
+            "instances": [self._instance(model, i, now_s) for i in range(len(model.instances))],
+            "events": list(reversed(self.events)),
+            "totals": {
+                **self.totals,
+                "in_flight": model.num_in_flight,
+                "tokens_per_s": (self.num_tokens - tokens) / (now_s - since_s) if now_s > since_s else 0.0,
+            },
+            "requests": self._recent(model, now_s),
+        }
+
+    def story(self, request_id: str) -> dict[str, Any] | None:
+        """Return what became of a request; None when it is not known (any more)."""
+        story = self.stories.get(request_id)
+        if story is None:
+            return None
+        request, passage = story.relay.request, story.relay.passage
+        return {
+            "id": request_id,
+            "tier": request.tier,
+            "slo": {"ttft_ms": 1e3 * request.ttft_s, "tpot_ms": 1e3 * request.tpot_s},
+            "input_tokens": request.input_tokens,
+            "output_tokens": passage.tokens,
+            "attained": None if story.outcome is None else story.outcome == "attained",
+            "steps": story.steps,
+            "tokens": [],
+        }
+
+    def _tier(self, model: ServedModel, k: int, now_s: float) -> dict[str, Any]:
+        fleet, window = model.fleet, self.windows[k]
+        pending = int(fleet.pending_size[k])
+        window.advance(now_s, int(fleet.group_size[k]), pending)
+        requests, attained = window.count(MINUTE_BUCKETS)
+        all_requests, all_attained = window.count(NUM_BUCKETS)
+        ttfts, tpots = window.ttfts_s(now_s - 60.0), window.tpots_s(now_s - 60.0)
+        waiting = [float(fleet.requests["arrival_s"][r]) for r in fleet.pending[k, :pending].tolist()]
+        running = (fleet.requests["tier"] == k) & (fleet.requests["instance"] != NONE)
+        return {
+            "index": k,
+            "tpot_ms": 1e3 * float(fleet.tpots_s[k]),
+            "num_instances": int(fleet.group_size[k]),
+            "num_pending": pending,
+            "oldest_pending_s": now_s - min(waiting) if waiting else 0.0,
+            "num_running": sum(1 for r in running.nonzero()[0].tolist() if model.relays[r] is not None),
+            "attainment_1m": attained / requests if requests else None,
+            "attainment_5m": all_attained / all_requests if all_requests else None,
+            "num_requests_1m": requests,
+            "rps": requests / (MINUTE_BUCKETS * BUCKET_S),
+            "ttft_p50_s": quantile(ttfts, 0.5),
+            "ttft_p99_s": quantile(ttfts, 0.99),
+            "tpot_p50_s": quantile(tpots, 0.5),
+            "tpot_p99_s": quantile(tpots, 0.99),
+            "history": {
+                "attainment": [b.attained / b.requests if b.requests else None for b in window.buckets],
+                "instances": [b.instances for b in window.buckets],
+                "pending": [b.pending for b in window.buckets],
+                "rps": [b.requests / BUCKET_S for b in window.buckets],
+            },
+        }
+
+    def _instance(self, model: ServedModel, i: int, now_s: float) -> dict[str, Any]:
+        fleet, instance = model.fleet, model.instances[i]
+        record, num_tiers = fleet.instances[i], len(fleet.tpots_s)
+        group = int(record["group"])
+        decodes, chunk = int(record["num_decodes"]), int(record["chunk"])
+        step_s = fleet.profile.iteration_s(decodes, chunk, float(record["decode_kv_tokens"]), 0.0)
+        step_s = step_s if record["busy"] else 0.0
+        tpot_s = float(fleet.tpots_s[group]) if group < num_tiers else None
+        name = "tier" if group < num_tiers else ("prefill" if group == num_tiers else "idle")
+        closed = {UNHEALTHY: "unhealthy", DRAINING: "draining"}.get(instance.closed, name)
+        return {
+            "index": i,
+            "name": instance.name,
+            "group": closed,
+            "tier": group if group < num_tiers else None,
+            "rank": int(record["rank"]),
+            "load_ratio": step_s / tpot_s if tpot_s else 0.0,
+            "slack_s": tpot_s - step_s if tpot_s else 0.0,
+            "kv_ratio": float(record["kv_tokens"] / record["kv_capacity_tokens"]),
+            "num_decodes": int(record["num_decodes"]),
+            "num_queued": int(record["num_queued"]),
+            "queued_tokens": int(record["queued_tokens"]),
+            "iteration_s": step_s,
+            "slowness_ratio": float(model.decider.streams.slowness_ratio[i]),
+            "since_s": now_s - self._since_s.get(i, self._started_s),
+        }
+
+    def _recent(self, model: ServedModel, now_s: float) -> list[dict[str, Any]]:
+        shown = []
+        for story in reversed(self.stories.values()):
+            relay = story.relay
+            due_s = relay.request.arrival_s + relay.request.ttft_s + relay.passage.tokens * relay.request.tpot_s
+            stage = story.outcome or STAGES[int(model.fleet.requests["stage"][relay.r])]
+            shown.append(
+                {
+                    "id": story.request_id,
+                    "tier": relay.request.tier,
+                    "stage": stage,
+                    "instance": relay.instance,
+                    "age_s": now_s - relay.request.arrival_s,
+                    "emitted_tokens": relay.passage.tokens,
+                    "slack_s": due_s - now_s if story.outcome is None else None,
+                }
+            )
+            if len(shown) == MOST_SHOWN:
+                break
+        return shown
+
+    def _step(self, story: Story, kind: str, text: str, i: int | None = None, at_s: float = 0.0, **told: Any) -> None:
+        unix_s = (at_s or self._clock()) + self._offset_s
+        story.steps.append({"unix_s": unix_s, "kind": kind, "instance": i, "text": text, **told})
+
+    def _event(self, kind: str, text: str, relay: Relay | None, i: int | None, tier: int | None = None) -> None:
+        self.events.append(
+            {
+                "unix_s": self._clock() + self._offset_s,
+                "kind": kind,
+                "tier": relay.request.tier if relay else tier,
+                "instance": i,
+                "request": relay.passage.request_id if relay else None,
+                "text": text,
+            }
+        )
+
+
+def _reasons(bits: int) -> str:
+    names = [REASONS[k] for k in range(1, len(REASONS)) if bits >> k & 1]
+    return f"refused for {', '.join(names)}" if names else "no instance could be asked"
+
+
+def _finite(number: float) -> float | None:
+    return number if 0.0 <= number < 1e9 else None

@@ -1,0 +1,112 @@
+"""One fleet's decisions, live: requests get records, streams become news, decisions become calls of the shell.
+
+Nothing here waits: each method decides at once and hands what is to be done to `carry_out(kind, request, instance)`,
+in order. News of streams is collected and digested together, once a turn of the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from polyslo.core.state import FITS, Fleet
+from polyslo.core.streams import Streams, new_streams
+from polyslo.gateway.request import Request
+from polyslo.policies.live import live_arrival, live_close, live_digest, live_gone, live_tick
+
+CarryOut = Callable[[int, int, int], None]
+
+
+class Decider:
+    """The policy over a live fleet. Requests are numbers, free to be used again after `release`."""
+
+    def __init__(self, fleet: Fleet, policy: int, carry_out: CarryOut) -> None:
+        self.fleet = fleet
+        self.streams: Streams = new_streams(fleet)
+        self._policy = policy
+        self._carry_out = carry_out
+        self._free = list(range(len(fleet.requests) - 1, -1, -1))
+        self._num_news = self._num_ended = 0
+        self._news, self._ended = self.streams.news, self.streams.ended
+
+    @property
+    def num_free(self) -> int:
+        """How many more requests there is room for."""
+        return len(self._free)
+
+    @property
+    def has_news(self) -> bool:
+        """Tell whether a digest has anything to do."""
+        return self._num_news + self._num_ended > 0
+
+    def enter(self) -> int | None:
+        """Take a record for a new request; None when all are in use."""
+        return self._free.pop() if self._free else None
+
+    def release(self, r: int) -> None:
+        """Give back the record of a request that was refused."""
+        self._free.append(r)
+
+    def arrive(self, r: int, request: Request, now_s: float) -> None:
+        """Decide about a new request that has the record `r`."""
+        live_arrival(
+            self._policy, self.streams.handle, r, request.arrival_s, request.arrival_s + request.ttft_s,
+            request.tpot_s, request.tier, request.input_tokens, request.max_tokens, not request.is_streamed, now_s,
+        )  # fmt: skip
+        self._act()
+
+    def saw_tokens(self, r: int, tokens: int, now_s: float) -> None:
+        """A stream showed tokens; they count with the next digest."""
+        if self._num_news == len(self._news):
+            self.digest(now_s)
+        row = self._news[self._num_news]
+        row[0], row[1] = r, tokens
+        self._num_news += 1
+
+    def saw_end(self, r: int, output_tokens: int, now_s: float) -> None:
+        """A stream ended well; it counts with the next digest, which frees its record."""
+        if self._num_ended == len(self._ended):
+            self.digest(now_s)
+        row = self._ended[self._num_ended]
+        row[0], row[1] = r, output_tokens
+        self._num_ended += 1
+
+    def digest(self, now_s: float) -> None:
+        """Apply what was seen, decide what follows from it, and free the records of streams that ended."""
+        num_news, num_ended = self._num_news, self._num_ended
+        self._num_news = self._num_ended = 0
+        over = self._ended[:num_ended, 0].tolist()
+        live_digest(self._policy, self.streams.handle, num_news, num_ended, now_s)
+        self._free += over
+        self._act()
+
+    def lose(self, r: int, now_s: float) -> None:
+        """A request is over before its end: its client left, or its engine failed it. Its record is free again."""
+        if self.has_news:
+            self.digest(now_s)
+        live_gone(self._policy, self.streams.handle, r, now_s)
+        self._free.append(r)
+        self._act()
+
+    def tick(self, now_s: float) -> None:
+        """Time passed without news."""
+        live_tick(self._policy, self.streams.handle, now_s)
+        self._act()
+
+    def close(self, i: int, reason: int, now_s: float) -> None:
+        """Send an instance no new requests, for a reason of `core.state`."""
+        live_close(self._policy, self.streams.handle, i, reason, now_s)
+        self._act()
+
+    def open(self, i: int, now_s: float) -> None:
+        """Send an instance requests again."""
+        self.close(i, FITS, now_s)
+
+    def _act(self) -> None:
+        num_actions = self.fleet.num_actions
+        count = int(num_actions[0])
+        if count == 0:
+            return
+        actions = self.fleet.actions[:count].tolist()
+        num_actions[0] = 0
+        for kind, r, i in actions:
+            self._carry_out(kind, r, i)

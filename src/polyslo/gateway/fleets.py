@@ -1,0 +1,53 @@
+"""From a model's configuration to what decides about it: profile, tiers and the belief of an empty fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from polyslo.core.fluid import LengthMoments
+from polyslo.core.profile import Profile
+from polyslo.core.state import Fleet
+from polyslo.errors import ConfigError
+from polyslo.gateway.config_models import DISAGGREGATED, ModelConfig
+from polyslo.profiles.library import load_profile
+from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
+
+TYPICAL = LengthMoments.of(np.array([1000]), np.array([200]))  # for fixed partitions, before anything was seen
+
+
+def live_fleet(model: ModelConfig, tiers_s: Sequence[float], num_records: int) -> tuple[Fleet, PolicySpec]:
+    """Return the belief of a model's instances, all idle, and its policy. Raises `ConfigError`.
+
+    Engines that are not told SLOs keep a constant chunk and serve prompts first come first served; then the policy
+    does without dynamic chunking, and what is believed of their queues follows suit.
+    """
+    if model.mode == DISAGGREGATED:
+        raise ConfigError(f"model {model.name!r}: mode pd is not served live yet; use mode co, or simulate it")
+    spec = PolicySpec.parse(model.policy)
+    if spec.kind.elastic and not model.dynamic_chunking:
+        spec = replace(spec, without=spec.without | {"chunking"}, chunk_tokens=model.chunk_limit_tokens)
+    config = FleetConfig(
+        num_instances=len(model.endpoints),
+        max_residents=model.max_residents,
+        chunk_limit_tokens=model.chunk_limit_tokens,
+        kv_capacity_tokens=model.kv_capacity_tokens,
+        relegate=model.relegate,
+        refuse=model.refuse,
+        margin_ratio=model.margin_ratio,
+    )
+    tpots_s = np.asarray(tiers_s, dtype=np.float64)
+    shares = np.full(len(tpots_s), 1.0 / len(tpots_s))
+    fleet = build_fleet(config, spec, live_profile(model), tpots_s, shares, TYPICAL, num_records)
+    if not model.dynamic_chunking:
+        fleet.settings["by_deadline"] = 0
+    fleet.num_actions[0] = 0
+    return fleet, spec
+
+
+def live_profile(model: ModelConfig) -> Profile:
+    """Return a model's iteration times, as fast as its engines are."""
+    profile = load_profile(model.profile_name, host_s=model.host_ms / 1e3).profile
+    return profile if model.speed == 1.0 else profile.slowed(1.0 / model.speed)

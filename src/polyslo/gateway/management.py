@@ -1,0 +1,142 @@
+"""The management port: the live page and what it reads, Prometheus metrics, instances and their loads.
+
+Apart from the port for requests, so that a firewall can tell them apart. Reading needs no key; it shows names, times
+and lengths, never prompts or keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from polyslo.core.state import REASONS
+from polyslo.gateway.assets import load_assets
+from polyslo.gateway.metrics import CONTENT_TYPE
+from polyslo.gateway.openai_errors import JSON_HEADERS, Refusal
+from polyslo.gateway.served_model import ServedModel
+from polyslo.wire.server import Exchange
+
+EVENT_HEADERS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"))
+PERIOD_S = 1.0
+STORY = b"/requests/"
+
+Snapshot = Callable[[], Mapping[str, Any]]
+
+
+class Management:
+    """Handles the exchanges of the management port."""
+
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        snapshot: Snapshot,
+        story: Callable[[str], Mapping[str, Any] | None],
+        metrics: Callable[[], bytes],
+    ) -> None:
+        self._models = models
+        self._snapshot = snapshot
+        self._story = story
+        self._metrics = metrics
+        self._assets = load_assets()
+        self._watchers: dict[Exchange, bool] = {}  # open event streams: whether their client lags behind
+        self._timer: asyncio.TimerHandle | None = None
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        if exchange.method not in (b"GET", b"HEAD"):
+            return self._refuse(exchange, Refusal("wrong_method", "this port takes GET"))
+        asset = self._assets.get(exchange.path.decode("latin-1"))
+        if asset is not None:
+            held = asset.is_held_by(exchange.header(b"if-none-match"))
+            return exchange.respond(304 if held else 200, asset.headers(), b"" if held else asset.body)
+        if exchange.path == b"/events":
+            return self._watch(exchange)
+        if exchange.path == b"/metrics":
+            return exchange.respond(200, [(b"content-type", CONTENT_TYPE)], self._metrics())
+        found = self._look_up(exchange.path)
+        if found is None:
+            return self._refuse(exchange, Refusal("unknown_path", "no such path here"))
+        return exchange.respond(200, JSON_HEADERS, orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    def stop(self) -> None:
+        """End all event streams."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for exchange in list(self._watchers):
+            exchange.end()
+        self._watchers.clear()
+
+    def _look_up(self, path: bytes) -> Any:
+        if path == b"/state":
+            return self._snapshot()
+        if path == b"/health":
+            return {"status": "ok"}
+        if path == b"/workers":
+            return {"workers": [worker for model in self._models.values() for worker in _workers(model)]}
+        if path == b"/get_loads":
+            return {"loads": [load for model in self._models.values() for load in _loads(model)]}
+        if path.startswith(STORY):
+            return self._story(unquote(path[len(STORY) :].decode("latin-1")))
+        return None
+
+    def _watch(self, exchange: Exchange) -> None:
+        exchange.start(200, EVENT_HEADERS)
+        exchange.write(self._event())
+        self._watchers[exchange] = False
+        exchange.on_gone = lambda: self._leave(exchange)
+        exchange.on_blocked = lambda is_blocked: self._watchers.__setitem__(exchange, is_blocked)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._tell)
+
+    def _leave(self, exchange: Exchange) -> None:
+        self._watchers.pop(exchange, None)
+
+    def _tell(self) -> None:
+        self._timer = None
+        if not self._watchers:
+            return
+        event = self._event()
+        for exchange, lags in list(self._watchers.items()):
+            if not lags:  # one that lags misses a snapshot; the next one has everything
+                exchange.write(event)
+        self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._tell)
+
+    def _event(self) -> bytes:
+        return b"event: state\ndata: %b\n\n" % orjson.dumps(self._snapshot(), option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        answer = refusal.answer()
+        exchange.respond(answer.status, answer.headers, answer.body)
+
+
+def _workers(model: ServedModel) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": str(instance.index),
+            "url": instance.url,
+            "name": instance.name,
+            "model_id": model.name,
+            "is_healthy": REASONS[instance.closed] == "fits",
+            "load": len(instance.running),
+        }
+        for instance in model.instances
+    ]
+
+
+def _loads(model: ServedModel) -> list[dict[str, Any]]:
+    records = model.fleet.instances
+    return [
+        {
+            "worker": instance.url,
+            "load": len(instance.running),
+            "num_decodes": int(records["num_decodes"][instance.index]),
+            "num_queued": int(records["num_queued"][instance.index]),
+            "kv_tokens": int(records["kv_tokens"][instance.index]),
+            "committed_tokens": int(records["committed_tokens"][instance.index]),
+        }
+        for instance in model.instances
+    ]

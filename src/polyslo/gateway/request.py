@@ -1,0 +1,18 @@
+"""A request as the gateway decides about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is decided about: when its tokens are due, and how much there is to do."""
+
+    arrival_s: float  # of the event loop's clock
+    ttft_s: float
+    tpot_s: float
+    tier: int
+    input_tokens: int
+    max_tokens: int
+    is_streamed: bool

@@ -1,0 +1,86 @@
+"""The decision surface of a live fleet: what a gateway calls, and a replay of its journal calls again.
+
+Streams are followed (`core.streams`), then the policy decides as in the simulator (`decide`).
+"""
+
+from __future__ import annotations
+
+from polyslo.compiled import compiled
+from polyslo.core.ladder import settle_hopeless
+from polyslo.core.scaling import close_instance
+from polyslo.core.state import DECODING, QUEUED
+from polyslo.core.streams import (
+    Streams,
+    catch_up,
+    enter,
+    follow_tokens,
+    settle_touched,
+    show_hidden,
+    touch,
+)
+from polyslo.policies.decide import on_arrival, on_finished, on_gone, on_progress
+from polyslo.policies.table import POLYSERVE
+
+
+@compiled
+def live_arrival(
+    policy: int, streams: Streams, r: int, arrival_s: float, first_due_s: float, tpot_s: float, tier: int,
+    input_tokens: int, max_tokens: int, hidden: bool, now_s: float,
+) -> None:  # fmt: skip
+    """A request arrived and has the free record `r`."""
+    pass_time(policy, streams, now_s)
+    enter(streams, r, arrival_s, first_due_s, tpot_s, tier, input_tokens, max_tokens, hidden)
+    on_arrival(policy, streams.fleet, r, now_s)
+
+
+@compiled
+def live_digest(policy: int, streams: Streams, num_news: int, num_ended: int, now_s: float) -> None:
+    """Apply what streams showed since the last digest: tokens in `news`, streams that ended well in `ended`."""
+    fleet = streams.fleet
+    num_touched = follow_tokens(streams, num_news, now_s)
+    for k in range(num_ended):
+        r, output_tokens = streams.ended[k, 0], streams.ended[k, 1]
+        request = fleet.requests[r]
+        if request.stage != QUEUED and request.stage != DECODING:
+            on_gone(policy, fleet, r, now_s)  # best-effort work that was taken back while its last token came
+            continue
+        i = request.instance
+        num_touched = touch(streams, i, num_touched)
+        show_hidden(streams, r, output_tokens)
+        on_finished(policy, fleet, i, r, output_tokens, now_s)
+    for k in range(num_touched):
+        on_progress(policy, fleet, settle_touched(streams, k), now_s)
+
+
+@compiled
+def live_gone(policy: int, streams: Streams, r: int, now_s: float) -> None:
+    """A request is over before its end: its client left, or its engine failed it."""
+    on_gone(policy, streams.fleet, r, now_s)
+
+
+@compiled
+def live_tick(policy: int, streams: Streams, now_s: float) -> None:
+    """Time passed: what nobody shows goes on, and requests that pend too long are given up."""
+    pass_time(policy, streams, now_s)
+    for tier in range(streams.fleet.tpots_s.shape[0]):
+        settle_hopeless(streams.fleet, tier, now_s)
+
+
+@compiled
+def live_close(policy: int, streams: Streams, i: int, reason: int, now_s: float) -> None:
+    """An instance takes no new requests from now on, or (FITS) does again."""
+    close_instance(streams.fleet, i, reason)
+    on_progress(policy, streams.fleet, i, now_s)
+
+
+@compiled
+def pass_time(policy: int, streams: Streams, now_s: float) -> None:
+    """Let unseen iterations pass on every instance, and use the room that appears."""
+    fleet = streams.fleet
+    for i in range(fleet.instances.shape[0]):
+        instance = fleet.instances[i]
+        if instance.busy == 1 and instance.iteration_end_s <= now_s:
+            before = instance.iteration
+            catch_up(streams, i, now_s)
+            if policy == POLYSERVE and instance.iteration != before:
+                on_progress(policy, fleet, i, now_s)

@@ -1,0 +1,131 @@
+"""Serve the live page with a synthetic fleet: `python tests/gateway/page_demo.py --instances 20`.
+
+Snapshots follow the clock, so that the page moves. The gateway itself is not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote
+
+from synthetic_fleet import SyntheticFleet
+
+from polyslo.gateway.assets import Asset, load_assets
+
+JSON_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+SSE_HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+
+
+class DemoServer(ThreadingHTTPServer):
+    """Answers as the gateway's page endpoints do; `num_snapshots` ends each stream after so many, None never."""
+
+    daemon_threads = True
+
+    def __init__(self, fleet: SyntheticFleet, port: int = 0, num_snapshots: int | None = None) -> None:
+        self.fleet = fleet
+        self.num_snapshots = num_snapshots
+        self.assets = load_assets()
+        self.offset_s = fleet.started_unix_s + 7300.0 - time.time()
+        self.paths: list[str] = []
+        super().__init__(("127.0.0.1", port), DemoHandler)
+
+    @property
+    def url(self) -> str:
+        """Address of the page."""
+        return f"http://127.0.0.1:{self.server_address[1]}/"
+
+    def now_unix_s(self) -> float:
+        """Synthetic moment: it starts at the same one in every run."""
+        return time.time() + self.offset_s
+
+
+class DemoHandler(BaseHTTPRequestHandler):
+    """One connection's requests."""
+
+    server: DemoServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Serve an asset, the state, its stream or a story."""
+        path = self.path.partition("?")[0]
+        self.server.paths.append(path)
+        asset = self.server.assets.get(path)
+        if asset is not None:
+            self._send_asset(asset)
+        elif path == "/state":
+            self._send_json(self.server.fleet.state(self.server.now_unix_s()))
+        elif path == "/events":
+            self._send_events()
+        elif path.startswith("/requests/"):
+            self._send_json(self.server.fleet.story(unquote(path.removeprefix("/requests/")), self.server.now_unix_s()))
+        else:
+            self._send(HTTPStatus.NOT_FOUND, [], b"")
+
+    def _send_asset(self, asset: Asset) -> None:
+        held = self.headers.get("if-none-match")
+        if asset.is_held_by(held.encode() if held else None):
+            self._send(HTTPStatus.NOT_MODIFIED, asset.headers(), b"")
+        else:
+            self._send(HTTPStatus.OK, asset.headers(), asset.body)
+
+    def _send_json(self, value: Any) -> None:
+        if value is None:
+            self._send(HTTPStatus.NOT_FOUND, JSON_HEADERS, b"{}")
+        else:
+            self._send(HTTPStatus.OK, JSON_HEADERS, json.dumps(value).encode())
+
+    def _send_events(self) -> None:
+        self.close_connection = True
+        self._send_head(HTTPStatus.OK, SSE_HEADERS)
+        sent = 0
+        try:
+            while self.server.num_snapshots is None or sent < self.server.num_snapshots:
+                snapshot = json.dumps(self.server.fleet.state(self.server.now_unix_s()))
+                self.wfile.write(f"event: state\ndata: {snapshot}\n\n".encode())
+                self.wfile.flush()
+                sent += 1
+                if sent != self.server.num_snapshots:
+                    time.sleep(1.0)
+        except ConnectionError:
+            return  # the page was closed
+
+    def _send(self, status: HTTPStatus, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self._send_head(status, [*headers, (b"content-length", b"%d" % len(body))])
+        self.wfile.write(body)
+
+    def _send_head(self, status: HTTPStatus, headers: list[tuple[bytes, bytes]]) -> None:
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name.decode(), value.decode())
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: the page asks every second."""
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(description="Serve the live page with a synthetic fleet.")
+    option = parser.add_argument
+    option("--instances", type=int, default=20)
+    option("--port", type=int, default=0)
+    option("--mode", choices=("co", "pd"), default="co")
+    option("--quiet", action="store_true", help="nobody has sent a request yet")
+    option("--snapshots", type=int, help="end each stream after so many snapshots")
+    choice = parser.parse_args()
+    fleet = SyntheticFleet(choice.instances, has_traffic=not choice.quiet, mode=choice.mode)
+    server = DemoServer(fleet, choice.port, choice.snapshots)
+    print(server.url, flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+
+
+if __name__ == "__main__":
+    main()

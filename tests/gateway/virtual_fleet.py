@@ -1,0 +1,110 @@
+"""A live decider before emulated engines, in virtual time: the gateway without its bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from polyslo.core.state import DISPATCH, WITHDRAW
+from polyslo.engines.clock import VirtualClock
+from polyslo.engines.emulated_engine import EmulatedEngine, EngineSettings
+from polyslo.gateway.decider import Decider
+from polyslo.gateway.request import Request
+from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
+from polyslo.core.fluid import LengthMoments
+
+TICK_S = 0.005
+
+
+class VirtualFleet:
+    """N engines and the decider that feeds them; tokens are held against their deadlines as clients would."""
+
+    def __init__(self, workload, profile, *, policy="polyserve", num_instances=4, num_records=4096, hidden=False):
+        self.clock = VirtualClock()
+        self.workload, self.hidden = workload, hidden
+        spec, config = PolicySpec.parse(policy), FleetConfig(num_instances=num_instances)
+        tpots_s = np.asarray(workload.tpots_s)
+        shares = np.bincount(workload.tier, minlength=len(tpots_s)) / len(workload)
+        moments = LengthMoments.of(workload.input_tokens, workload.output_tokens)
+        self.fleet = build_fleet(config, spec, profile, tpots_s, shares, moments, num_records)
+        self.fleet.num_actions[0] = 0
+        chunk = int(self.fleet.settings["chunk_limit"][0])
+        settings = EngineSettings(dynamic_chunking=spec.kind.tiers, max_num_batched_tokens=chunk)
+        self.engines = [EmulatedEngine(profile, settings, self.clock) for _ in range(num_instances)]
+        self.decider = Decider(self.fleet, spec.kind.code, self._carry_out)
+        self.requests = {}
+        self.resident = {}
+        self.first_s = np.full(len(workload), np.nan)
+        self.last_s = np.full(len(workload), np.nan)
+        self.late = np.zeros(len(workload), dtype=bool)
+        self._seen = np.zeros(len(workload), dtype=int)
+        self._digests = False
+
+    def run(self):
+        """Let everything arrive and end."""
+        for k, at_s in enumerate(self.workload.arrival_s.tolist()):
+            self.clock.call_at(at_s, lambda k=k: self._arrive(k))
+        self.clock.call_at(TICK_S, self._tick)
+        self.clock.run()
+
+    @property
+    def attainment(self):
+        """Share of the requests whose every token was on time."""
+        return float(np.mean(~np.isnan(self.last_s) & ~self.late))
+
+    def _tick(self):
+        self.decider.tick(self.clock.now_s())
+        if np.isnan(self.last_s).any():
+            self.clock.call_at(self.clock.now_s() + TICK_S, self._tick)
+
+    def _arrive(self, k):
+        w, r = self.workload, self.decider.enter()
+        self.requests[r] = k
+        request = Request(
+            arrival_s=self.clock.now_s(),
+            ttft_s=float(w.ttft_s[k]),
+            tpot_s=float(w.tpot_s[k]),
+            tier=int(w.tier[k]),
+            input_tokens=int(w.input_tokens[k]),
+            max_tokens=100_000,
+            is_streamed=not self.hidden,
+        )
+        self.decider.arrive(r, request, self.clock.now_s())
+
+    def _carry_out(self, kind, r, i):
+        if kind == WITHDRAW:
+            self.engines[i].abort(self.resident.pop(r))
+        if kind != DISPATCH:
+            return
+        w, k = self.workload, self.requests[r]
+        due_in_s = w.arrival_s[k] + w.ttft_s[k] - self.clock.now_s()
+        group = int(self.fleet.instances["group"][i])
+        pace_s = float(self.fleet.tpots_s[min(group, len(self.fleet.tpots_s) - 1)])
+        left = int(w.output_tokens[k]) - self._seen[k]
+        self.resident[r] = self.engines[i].submit(
+            int(w.input_tokens[k]) + int(self._seen[k]),
+            int(left),
+            lambda last, r=r, k=k: self._token(r, k, last),
+            first_due_in_s=due_in_s,
+            tpot_s=min(pace_s, float(w.tpot_s[k])),
+        )
+
+    def _token(self, r, k, is_last):
+        now_s, w = self.clock.now_s(), self.workload
+        if self._seen[k] == 0:
+            self.first_s[k] = now_s
+        if now_s > w.arrival_s[k] + w.ttft_s[k] + self._seen[k] * w.tpot_s[k] + 1e-6:
+            self.late[k] = True
+        self._seen[k] += 1
+        if not self.hidden:
+            self.decider.saw_tokens(r, 1, now_s)
+        if is_last:
+            self.last_s[k] = now_s
+            self.resident.pop(r, None)
+            self.decider.saw_end(r, int(self._seen[k]), now_s)
+        if not self._digests:
+            self._digests = True
+            self.clock.call_at(now_s, self._digest)
+
+    def _digest(self):
+        self._digests = False
+        self.decider.digest(self.clock.now_s())
