@@ -42,6 +42,7 @@ async def failed(script: Script, **times: float) -> Recorder:
         OK + b"a: " + b"b" * 70_000 + b"\r\n\r\n",
         OK + b"a: b\r\n" * 20_000 + b"\r\nbody",
         b"HTTP/1.1 100 Continue\r\n\r\n" * 5_000,
+        OK + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
 def test_malformed_responses_are_failures(run, answer):
@@ -49,6 +50,16 @@ def test_malformed_responses_are_failures(run, answer):
     sink = run(failed(saying(answer, then_waits=True)))
     assert sink.failure.kind == "malformed"
     assert sink.calls == ["failure"]
+
+
+@pytest.mark.parametrize(
+    "filler", [b"5;" + b"a" * 70_000, b"0\r\nt: " + b"a" * 70_000, b"0\r\n" + b"t: a\r\n" * 20_000]
+)
+def test_framing_without_end_is_malformed(run, filler):
+    """Neither an extension nor a trailer is collected for ever."""
+    chunks = [filler[i : i + 20_000] for i in range(0, len(filler), 20_000)]
+    sink = run(failed(saying(OK + b"transfer-encoding: chunked\r\n\r\n", *chunks, then_waits=True)))
+    assert (sink.failure.kind, sink.calls) == ("malformed", ["head", "failure"])
 
 
 def test_a_malformed_chunk_fails_after_what_was_good(run):

@@ -79,14 +79,12 @@ class Origin:
         """
         head = request_head(method, target, self._authority, headers, len(body))
         call = Call(sink, (head, body), method == b"HEAD", head_timeout_s, idle_timeout_s)
-        if self._is_closed:
-            failure = Failure("connect", f"{self!r} is closed", started=False)
-            asyncio.get_running_loop().call_soon(call.fail, failure)
-        elif self._idle:
+        while self._idle:
             connection, _ = self._idle.popitem()
-            connection.carry(call)
-        else:
-            self.redial(call)
+            if connection.is_usable:
+                connection.carry(call)
+                return call
+        self.redial(call)
         return call
 
     async def close(self) -> None:
@@ -116,7 +114,11 @@ class Origin:
 
     def redial(self, call: Call) -> None:
         """Carry a call on a fresh connection."""
-        task = asyncio.get_running_loop().create_task(self._dial(call))
+        loop = asyncio.get_running_loop()
+        if self._is_closed:
+            loop.call_soon(call.fail, Failure("connect", f"{self!r} is closed", started=False))
+            return
+        task = loop.create_task(self._dial(call))
         call.dialling = task
         self._dialling[task] = call
         task.add_done_callback(self._dialling.pop)
@@ -136,7 +138,7 @@ class Origin:
         if call.is_over or self._is_closed:
             connection.drop()
             return
-        if not connection.is_lost:
+        if connection.is_usable:
             self._connections.add(connection)
         connection.carry(call)
 

@@ -101,7 +101,7 @@ class ClientConnection(asyncio.Protocol):
         """Let go of everything."""
         self._part()
         self._deadline.stop()
-        self._owner.forget(self)
+        self._owner.forget(self)  # last: whoever waits for the last connection finds its handler told
 
     def pause_writing(self) -> None:
         """Note that the client takes less than it is sent."""
@@ -110,8 +110,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._last_unsent_bytes = self.transport.get_write_buffer_size()
         self._enter(Stage.STUCK, self._limits.idle_timeout_s)
-        if self._exchange is not None:
-            self._exchange.block(True)
+        self._tell_blocked(True)
 
     def resume_writing(self) -> None:
         """Note that the client has caught up; act on it in the loop's next turn.
@@ -153,7 +152,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._enter(Stage.BUSY, None)
         if self._exchange is not None:
-            self._exchange.block(False)
+            self._tell_blocked(False)
         else:
             self._advance()
 
@@ -241,7 +240,7 @@ class ClientConnection(asyncio.Protocol):
             self.cut()
 
     def _fail(self, exchange: Exchange, error: Exception) -> None:
-        self._loop.call_exception_handler({"message": f"handler failed on {exchange!r}", "exception": error})
+        self._report(exchange, error)
         if exchange.has_started:
             exchange.abort()
         else:
@@ -265,7 +264,21 @@ class ClientConnection(asyncio.Protocol):
         self._enter(Stage.PARTING, self._limits.idle_timeout_s)
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
-            exchange.leave()
+            try:
+                exchange.leave()
+            except Exception as error:
+                self._report(exchange, error)
+
+    def _tell_blocked(self, is_blocked: bool) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            try:
+                exchange.block(is_blocked)
+            except Exception as error:
+                self._fail(exchange, error)
+
+    def _report(self, exchange: Exchange, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": f"handler failed on {exchange!r}", "exception": error})
 
 
 def _error_body(status: int, detail: str) -> bytes:

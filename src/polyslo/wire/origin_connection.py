@@ -14,7 +14,7 @@ import httptools
 from polyslo.wire.call import Call, Failure, FailureKind, report
 from polyslo.wire.deadline import Deadline
 
-MAX_HEAD_BYTES = 64 * 1024  # interim responses and trailers included
+_MAX_FRAMING_BYTES = 64 * 1024  # of heads, chunk sizes or trailers in a row
 _STALE_S = 1.0  # a kept connection that the peer had closed before says so within a round trip
 _BODILESS = (204, 304)
 
@@ -40,7 +40,7 @@ class OriginConnection(asyncio.Protocol):
         self._call: Call | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._num_carried = 0
-        self.is_lost = False
+        self._is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be ready to carry."""
@@ -54,13 +54,13 @@ class OriginConnection(asyncio.Protocol):
         call.bearer = self
         self._num_carried += 1
         self._headers: list[tuple[bytes, bytes]] = []
-        self._num_head_bytes = 0
+        self._num_framing_bytes = 0  # since the last piece of a body
         self._pieces: list[bytes] = []  # of the body, from the bytes that are being parsed
         self._status = 0
         self._malformation = ""
         self._heard = self._started = self._is_complete = self._ends_with_connection = self._is_reusable = False
         self._sent_s = self._loop.time()
-        if self.is_lost:
+        if not self.is_usable:
             self._lose("the connection closed as soon as it was open")
             return
         self.transport.writelines([part for part in call.request if part])
@@ -68,12 +68,18 @@ class OriginConnection(asyncio.Protocol):
         if call.is_paused:
             self.set_reading(False)
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is open."""
+        return not self._is_lost and not self.transport.is_closing()
+
     def rest(self, timeout_s: float) -> None:
         """Wait for another call, but not longer than `timeout_s`."""
         self._deadline.set(timeout_s)
 
     def drop(self) -> None:
         """Close at once and forget the call."""
+        self._keeper.forget(self)  # now: until the loop's next turn it would still look idle
         self._call = None
         self._deadline.stop()
         self.transport.abort()
@@ -87,7 +93,7 @@ class OriginConnection(asyncio.Protocol):
 
     def set_reading(self, reads: bool) -> None:
         """Read on, or leave the bytes to the peer's window; time stands still meanwhile."""
-        if self.is_lost:
+        if self._is_lost:
             return
         if reads:
             self.transport.resume_reading()
@@ -107,12 +113,14 @@ class OriginConnection(asyncio.Protocol):
         self._heard = True
         if self._started:
             self._deadline.set(call.idle_timeout_s)
-        else:
-            self._num_head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._malformation = str(error)
+        if self._pieces:
+            self._num_framing_bytes = 0
+        else:
+            self._bound_framing(len(data))
         self._deliver(call)
 
     def eof_received(self) -> None:
@@ -121,7 +129,7 @@ class OriginConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything."""
-        self.is_lost = True
+        self._is_lost = True
         self._ends_with_connection = self._call is not None and self._ends_with_connection and exc is None
         self._lose(f"{exc}" if exc else "closed by the peer")
         self._deadline.stop()
@@ -178,32 +186,34 @@ class OriginConnection(asyncio.Protocol):
             self._fail("malformed", self._malformation)
 
     def _deliver_head(self, call: Call) -> None:
-        if self._num_head_bytes > MAX_HEAD_BYTES and self._head_is_too_long():
-            self._malformation = f"its head has more than {MAX_HEAD_BYTES} bytes"
-        elif self._status:
-            headers = self._headers
-            is_bodiless = call.is_head or self._status in _BODILESS
-            if not is_bodiless and not self._settle_framing(headers):
-                return
-            self._started = True
-            self._deadline.set(call.idle_timeout_s)
-            if call.is_head:
-                # The parser waits for a body that is not sent, so the connection is spent.
-                self._is_complete, self._is_reusable, self._pieces = True, False, []
-            call.sink.on_head(self._status, headers)
+        headers = self._headers
+        if not self._status or not self._settle_framing(call, headers):
+            return
+        self._started = True
+        self._deadline.set(call.idle_timeout_s)
+        if call.is_head:
+            # The parser waits for a body that is not sent, so the connection is spent.
+            self._is_complete, self._is_reusable, self._pieces = True, False, []
+        call.sink.on_head(self._status, headers)
 
-    def _head_is_too_long(self) -> bool:
-        """Whether the fields are, or there is no end of them; a body may have come along with the head."""
-        return not self._status or sum(len(name) + len(value) + 4 for name, value in self._headers) > MAX_HEAD_BYTES
+    def _bound_framing(self, num_bytes: int) -> None:
+        self._num_framing_bytes += num_bytes
+        if self._num_framing_bytes > _MAX_FRAMING_BYTES and not self._is_complete:
+            self._malformation = f"more than {_MAX_FRAMING_BYTES} bytes and no body"
 
-    def _settle_framing(self, headers: list[tuple[bytes, bytes]]) -> bool:
-        """Find out whether the body ends with the connection; return False if it can't be told."""
+    def _settle_framing(self, call: Call, headers: list[tuple[bytes, bytes]]) -> bool:
+        """Find out what ends the body; return False, and note why, if the head is worse than llhttp sees."""
         codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
-        if codings and codings != [b"chunked"]:
+        is_bodiless = call.is_head or self._status in _BODILESS
+        is_measured = bool(codings) or any(name == b"content-length" for name, _ in headers)
+        self._ends_with_connection = not is_bodiless and not is_measured
+        if sum(len(name) + len(value) + 4 for name, value in headers) > _MAX_FRAMING_BYTES:
+            self._malformation = f"its head has more than {_MAX_FRAMING_BYTES} bytes"
+        elif codings and codings != [b"chunked"] and not is_bodiless:
             self._malformation = f"transfer-encoding must be chunked, got {b', '.join(codings)!r}"
-            return False
-        self._ends_with_connection = not codings and all(name != b"content-length" for name, _ in headers)
-        return True
+        else:
+            return True
+        return False
 
     def _on_due(self) -> None:
         call = self._call
