@@ -50,7 +50,9 @@ def run_virtually(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 def event(text: str = " a", finish: str | None = None, usage: int | None = None) -> bytes:
     """Return an event as vLLM sends it for a completion."""
     reason = "null" if finish is None else f'"{finish}"'
-    tokens = "null" if usage is None else f'{{"prompt_tokens":3,"total_tokens":{3 + usage},"completion_tokens":{usage}}}'
+    tokens = (
+        "null" if usage is None else f'{{"prompt_tokens":3,"total_tokens":{3 + usage},"completion_tokens":{usage}}}'
+    )
     return (
         b'data: {"id":"cmpl-1","object":"text_completion","created":1,"model":"m","choices":[{"index":0,"text":"%b",'
         b'"logprobs":null,"finish_reason":%b,"stop_reason":null}],"usage":%b}\n\n'
@@ -95,9 +97,7 @@ class FakeOrigin:
     sent: list[tuple[float, bytes, list[tuple[bytes, bytes]], bytes]] = field(default_factory=list)
     calls: list[FakeCall] = field(default_factory=list)
 
-    def send(
-        self, method: bytes, target: bytes, headers: Any, body: bytes, sink: Reply, **timeouts: float
-    ) -> FakeCall:
+    def send(self, method: bytes, target: bytes, headers: Any, body: bytes, sink: Reply, **timeouts: float) -> FakeCall:
         """Take a request and play its script."""
         loop = asyncio.get_running_loop()
         call = FakeCall()

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from load.fakes import workload
 from polyslo.errors import ConfigError
 from polyslo.load.letters import Letters
 from polyslo.load.plan import LoadPlan
 from polyslo.load.prompts import Prompts
 from polyslo.load.target import FIRST_TOKEN_ID, Address, Target
-from tests.load.fakes import workload
 
 URL = "http://127.0.0.1:1"
 PLAN = LoadPlan.of(workload((0.0, 40, 7, 0.3, 0.05), (1.0, 1, 1, 1.0, 0.02), (2.0, 300, 2, 0.5, 0.05)), speed=0.5)

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from load.fakes import workload
 from polyslo.errors import ConfigError
 from polyslo.load.plan import LoadPlan, with_drawn_ttfts
 from polyslo.sim.setting import Setting
-from tests.load.fakes import workload
 
 ROWS = [(5.0 + t, 10, 4, 0.3, 0.05) for t in range(11)]
 
@@ -51,9 +51,10 @@ def test_a_window_that_is_none(shares):
         LoadPlan.of(workload(*ROWS), warm_up_ratio=shares[0], cool_down_ratio=shares[1])
 
 
-def test_ttfts_can_be_kept_as_drawn():
+def test_ttfts_can_be_kept_as_drawn(tmp_path):
     """The same requests and TPOTs, with the TTFTs of the mix alone."""
-    setting = Setting.of(workload="azure2023-code")
+    (tmp_path / "long.csv").write_text("input_tokens,output_tokens\n60000,5\n100,5\n")
+    setting = Setting.of(trace=tmp_path / "long.csv")
     raised = setting.workload(50.0, 3, duration_s=20.0)
     kept = with_drawn_ttfts(raised, setting.mix, 3)
     assert raised.num_ttft_raised > 0

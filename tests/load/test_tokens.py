@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from load.fakes import DONE, event, usage_event
 from polyslo.load.tokens import MAX_EVENT_BYTES, TokenCounter
-from tests.load.fakes import DONE, event, usage_event
 
 ROLE = b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
 CHAT = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
@@ -24,7 +26,7 @@ def fed(*pieces: bytes, **options: bool) -> TokenCounter:
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     """Cut a stream at some places."""
     edges = [0, *sorted(p % (len(stream) + 1) for p in places), len(stream)]
-    return [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [stream[a:b] for a, b in pairwise(edges)]
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=30), st.sampled_from([b"\n", b"\r\n"]))
@@ -42,7 +44,9 @@ def test_pieces_may_end_anywhere(places, newline):
 def test_usage_in_every_event_counts_tokens_that_come_together(places):
     """With usage the count is the server's, also where an event has several tokens, wherever pieces end."""
     counts = [1, 2, 5, 5, 9]
-    stream = b"".join(event("x", usage=n) for n in counts) + event("y", finish="stop", usage=10) + usage_event(10) + DONE
+    stream = (
+        b"".join(event("x", usage=n) for n in counts) + event("y", finish="stop", usage=10) + usage_event(10) + DONE
+    )
     counter = fed(*cut(stream, places), by_usage=True)
     assert (counter.num_tokens, counter.usage_tokens, counter.is_done) == (10, 10, True)
     assert not counter.counted_by_events
