@@ -89,11 +89,9 @@ class ClientConnection(asyncio.Protocol):
         if self._stage is Stage.PARTING:
             return
         self._reader.feed(data)
-        if self._exchange is None and not self.is_blocked:
+        if self._exchange is None:
             self._advance()
-        elif self._reader.num_buffered > _MAX_AHEAD_BYTES and not self._is_reading_paused:
-            self._is_reading_paused = True
-            self.transport.pause_reading()
+        self._regulate_reading()
 
     def eof_received(self) -> None:
         """Take the client's end of sending for its leaving, as proxies do; the transport closes by itself."""
@@ -108,22 +106,20 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Note that the client takes less than it is sent."""
         self.is_blocked = True
+        if self._stage is Stage.PARTING or self._stage is Stage.STUCK:
+            return
         self._last_unsent_bytes = self.transport.get_write_buffer_size()
-        if self._stage is not Stage.PARTING:
-            self._enter(Stage.STUCK, self._limits.idle_timeout_s)
+        self._enter(Stage.STUCK, self._limits.idle_timeout_s)
         if self._exchange is not None:
             self._exchange.block(True)
 
     def resume_writing(self) -> None:
-        """Note that the client has caught up."""
+        """Note that the client has caught up; act on it in the loop's next turn.
+
+        asyncio's transports can't bear to be closed from inside this call, and the end of a response may close.
+        """
         self.is_blocked = False
-        if self._stage is Stage.PARTING:
-            return
-        self._enter(Stage.BUSY, None)
-        if self._exchange is not None:
-            self._exchange.block(False)
-        else:
-            self._advance()
+        self._loop.call_soon(self._unstick)
 
     def keeps_alive(self, request: Request) -> bool:
         """Whether another request may follow this one."""
@@ -152,6 +148,26 @@ class ClientConnection(asyncio.Protocol):
         if self._stage is Stage.IDLE or (self._stage is Stage.HEAD and not self._reader.num_buffered):
             self._close()
 
+    def _unstick(self) -> None:
+        if self.is_blocked or self._stage is not Stage.STUCK:
+            return
+        self._enter(Stage.BUSY, None)
+        if self._exchange is not None:
+            self._exchange.block(False)
+        else:
+            self._advance()
+
+    def _regulate_reading(self) -> None:
+        """Leave what is far ahead with the client. Its leaving is not seen meanwhile, so not before that."""
+        is_ahead = self._reader.num_buffered > _MAX_AHEAD_BYTES and self._stage in (Stage.BUSY, Stage.STUCK)
+        if is_ahead == self._is_reading_paused or self.transport.is_closing():
+            return
+        self._is_reading_paused = is_ahead
+        if is_ahead:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
     def _advance(self) -> None:
         if self._is_advancing:
             return  # a handler answered at once; the loop below goes on
@@ -167,20 +183,19 @@ class ClientConnection(asyncio.Protocol):
 
     def _serve_next(self) -> bool:
         """Hand the next request to the handler; return whether the one after it may be looked at."""
-        if self._exchange is not None or self._stage is Stage.PARTING or self.is_blocked:
+        if self._exchange is not None or self._stage is Stage.PARTING or self._stage is Stage.STUCK:
             return False
         try:
             request = self._reader.next_request()
         except BadRequestError as bad:
             self._refuse(bad.status, bad.detail)
             return False
-        if self._is_reading_paused and self._reader.num_buffered <= _MAX_AHEAD_BYTES:
-            self._is_reading_paused = False
-            self.transport.resume_reading()
         if request is None:
             self._await_more()
+            self._regulate_reading()
             return False
         self._enter(Stage.BUSY, None)
+        self._regulate_reading()
         exchange = self._exchange = Exchange(request, self._peer, self)
         try:
             self._owner.handler(exchange)

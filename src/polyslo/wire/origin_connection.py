@@ -55,8 +55,10 @@ class OriginConnection(asyncio.Protocol):
         self._num_carried += 1
         self._headers: list[tuple[bytes, bytes]] = []
         self._num_head_bytes = 0
+        self._pieces: list[bytes] = []  # of the body, from the bytes that are being parsed
+        self._status = 0
+        self._malformation = ""
         self._heard = self._started = self._is_complete = self._ends_with_connection = self._is_reusable = False
-        self._idle_timeout_s = call.idle_timeout_s
         self._sent_s = self._loop.time()
         if self.is_lost:
             self._lose("the connection closed as soon as it was open")
@@ -97,23 +99,21 @@ class OriginConnection(asyncio.Protocol):
             self._deadline.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of the response."""
-        if self._call is None:
+        """Take bytes of the response; the parser's callbacks only note what they hold."""
+        call = self._call
+        if call is None:
             self.drop()  # nobody asked
             return
         self._heard = True
         if self._started:
-            self._deadline.set(self._idle_timeout_s)
+            self._deadline.set(call.idle_timeout_s)
+        else:
+            self._num_head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError as error:
-            self._on_callback_error(error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._on_malformed(str(error))
-        if self._is_complete:
-            self._finish()
-        elif not self._started and self._call is not None:
-            self._bound_head(len(data))
+            self._malformation = str(error)
+        self._deliver(call)
 
     def eof_received(self) -> None:
         """Take the end of the bytes; the transport closes by itself."""
@@ -128,76 +128,82 @@ class OriginConnection(asyncio.Protocol):
         self._keeper.forget(self)
 
     def on_message_begin(self) -> None:
-        """Refuse a second response to one request."""
+        """Note a second response to one request."""
         if self._is_complete:
-            self._is_reusable = False
+            self._malformation = "more than was asked for"
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a field of the head; trailers are dropped."""
-        if not self._started:
+        """Note a field of the head; trailers are dropped."""
+        if not self._status:
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Pass the head on, unless another is to follow."""
-        call, status = self._call, int(self._parser.get_status_code())
-        if call is None or self._is_complete:
-            return
-        headers, self._headers = self._headers, []
-        self._num_head_bytes += sum(len(name) + len(value) + 4 for name, value in headers)
-        if self._num_head_bytes > MAX_HEAD_BYTES:
-            self._fail("malformed", f"its head has more than {MAX_HEAD_BYTES} bytes")
-            return
+        """Note the head, unless it is an interim one or nobody's."""
+        status = int(self._parser.get_status_code())
         if status < 200:
-            return
-        self._started = True
-        is_bodiless = call.is_head or status in _BODILESS
-        if not is_bodiless and not self._settle_framing(headers):
-            return
-        self._deadline.set(self._idle_timeout_s)
-        call.sink.on_head(status, headers)
-        if call.is_head:
-            self._is_complete = True  # and the connection is spent: the parser waits for a body that is not sent
+            self._headers = []
+        elif not self._status:
+            self._status = status
 
     def on_body(self, data: bytes) -> None:
-        """Pass a piece on."""
-        call = self._call
-        if call is not None and not self._is_complete:
-            call.sink.on_data(data)
+        """Note a piece of the body, unless it is nobody's."""
+        if not self._is_complete:
+            self._pieces.append(data)
 
     def on_message_complete(self) -> None:
-        """Note the end of the response; `_finish` acts once the parser has returned."""
-        if self._started and not self._is_complete:
+        """Note the end of the response."""
+        if self._status and not self._is_complete:
             self._is_complete = True
             self._is_reusable = bool(self._parser.should_keep_alive())
 
+    def _deliver(self, call: Call) -> None:
+        """Pass on what the parser found. The sink may abort the call at any step, so each looks whether it did."""
+        try:
+            if not self._started:
+                self._deliver_head(call)
+            pieces = self._pieces
+            if pieces and self._started and self._call is call:
+                # Pieces that came together go on together: a proxy that has fallen behind then writes less often.
+                data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                self._pieces = []
+                call.sink.on_data(data)
+        except Exception as error:
+            report(call.sink, error)
+            self._fail("reset", "the sink failed")
+        if self._call is not call:
+            return
+        if self._is_complete and self._started:
+            self._finish()
+        elif self._malformation:
+            self._fail("malformed", self._malformation)
+
+    def _deliver_head(self, call: Call) -> None:
+        if self._num_head_bytes > MAX_HEAD_BYTES and self._head_is_too_long():
+            self._malformation = f"its head has more than {MAX_HEAD_BYTES} bytes"
+        elif self._status:
+            headers = self._headers
+            is_bodiless = call.is_head or self._status in _BODILESS
+            if not is_bodiless and not self._settle_framing(headers):
+                return
+            self._started = True
+            self._deadline.set(call.idle_timeout_s)
+            if call.is_head:
+                # The parser waits for a body that is not sent, so the connection is spent.
+                self._is_complete, self._is_reusable, self._pieces = True, False, []
+            call.sink.on_head(self._status, headers)
+
+    def _head_is_too_long(self) -> bool:
+        """Whether the fields are, or there is no end of them; a body may have come along with the head."""
+        return not self._status or sum(len(name) + len(value) + 4 for name, value in self._headers) > MAX_HEAD_BYTES
+
     def _settle_framing(self, headers: list[tuple[bytes, bytes]]) -> bool:
-        """Find out whether the body ends with the connection; fail and return False if it can't be told."""
+        """Find out whether the body ends with the connection; return False if it can't be told."""
         codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
         if codings and codings != [b"chunked"]:
-            self._fail("malformed", f"transfer-encoding must be chunked, got {b', '.join(codings)!r}")
+            self._malformation = f"transfer-encoding must be chunked, got {b', '.join(codings)!r}"
             return False
         self._ends_with_connection = not codings and all(name != b"content-length" for name, _ in headers)
         return True
-
-    def _bound_head(self, num_bytes: int) -> None:
-        self._num_head_bytes += num_bytes
-        if self._num_head_bytes > MAX_HEAD_BYTES:
-            self._fail("malformed", f"its head has more than {MAX_HEAD_BYTES} bytes")
-
-    def _on_callback_error(self, error: httptools.HttpParserCallbackError) -> None:
-        call = self._call
-        if call is None:
-            return
-        cause = error.__context__
-        if isinstance(cause, Exception):
-            report(call.sink, cause)
-        self._fail("reset", "the sink failed")
-
-    def _on_malformed(self, detail: str) -> None:
-        if self._is_complete:
-            self._is_reusable = False  # what came after the response is nobody's
-        elif self._call is not None:
-            self._fail("malformed", detail)
 
     def _on_due(self) -> None:
         call = self._call
@@ -214,7 +220,12 @@ class OriginConnection(asyncio.Protocol):
         if call is None:
             return
         call.bearer = None
-        if not self._is_reusable or self.transport.is_closing() or self.transport.get_write_buffer_size():
+        if (
+            not self._is_reusable
+            or self._malformation
+            or self.transport.is_closing()
+            or self.transport.get_write_buffer_size()
+        ):
             self.drop()
         else:
             if call.is_paused:

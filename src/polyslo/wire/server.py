@@ -42,6 +42,7 @@ async def listen(
         backlog=_BACKLOG,
         ssl_handshake_timeout=handshake_timeout_s,
     )
+    listener.port = int(listener.server.sockets[0].getsockname()[1])
     return listener
 
 
@@ -49,6 +50,7 @@ class Listener:
     """An open port and the connections that came through it."""
 
     server: asyncio.Server
+    port: int  # that is listened on; known after closing too
 
     def __init__(self, handler: Handler, limits: Limits) -> None:
         self.handler = handler
@@ -56,11 +58,6 @@ class Listener:
         self.is_draining = False
         self._connections: set[ClientConnection] = set()
         self._emptied: asyncio.Event | None = None
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        return int(self.server.sockets[0].getsockname()[1])
 
     @property
     def num_connections(self) -> int:
