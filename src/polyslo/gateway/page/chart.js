@@ -31,6 +31,7 @@ export function attainmentChart() {
 }
 
 // Steps from zero to the largest value, or to `leastTop` so that one request in a queue is not an alarm.
+// A level of zero is the base line itself.
 export function levelChart(kind, leastTop) {
   const area = shape("path", { class: "area" });
   const line = shape("path", { class: "line" });
@@ -42,7 +43,7 @@ export function levelChart(kind, leastTop) {
       const height = (value) => (HEIGHT - 1) * (value / top);
       fit(svg, values.length);
       set(area, "d", areaPath(values, height));
-      set(line, "d", stepPath(values, height));
+      set(line, "d", stepPath(values.map((value) => value || null), height));
     },
   };
 }
