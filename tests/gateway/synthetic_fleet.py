@@ -81,7 +81,7 @@ class SyntheticFleet:
         }
 
     def story(self, request_id: str, unix_s: float) -> Json | None:
-        """Tell one request's story; those whose id ends in 0 missed their SLO, None for ids never given out."""
+        """Tell one request's story: an id that ends in 0 missed, in 5 still pends; None for ids never given."""
         if not request_id.startswith("req-") or not self.has_traffic:
             return None
         tier = int(chance(request_id, "tier") * len(TPOTS_MS))
@@ -102,6 +102,8 @@ class SyntheticFleet:
             }
             for i in range(min(5, self.num_instances))
         ]
+        if request_id.endswith("5"):
+            return self._pending_story(request_id, tier, unix_s)
         return {
             "id": request_id,
             "tier": tier,
@@ -126,6 +128,21 @@ class SyntheticFleet:
                 {"unix_s": arrived_s + 22.4, "kind": "finished", "instance": 0, "text": "412 tokens"},
             ],
             "tokens": tokens,
+        }
+
+    def _pending_story(self, request_id: str, tier: int, unix_s: float) -> Json:
+        return {
+            "id": request_id,
+            "tier": tier,
+            "slo": {"ttft_ms": 500.0, "tpot_ms": TPOTS_MS[tier]},
+            "input_tokens": 96,
+            "output_tokens": 0,
+            "attained": None,
+            "steps": [
+                {"unix_s": unix_s - 0.3, "kind": "arrived", "text": "with 96 tokens of prompt"},
+                {"unix_s": unix_s - 0.299, "kind": "pended", "rung": "pend", "text": "the pool is empty"},
+            ],
+            "tokens": [],
         }
 
     def _load(self, tier: int, unix_s: float) -> float:

@@ -19,15 +19,15 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the pat
 
 IS_LIVE = "document.body?.dataset.link === 'live'"
 
-# Every piece of text with its box, cut to what its scrolling ancestors show; two boxes that share more than a
-# pixel each way overlap.
+# Every piece of text outside the scrolling lists, with its box; boxes that share more than a line's leading overlap.
 OVERLAPS = """(() => {
   const walker = document.createTreeWalker(document.querySelector('.page'), NodeFilter.SHOW_TEXT);
   const boxes = [];
   while (walker.nextNode()) {
     const node = walker.currentNode;
     const parent = node.parentElement;
-    if (!node.data.trim() || parent.closest('.unseen, .bar, option, noscript, .feed, .recent') || !parent.checkVisibility()) continue;
+    const isApart = parent.closest('.unseen, .bar, option, noscript, .feed, .recent');
+    if (!node.data.trim() || isApart || !parent.checkVisibility()) continue;
     const range = document.createRange();
     range.selectNodeContents(node);
     for (const box of range.getClientRects()) boxes.push({ text: node.data, ...box.toJSON() });
@@ -38,7 +38,8 @@ OVERLAPS = """(() => {
     const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
     if (wide > 1 && high > 3) found.push(`${a.text} | ${b.text}`);
   }));
-  for (const box of boxes) if (box.right > document.documentElement.clientWidth + 1) found.push(`${box.text} leaves the window`);
+  const edge = document.documentElement.clientWidth + 1;
+  for (const box of boxes) if (box.right > edge) found.push(`${box.text} leaves the window`);
   return found;
 })()"""
 
@@ -172,7 +173,16 @@ def test_a_search_tells_a_requests_story(page: Page) -> None:
         assert page.ask("document.querySelector('#story .due').textContent") == "due 500 ms"
         steps = page.ask("[...document.querySelectorAll('#story .steps b')].map((node) => node.textContent)")
         assert steps == ["Arrived", "Refused by", "Pended", "Placed", "First token", "Finished"]
-        assert page.ask("document.querySelector('#story .steps').textContent.includes('first_token 3×')")
+        assert page.ask("document.querySelector('#story .steps').textContent.includes('first_token 3\\u00d7')")
+
+
+def test_a_story_under_way_shows_its_deadline(page: Page) -> None:
+    """A request without a first token has a story too: it waits, and its deadline lies ahead."""
+    with showing(page, SyntheticFleet(20), "#request=req-00000015"):
+        page.wait("document.querySelector('#story .steps')")
+        assert page.ask("document.querySelector('#story .outcome').textContent") == "under way"
+        assert page.ask("document.querySelectorAll('#story .span.waits').length") == 1
+        assert page.ask("document.querySelectorAll('#story .came, #story .lateness').length") == 0
 
 
 def test_an_unknown_request_is_said_to_be_unknown(page: Page) -> None:

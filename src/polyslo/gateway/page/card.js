@@ -66,7 +66,7 @@ function factsOf(instance, tier) {
     ["In", `${place}, for ${duration(instance.since_s)}`],
     ["Load", percent(instance.load_ratio)],
     ["Iteration", latency(instance.iteration_s)],
-    ["Slack", `${latency(instance.slack_s)}${tier ? ` to the TPOT of ${tierName(tier)}` : ""}`],
+    ["Slack", `${latency(instance.slack_s)}${tier ? ` of ${tierName(tier)}` : ""}`],
     ["KV in use", percent(instance.kv_ratio)],
     ["Decodes", count(instance.num_decodes)],
     ["Queued", `${count(instance.num_queued)} (${count(instance.queued_tokens)} tokens)`],
