@@ -62,12 +62,11 @@ export class Card {
 
 function factsOf(instance, tier) {
   const place = tier ? `${tierName(tier)} tier` : GROUP_NAMES[instance.group] ?? instance.group;
-  const of = tier ? ` of ${tierName(tier)}` : "";
   return [
     ["In", `${place}, for ${duration(instance.since_s)}`],
     ["Load", percent(instance.load_ratio)],
-    ["Iteration", `${latency(instance.iteration_s)}${of}`],
-    ["Slack", latency(instance.slack_s)],
+    ["Iteration", latency(instance.iteration_s)],
+    ["Slack", `${latency(instance.slack_s)}${tier ? ` of ${tierName(tier)}` : ""}`],
     ["KV in use", percent(instance.kv_ratio)],
     ["Decodes", count(instance.num_decodes)],
     ["Queued", `${count(instance.num_queued)} (${count(instance.queued_tokens)} tokens)`],

@@ -31,6 +31,7 @@ export function attainmentChart() {
 }
 
 // Steps from zero to the largest value, or to `leastTop` so that one request in a queue is not an alarm.
+// A level of zero is the base line itself.
 export function levelChart(kind, leastTop) {
   const area = shape("path", { class: "area" });
   const line = shape("path", { class: "line" });
@@ -42,7 +43,7 @@ export function levelChart(kind, leastTop) {
       const height = (value) => (HEIGHT - 1) * (value / top);
       fit(svg, values.length);
       set(area, "d", areaPath(values, height));
-      set(line, "d", stepPath(values, height));
+      set(line, "d", outlinePath(values, height));
     },
   };
 }
@@ -68,6 +69,18 @@ function stepPath(values, height) {
     path += i > 0 && values[i - 1] !== null ? `V${y}H${i + 1}` : `M${i} ${y}H${i + 1}`;
   });
   return path;
+}
+
+// Each run of values above zero, from the base line and back to it.
+function outlinePath(values, height) {
+  const bars = values.map((value, i) => {
+    if (!(value > 0)) return "";
+    const y = (HEIGHT - height(value)).toFixed(2);
+    const start = i === 0 ? `M0 ${y}` : values[i - 1] > 0 ? `V${y}` : `M${i} ${HEIGHT}V${y}`; // cut at the chart's sides
+    const end = values[i + 1] > 0 || i === values.length - 1 ? "" : `V${HEIGHT}`;
+    return `${start}H${i + 1}${end}`;
+  });
+  return bars.join("");
 }
 
 function areaPath(values, height) {

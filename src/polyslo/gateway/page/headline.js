@@ -78,7 +78,8 @@ function behind({ tiers }) {
   const mark = standing(worst.attainment_1m);
   const target = percent(mark === "missed" ? TARGETS[0] : TARGETS[1]);
   const others = late.length > 1 ? `, and ${plural(late.length - 1, "other tier")} fall short` : "";
-  const text = `The ${tierName(worst)} tier attains ${share(worst.attainment_1m)}, below ${target}${others.replace(/^(, and 1 other tier) fall/, "$1 falls")}.`;
+  const name = tierName(worst).replace(" ", "\u00a0"); // a line must not end between number and unit
+  const text = `The ${name} tier attains ${share(worst.attainment_1m)}, below ${target}${others.replace(/^(, and 1 other tier) fall/, "$1 falls")}.`;
   return [{ kind: `behind-${mark}-${worst.index}`, standing: mark, text }];
 }
 

@@ -7,11 +7,15 @@ import { element, set, write } from "./markup.js";
 import { latency, percent } from "./quantities.js";
 
 export const THINNEST_PX = 3; // a bar and its gap
-export const WIDEST_PX = 44;
+export const WIDEST_PX = 56;
 const LABELLED_PX = 24; // from here on an instance's number fits under its bar
 const HIGHEST_LOAD = 1.24;
-const TRACK_PX = { single: 54, wrapped: 32, flat: 18 };
+const TRACK_PX = { single: 60, wrapped: 32, flat: 18 };
 const WORTH_MARKING_SLOWNESS = 1.15;
+
+export function isSlow(instance) {
+  return (instance.slowness_ratio ?? 1) >= WORTH_MARKING_SLOWNESS;
+}
 
 export class Lane {
   // choose(index) when an instance is picked, point(index or null) while one is looked at.
@@ -50,6 +54,7 @@ export class Lane {
       if (kept.has(index)) continue;
       bar.remove();
       this.bars.delete(index);
+      if (index === this.active) this.leave();
     }
     instances.forEach((instance, place) => this.drawBar(instance, place, chosen));
   }
@@ -119,6 +124,12 @@ export class Lane {
     this.point(index);
   }
 
+  // The active bar is gone; where it went, another lane shows it.
+  leave() {
+    this.active = null;
+    this.node.removeAttribute("aria-activedescendant");
+  }
+
   pick(index) {
     if (index === null) return;
     this.active = index;
@@ -141,11 +152,12 @@ function gap(pitch_px) {
 }
 
 function barClass(instance, load) {
-  const isSlow = (instance.slowness_ratio ?? 1) >= WORTH_MARKING_SLOWNESS;
-  return `bar${load > 1 ? " late" : ""}${isSlow ? " slow" : ""}`;
+  return `bar${load > 1 ? " late" : ""}${isSlow(instance) ? " slow" : ""}`;
 }
 
 function spoken(instance, isFlat) {
   const name = `Instance ${instance.index}`;
-  return isFlat ? name : `${name}, load ${percent(instance.load_ratio)}, slack ${latency(instance.slack_s)}`;
+  if (isFlat) return name;
+  const slowness = isSlow(instance) ? ", slower than its profile" : "";
+  return `${name}, load ${percent(instance.load_ratio)}, slack ${latency(instance.slack_s)}, KV ${percent(instance.kv_ratio)}${slowness}`;
 }

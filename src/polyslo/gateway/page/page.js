@@ -10,7 +10,7 @@ import { Selection } from "./selection.js";
 import { Story } from "./story.js";
 import { Stream } from "./stream.js";
 
-const LINK_WORDS = { connecting: "Connecting", live: "Live", stale: "Stale", lost: "Disconnected" };
+const LINK_WORDS = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting", stale: "Stale", lost: "Disconnected" };
 
 const selection = new Selection();
 const parts = [new Headline(), new Fleet(selection), new Feed(selection), new Story(selection), new Requests(selection)];

@@ -27,7 +27,7 @@ export class Requests {
 
   row(request, state) {
     const tier = state.tiers.find((each) => each.index === request.tier);
-    const button = element("button", { type: "button", class: "reference", "aria-label": `Story of request ${request.id}` }, request.id);
+    const button = element("button", { type: "button", class: "reference", title: request.id, "aria-label": `Story of request ${request.id}` }, request.id);
     button.addEventListener("click", () => this.selection.chooseRequest(request.id));
     const slack = request.slack_s ?? null;
     const node = element("tr", { "aria-current": request.id === this.selection.request ? "true" : null },

@@ -7,10 +7,14 @@ import { count, duration, latency, plural, rate, share, standing, tierColour, ti
 
 export const GROUPS = {
   prefill: { name: "Prefill", note: "first tokens, for every tier", isFlat: false },
-  draining: { name: "Draining", note: "finish what they hold, take nothing new", isFlat: false },
+  draining: { name: "Draining", note: "finishing what they hold, taking nothing new", isFlat: false },
   idle: { name: "Idle pool", note: "ready to be claimed", isFlat: true },
-  unhealthy: { name: "Unhealthy", note: "get no requests until they answer again", isFlat: true },
+  unhealthy: { name: "Unhealthy", note: "no requests until they answer again", isFlat: true },
 };
+
+export function describeGroup(group) {
+  return GROUPS[group] ?? { name: group, note: "in no tier", isFlat: false };
+}
 
 export class TierRow {
   constructor(actions) {
@@ -25,7 +29,7 @@ export class TierRow {
   }
 
   nameCell() {
-    return element("div", { class: "cell name" }, this.text("tpot", "h3"), this.text("owns", "p"));
+    return element("div", { class: "cell name" }, this.text("tpot", "h3"), element("p", { class: "owns" }, this.text("owned"), " ", this.text("running"), " ", this.text("rate")));
   }
 
   laneCell() {
@@ -43,9 +47,9 @@ export class TierRow {
   }
 
   latencyCell() {
-    const head = element("tr", {}, element("td"), element("th", { scope: "col" }, "p50"), element("th", { scope: "col" }, "p99"));
+    const head = element("tr", {}, element("td", { class: "head" }, "Latency"), element("th", { scope: "col" }, "p50"), element("th", { scope: "col" }, "p99"));
     const rows = ["ttft", "tpot"].map((kind) => element("tr", {}, element("th", { scope: "row" }, kind.toUpperCase()), this.text(`${kind}-p50`, "td"), this.text(`${kind}-p99`, "td")));
-    return element("div", { class: "cell latency" }, element("p", { class: "head" }, "Latency"), element("table", {}, head, ...rows));
+    return element("div", { class: "cell latency" }, element("table", {}, head, ...rows));
   }
 
   historyCell() {
@@ -67,7 +71,9 @@ export class TierRow {
   drawTexts(tier, name) {
     const { texts } = this;
     write(texts.tpot, name);
-    write(texts.owns, `${plural(tier.num_instances, "instance")}\n${count(tier.num_running)} running\n${rate(tier.rps)} req/s`);
+    write(texts.owned, plural(tier.num_instances, "instance"));
+    write(texts.running, `${count(tier.num_running)} running`);
+    write(texts.rate, `${rate(tier.rps)} req/s`);
     write(texts.bare, tier.num_instances > 0 ? "" : bareWords(tier));
     texts.bare.hidden = tier.num_instances > 0;
     write(texts.minute, share(tier.attainment_1m));
@@ -88,16 +94,15 @@ export class TierRow {
 
 export class GroupRow {
   constructor(group, actions) {
-    this.group = group;
-    this.lane = new Lane("", GROUPS[group].isFlat, actions);
+    const { name: title, isFlat } = describeGroup(group);
+    this.lane = new Lane(`${title}: instances`, isFlat, actions);
     this.note = element("p", { class: "owns" });
-    const name = element("div", { class: "cell name" }, element("h3", {}, GROUPS[group].name), this.note);
-    this.node = element("div", { class: `row group ${group}`, role: "group", "aria-label": GROUPS[group].name }, name, element("div", { class: "cell lane-cell" }, this.lane.node));
+    const name = element("div", { class: "cell name" }, element("h3", {}, title));
+    this.node = element("div", { class: `row group ${GROUPS[group] ? group : ""}`, role: "group", "aria-label": title }, name, element("div", { class: "cell lane-cell" }, this.lane.node, this.note));
   }
 
   draw(instances, note, pitch_px, width_px, chosen) {
-    write(this.note, `${plural(instances.length, "instance")}: ${note}`);
-    this.lane.label(`${GROUPS[this.group].name}: instances`);
+    write(this.note, `${plural(instances.length, "instance")}, ${note}`);
     this.lane.node.hidden = instances.length === 0;
     this.lane.draw(instances, pitch_px, width_px, chosen);
   }

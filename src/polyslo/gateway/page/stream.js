@@ -6,7 +6,7 @@
 
 const STALE_S = 4; // snapshots come once a second
 const FIRST_PAUSE_S = 1;
-const LONGEST_PAUSE_S = 15;
+const LONGEST_PAUSE_S = 8;
 const CHECK_MS = 1000;
 
 export class Stream {
@@ -109,7 +109,8 @@ export class Stream {
   }
 
   link(age_s) {
-    if (this.isLost) return "lost";
+    const isRecent = age_s !== null && age_s < STALE_S;
+    if (this.isLost) return isRecent ? "reconnecting" : "lost"; // a short break is no cause for alarm
     if (age_s === null) return "connecting";
     return age_s > STALE_S * 1.5 ? "stale" : "live";
   }
