@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from polyslo.core.fluid import LengthMoments
 from polyslo.core.state import DISPATCH, WITHDRAW
 from polyslo.engines.clock import VirtualClock
 from polyslo.engines.emulated_engine import EmulatedEngine, EngineSettings
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.request import Request
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
-from polyslo.core.fluid import LengthMoments
 
 TICK_S = 0.005
 

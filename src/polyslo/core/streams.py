@@ -45,6 +45,7 @@ class Streams(Native):
     touched: npt.NDArray[np.int64]  # (N,) instances with news, in order; scratch of a digest
     is_touched: npt.NDArray[np.int64]  # (N,)
 
+    FIRST_SLOT: ClassVar = 72
     ARRAYS: ClassVar = {
         "stream_tokens": (np.int64, 1),
         "stream_hidden": (np.int64, 1),
@@ -56,7 +57,7 @@ class Streams(Native):
         "touched": (np.int64, 1),
         "is_touched": (np.int64, 1),
     }
-    BUNDLES: ClassVar = ("fleet",)
+    BUNDLES: ClassVar = {"fleet": 126}
 
 
 def new_streams(fleet: Fleet, *, num_news: int = 1 << 14) -> Streams:

@@ -65,14 +65,11 @@ class Gateway:
     async def start(self) -> None:
         """Build the fleets and listen."""
         config, server = self.config, self.config.server
-        listeners: dict[str, list[Listener]] = {}
+        self.metrics = Metrics(self.models)  # it looks into them when it is asked
         for model in config.models:
             board = self.boards[model.name] = Board(monotonic, len(config.tiers_s))
-            listeners[model.name] = [board, RequestLog(log)]
-            self.models[model.name] = self._served(model, Listeners(listeners[model.name]))
-        self.metrics = Metrics(self.models)
-        for model in config.models:
-            listeners[model.name].append(self.metrics)
+            listeners = Listeners([board, self.metrics, RequestLog(log)])
+            self.models[model.name] = self._served(model, listeners)
         self._health = [self._watch(model) for model in self.models.values()]
         self.front = Front(config, self.models)
         self.management = Management(self.models, self.snapshot, self.story, self.metrics.text)
