@@ -13,7 +13,11 @@ export class Card {
     this.facts = new Map();
     this.title = element("h3");
     this.name = element("p", { class: "address" });
-    this.close = element("button", { type: "button", class: "close", "aria-label": "Close the instance's details" }, "×");
+    this.close = element(
+      "button",
+      { type: "button", class: "close", "aria-label": "Close the instance's details" },
+      "×",
+    );
     this.close.addEventListener("click", close);
     this.list = element("dl");
     node.append(this.close, this.title, this.name, this.list);
@@ -61,7 +65,7 @@ export class Card {
 }
 
 function factsOf(instance, tier) {
-  const place = tier ? `${tierName(tier)} tier` : GROUP_NAMES[instance.group] ?? instance.group;
+  const place = tier ? `${tierName(tier)} tier` : (GROUP_NAMES[instance.group] ?? instance.group);
   return [
     ["In", `${place}, for ${duration(instance.since_s)}`],
     ["Load", percent(instance.load_ratio)],

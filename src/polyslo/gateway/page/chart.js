@@ -16,7 +16,9 @@ export function attainmentChart() {
   const line = shape("path", { class: "line" });
   const missed = shape("path", { class: "line missed" });
   const targets = TARGETS.map((target) => targetLine(target));
-  const labels = TARGETS.map((target) => element("span", { class: "target", "data-target": target }, target.toFixed(2)));
+  const labels = TARGETS.map((target) =>
+    element("span", { class: "target", "data-target": target }, target.toFixed(2)),
+  );
   const svg = drawing(...targets, area, line, missed);
   const node = element("div", { class: "chart" }, svg, ...labels);
   return {
@@ -25,7 +27,14 @@ export function attainmentChart() {
       fit(svg, values.length);
       set(area, "d", areaPath(values, missHeight));
       set(line, "d", stepPath(values, missHeight));
-      set(missed, "d", stepPath(values.map((value) => (value !== null && value < TARGETS[0] ? value : null)), missHeight));
+      set(
+        missed,
+        "d",
+        stepPath(
+          values.map((value) => (value !== null && value < TARGETS[0] ? value : null)),
+          missHeight,
+        ),
+      );
     },
   };
 }
@@ -85,6 +94,10 @@ function outlinePath(values, height) {
 
 function areaPath(values, height) {
   return values
-    .map((value, i) => (value === null || height(value) === 0 ? "" : `M${i} ${HEIGHT}V${(HEIGHT - height(value)).toFixed(2)}H${i + 1}V${HEIGHT}Z`))
+    .map((value, i) =>
+      value === null || height(value) === 0
+        ? ""
+        : `M${i} ${HEIGHT}V${(HEIGHT - height(value)).toFixed(2)}H${i + 1}V${HEIGHT}Z`,
+    )
     .join("");
 }

@@ -16,7 +16,10 @@ export class Fleet {
     selection.onChange(() => this.state && this.draw(this.state));
     new ResizeObserver(() => this.state && this.draw(this.state)).observe(byId("rows"));
     addEventListener("scroll", () => this.drawCard(), { passive: true });
-    addEventListener("keydown", (event) => event.key === "Escape" && this.selection.instance !== null && selection.chooseInstance(null));
+    addEventListener(
+      "keydown",
+      (event) => event.key === "Escape" && this.selection.instance !== null && selection.chooseInstance(null),
+    );
   }
 
   draw(state) {
@@ -39,7 +42,11 @@ export class Fleet {
 
   shownRows(state) {
     const groups = grouped(state.instances);
-    const tiers = state.tiers.map((tier) => ({ key: `tier-${tier.index}`, tier, instances: groups.get(`tier-${tier.index}`) ?? [] }));
+    const tiers = state.tiers.map((tier) => ({
+      key: `tier-${tier.index}`,
+      tier,
+      instances: groups.get(`tier-${tier.index}`) ?? [],
+    }));
     const known = new Set([...Object.keys(GROUPS), ...tiers.map(({ key }) => key)]);
     const unknown = [...groups.keys()].filter((group) => !known.has(group)); // a newer gateway's; better shown than lost
     const others = [...Object.keys(GROUPS), ...unknown]
@@ -69,10 +76,18 @@ export class Fleet {
     node.hidden = state.instances.length > 0;
     if (node.hidden || node.childElementCount > 0) return;
     node.append(
-      element("p", {}, "The gateway knows no instance, so it refuses every request with 503. Start it with one or more engines:"),
+      element(
+        "p",
+        {},
+        "The gateway knows no instance, so it refuses every request with 503. Start it with one or more engines:",
+      ),
       element("pre", {}, "polyslo gateway --worker-urls http://10.0.0.1:8000 http://10.0.0.2:8000"),
       element("p", {}, "or give it one while it runs:"),
-      element("pre", {}, `curl -X POST ${location.origin}/workers -H 'content-type: application/json' -d '{"url": "http://10.0.0.1:8000"}'`),
+      element(
+        "pre",
+        {},
+        `curl -X POST ${location.origin}/workers -H 'content-type: application/json' -d '{"url": "http://10.0.0.1:8000"}'`,
+      ),
     );
   }
 

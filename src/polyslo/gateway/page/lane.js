@@ -27,7 +27,11 @@ export class Lane {
     this.instances = [];
     this.active = null;
     this.limits = element("div", { class: "limits", "aria-hidden": "true" });
-    this.node = element("div", { class: "lane", role: "listbox", tabindex: "0", "aria-orientation": "horizontal" }, this.limits);
+    this.node = element(
+      "div",
+      { class: "lane", role: "listbox", tabindex: "0", "aria-orientation": "horizontal" },
+      this.limits,
+    );
     this.label(label);
     this.listen();
   }
@@ -41,7 +45,10 @@ export class Lane {
     node.addEventListener("pointermove", (event) => event.pointerType === "mouse" && this.look(this.nearest(event)));
     node.addEventListener("pointerleave", () => this.look(null));
     node.addEventListener("click", (event) => this.pick(this.nearest(event)));
-    node.addEventListener("focus", () => node.matches(":focus-visible") && this.look(this.active ?? this.instances[0]?.index ?? null));
+    node.addEventListener(
+      "focus",
+      () => node.matches(":focus-visible") && this.look(this.active ?? this.instances[0]?.index ?? null),
+    );
     node.addEventListener("blur", () => this.look(null));
     node.addEventListener("keydown", (event) => this.press(event));
   }
@@ -93,7 +100,7 @@ export class Lane {
     }
     const x = (place % this.perLine) * this.pitch_px;
     const y = Math.floor(place / this.perLine) * this.line_px;
-    const load = this.isFlat ? 0 : instance.load_ratio ?? 0;
+    const load = this.isFlat ? 0 : (instance.load_ratio ?? 0);
     bar.style.setProperty("--x", `${x}px`);
     bar.style.setProperty("--y", `${y}px`);
     bar.style.setProperty("--load", Math.max(0, Math.min(HIGHEST_LOAD, load)).toFixed(3));
@@ -137,11 +144,22 @@ export class Lane {
   }
 
   press(event) {
-    const at = Math.max(0, this.instances.findIndex((instance) => instance.index === this.active));
+    const at = Math.max(
+      0,
+      this.instances.findIndex((instance) => instance.index === this.active),
+    );
     const last = this.instances.length - 1;
-    const steps = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + this.perLine, ArrowUp: at - this.perLine, Home: 0, End: last };
+    const steps = {
+      ArrowRight: at + 1,
+      ArrowLeft: at - 1,
+      ArrowDown: at + this.perLine,
+      ArrowUp: at - this.perLine,
+      Home: 0,
+      End: last,
+    };
     if (event.key === "Enter" || event.key === " ") this.pick(this.instances[at]?.index ?? null);
-    else if (event.key in steps && last >= 0) this.look(this.instances[Math.min(last, Math.max(0, steps[event.key]))].index);
+    else if (event.key in steps && last >= 0)
+      this.look(this.instances[Math.min(last, Math.max(0, steps[event.key]))].index);
     else return;
     event.preventDefault();
   }

@@ -4,7 +4,12 @@ export const NONE = "–";
 export const TARGETS = [0.9, 0.99]; // the shares of attainment that are reported everywhere in polyslo
 
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
-const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const CLOCK = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hourCycle: "h23",
+});
 
 const isMissing = (value) => value === null || value === undefined || !Number.isFinite(value);
 

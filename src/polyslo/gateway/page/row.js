@@ -19,9 +19,23 @@ export function describeGroup(group) {
 export class TierRow {
   constructor(actions) {
     this.lane = new Lane("", false, actions);
-    this.charts = { attainment: attainmentChart(), pending: levelChart("pending", 4), instances: levelChart("owned", 1), rps: levelChart("rate", 1) };
+    this.charts = {
+      attainment: attainmentChart(),
+      pending: levelChart("pending", 4),
+      instances: levelChart("owned", 1),
+      rps: levelChart("rate", 1),
+    };
     this.texts = {};
-    this.node = element("div", { class: "row tier", role: "group" }, this.nameCell(), this.laneCell(), this.attainmentCell(), this.pendingCell(), this.latencyCell(), this.historyCell());
+    this.node = element(
+      "div",
+      { class: "row tier", role: "group" },
+      this.nameCell(),
+      this.laneCell(),
+      this.attainmentCell(),
+      this.pendingCell(),
+      this.latencyCell(),
+      this.historyCell(),
+    );
   }
 
   text(name, tag = "span") {
@@ -29,7 +43,12 @@ export class TierRow {
   }
 
   nameCell() {
-    return element("div", { class: "cell name" }, this.text("tpot", "h3"), element("p", { class: "owns" }, this.text("owned"), " ", this.text("running"), " ", this.text("rate")));
+    return element(
+      "div",
+      { class: "cell name" },
+      this.text("tpot", "h3"),
+      element("p", { class: "owns" }, this.text("owned"), " ", this.text("running"), " ", this.text("rate")),
+    );
   }
 
   laneCell() {
@@ -38,22 +57,54 @@ export class TierRow {
 
   attainmentCell() {
     const figures = element("p", { class: "figures" }, this.text("minute", "b"), this.text("five"));
-    return element("div", { class: "cell attained" }, element("p", { class: "head" }, "Attainment"), figures, this.charts.attainment.node);
+    return element(
+      "div",
+      { class: "cell attained" },
+      element("p", { class: "head" }, "Attainment"),
+      figures,
+      this.charts.attainment.node,
+    );
   }
 
   pendingCell() {
     const figures = element("p", { class: "figures" }, this.text("waiting", "b"), this.text("oldest"));
-    return element("div", { class: "cell queue" }, element("p", { class: "head" }, "Pending"), figures, this.charts.pending.node);
+    return element(
+      "div",
+      { class: "cell queue" },
+      element("p", { class: "head" }, "Pending"),
+      figures,
+      this.charts.pending.node,
+    );
   }
 
   latencyCell() {
-    const head = element("tr", {}, element("td", { class: "head" }, "Latency"), element("th", { scope: "col" }, "p50"), element("th", { scope: "col" }, "p99"));
-    const rows = ["ttft", "tpot"].map((kind) => element("tr", {}, element("th", { scope: "row" }, kind.toUpperCase()), this.text(`${kind}-p50`, "td"), this.text(`${kind}-p99`, "td")));
+    const head = element(
+      "tr",
+      {},
+      element("td", { class: "head" }, "Latency"),
+      element("th", { scope: "col" }, "p50"),
+      element("th", { scope: "col" }, "p99"),
+    );
+    const rows = ["ttft", "tpot"].map((kind) =>
+      element(
+        "tr",
+        {},
+        element("th", { scope: "row" }, kind.toUpperCase()),
+        this.text(`${kind}-p50`, "td"),
+        this.text(`${kind}-p99`, "td"),
+      ),
+    );
     return element("div", { class: "cell latency" }, element("table", {}, head, ...rows));
   }
 
   historyCell() {
-    const pair = (label, chart) => element("div", { class: "pair" }, element("p", { class: "caption" }, label, " ", this.text(`${chart}-range`)), this.charts[chart].node);
+    const pair = (label, chart) =>
+      element(
+        "div",
+        { class: "pair" },
+        element("p", { class: "caption" }, label, " ", this.text(`${chart}-range`)),
+        this.charts[chart].node,
+      );
     return element("div", { class: "cell history" }, pair("Instances", "instances"), pair("Requests/s", "rps"));
   }
 
@@ -82,13 +133,15 @@ export class TierRow {
     write(texts.waiting, count(tier.num_pending));
     texts.waiting.dataset.standing = tier.num_pending > 0 ? "some" : "none";
     write(texts.oldest, tier.num_pending > 0 ? `oldest ${duration(tier.oldest_pending_s)}` : "nobody waits");
-    for (const kind of ["ttft", "tpot"]) for (const rank of ["p50", "p99"]) write(texts[`${kind}-${rank}`], latency(tier[`${kind}_${rank}_s`]));
+    for (const kind of ["ttft", "tpot"])
+      for (const rank of ["p50", "p99"]) write(texts[`${kind}-${rank}`], latency(tier[`${kind}_${rank}_s`]));
     texts["tpot-p99"].dataset.standing = (tier.tpot_p99_s ?? 0) * 1000 > tier.tpot_ms ? "missed" : "met";
   }
 
   drawCharts(history) {
     for (const [name, chart] of Object.entries(this.charts)) chart.draw(history[name] ?? []);
-    for (const name of ["instances", "rps"]) write(this.texts[`${name}-range`], rangeOf(history[name] ?? [], name === "rps" ? rate : count));
+    for (const name of ["instances", "rps"])
+      write(this.texts[`${name}-range`], rangeOf(history[name] ?? [], name === "rps" ? rate : count));
   }
 }
 
@@ -98,11 +151,19 @@ export class GroupRow {
     this.lane = new Lane(`${title}: instances`, isFlat, actions);
     this.note = element("p", { class: "owns" });
     const name = element("div", { class: "cell name" }, element("h3", {}, title));
-    this.node = element("div", { class: `row group ${GROUPS[group] ? group : ""}`, role: "group", "aria-label": title }, name, element("div", { class: "cell lane-cell" }, this.lane.node, this.note));
+    this.node = element(
+      "div",
+      { class: `row group ${GROUPS[group] ? group : ""}`, role: "group", "aria-label": title },
+      name,
+      element("div", { class: "cell lane-cell" }, this.lane.node, this.note),
+    );
   }
 
   draw(instances, note, pitch_px, width_px, chosen) {
-    write(this.note, `${plural(instances.length, "instance")}, ${note}`);
+    write(
+      this.note,
+      instances.length > 0 ? `${plural(instances.length, "instance")}, ${note}` : "Empty: every instance is in use.",
+    );
     this.lane.node.hidden = instances.length === 0;
     this.lane.draw(instances, pitch_px, width_px, chosen);
   }

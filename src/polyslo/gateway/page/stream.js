@@ -79,7 +79,8 @@ export class Stream {
       const text = await response.text();
       if (asked === this.openedAt_ms) this.take(text, true);
     } catch (error) {
-      this.detail = error.name === "TimeoutError" ? "it does not answer" : error.name === "TypeError" ? "" : error.message;
+      this.detail =
+        error.name === "TimeoutError" ? "it does not answer" : error.name === "TypeError" ? "" : error.message;
     }
   }
 
@@ -117,6 +118,7 @@ export class Stream {
 }
 
 function refusal(status) {
-  if (status === 401 || status === 403) return `it answers ${status}: this page needs to be let in, see the gateway's API keys`;
+  if (status === 401 || status === 403)
+    return `it answers ${status}: this page needs to be let in, see the gateway's API keys`;
   return `it answers ${status}`;
 }
