@@ -7,6 +7,10 @@ in order. News of streams is collected and digested together, once a turn of the
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from polyslo.core.state import FITS, Fleet
 from polyslo.core.streams import Streams, new_streams
@@ -14,6 +18,31 @@ from polyslo.gateway.request import Request
 from polyslo.policies.live import live_arrival, live_close, live_digest, live_gone, live_tick
 
 CarryOut = Callable[[int, int, int], None]
+Actions = list[list[int]]  # (kind, request, instance) each, in order
+
+
+class Recorder(Protocol):
+    """Who writes down each input and the actions that it led to, before they are carried out: see `journal`."""
+
+    def arrived(self, r: int, request: Request, now_s: float, actions: Actions) -> None:
+        """A request was decided about."""
+
+    def digested(
+        self, news: npt.NDArray[np.int64], ended: npt.NDArray[np.int64], now_s: float, actions: Actions
+    ) -> None:
+        """News of streams was applied; rows as in `core.streams`, overwritten by the next."""
+
+    def lost(self, r: int, now_s: float, actions: Actions) -> None:
+        """A request was over before its end."""
+
+    def ticked(self, now_s: float, actions: Actions) -> None:
+        """Time passed, and something changed by that."""
+
+    def closed(self, i: int, reason: int, now_s: float, actions: Actions) -> None:
+        """An instance was closed, or (FITS) opened."""
+
+    def released(self, r: int) -> None:
+        """The record of a refused request was given back."""
 
 
 class Decider:
@@ -24,14 +53,16 @@ class Decider:
         self.streams: Streams = new_streams(fleet)
         self._policy = policy
         self._carry_out = carry_out
-        self._free = list(range(len(fleet.requests) - 1, -1, -1))
+        self.free = list(range(len(fleet.requests) - 1, -1, -1))  # records; the last is used next
+        self.recorder: Recorder | None = None  # may be set and taken away between two inputs
+        self._iterations = fleet.instances["iteration"]
         self._num_news = self._num_ended = 0
         self._news, self._ended = self.streams.news, self.streams.ended
 
     @property
     def num_free(self) -> int:
         """How many more requests there is room for."""
-        return len(self._free)
+        return len(self.free)
 
     @property
     def has_news(self) -> bool:
@@ -40,11 +71,13 @@ class Decider:
 
     def enter(self) -> int | None:
         """Take a record for a new request; None when all are in use."""
-        return self._free.pop() if self._free else None
+        return self.free.pop() if self.free else None
 
     def release(self, r: int) -> None:
         """Give back the record of a request that was refused."""
-        self._free.append(r)
+        self.free.append(r)
+        if self.recorder is not None:
+            self.recorder.released(r)
 
     def arrive(self, r: int, request: Request, now_s: float) -> None:
         """Decide about a new request that has the record `r`."""
@@ -52,7 +85,10 @@ class Decider:
             self._policy, self.streams.handle, r, request.arrival_s, request.arrival_s + request.ttft_s,
             request.tpot_s, request.tier, request.input_tokens, request.max_tokens, not request.is_streamed, now_s,
         )  # fmt: skip
-        self._act()
+        actions = self._decided()
+        if self.recorder is not None:
+            self.recorder.arrived(r, request, now_s, actions)
+        self._act(actions)
 
     def saw_tokens(self, r: int, tokens: int, now_s: float) -> None:
         """A stream showed tokens; they count with the next digest."""
@@ -76,37 +112,61 @@ class Decider:
         self._num_news = self._num_ended = 0
         over = self._ended[:num_ended, 0].tolist()
         live_digest(self._policy, self.streams.handle, num_news, num_ended, now_s)
-        self._free += over
-        self._act()
+        self.free += over
+        actions = self._decided()
+        if self.recorder is not None and num_news + num_ended:
+            self.recorder.digested(self._news[:num_news], self._ended[:num_ended], now_s, actions)
+        self._act(actions)
 
     def lose(self, r: int, now_s: float) -> None:
         """A request is over before its end: its client left, or its engine failed it. Its record is free again."""
         if self.has_news:
             self.digest(now_s)
         live_gone(self._policy, self.streams.handle, r, now_s)
-        self._free.append(r)
-        self._act()
+        self.free.append(r)
+        actions = self._decided()
+        if self.recorder is not None:
+            self.recorder.lost(r, now_s, actions)
+        self._act(actions)
 
     def tick(self, now_s: float) -> None:
-        """Time passed without news."""
+        """Time passed without news.
+
+        Where no iteration ended and nothing was decided the belief is as before, so that is not recorded: a tick ends
+        iterations, settles pending requests (an action each) and does nothing else.
+        """
+        before = self._num_iterations()
         live_tick(self._policy, self.streams.handle, now_s)
-        self._act()
+        actions = self._decided()
+        if self.recorder is not None and (actions or self._num_iterations() != before):
+            self.recorder.ticked(now_s, actions)
+        self._act(actions)
 
     def close(self, i: int, reason: int, now_s: float) -> None:
         """Send an instance no new requests, for a reason of `core.state`."""
         live_close(self._policy, self.streams.handle, i, reason, now_s)
-        self._act()
+        actions = self._decided()
+        if self.recorder is not None:
+            self.recorder.closed(i, reason, now_s, actions)
+        self._act(actions)
 
     def open(self, i: int, now_s: float) -> None:
         """Send an instance requests again."""
         self.close(i, FITS, now_s)
 
-    def _act(self) -> None:
+    def _num_iterations(self) -> int:
+        return int(self._iterations.sum()) if self.recorder is not None else 0
+
+    def _decided(self) -> Actions:
+        """Take what the core decided."""
         num_actions = self.fleet.num_actions
         count = int(num_actions[0])
         if count == 0:
-            return
-        actions = self.fleet.actions[:count].tolist()
+            return []
+        actions: Actions = self.fleet.actions[:count].tolist()
         num_actions[0] = 0
+        return actions
+
+    def _act(self, actions: Actions) -> None:
         for kind, r, i in actions:
             self._carry_out(kind, r, i)

@@ -1,0 +1,141 @@
+"""The whole belief of a decider, as arrays: what each journal file begins with.
+
+A gateway that is never idle has no moment at which the state could be left out, so every file has it. Left out is
+what no decision reads: scratch space, news that was not yet digested (it is part of the next input), and of tables
+the columns that nobody uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from polyslo.core.profile import Profile
+from polyslo.core.state import Fleet, new_fleet
+from polyslo.core.streams import Streams
+from polyslo.errors import InputError
+from polyslo.gateway.decider import CarryOut, Decider
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+_SCRATCH = {"actions", "num_actions"}
+_TABLES = {"resident_finish", "resident_base", "resident", "pending"}  # used up to a column
+_STREAMS = ("stream_tokens", "stream_hidden", "advanced_s", "began_s", "slowness_ratio")
+_MOST = {"instances": 1 << 14, "residents": 1 << 13, "requests": 1 << 20, "tiers": 64}  # of a state that is believed
+
+
+def capture(decider: Decider) -> Arrays:
+    """Copy what a decider believes, between two inputs."""
+    fleet = decider.fleet
+    arrays = {name: getattr(fleet, name) for name in Fleet.ARRAYS if name not in _SCRATCH}
+    residents, pending = int(fleet.instances["num_residents"].max()), int(fleet.pending_size.max())
+    for name in _TABLES:
+        arrays[name] = arrays[name][:, : pending if name == "pending" else residents]
+    arrays |= {name: getattr(decider.streams, name) for name in _STREAMS}
+    arrays |= {f"profile.{name}": getattr(fleet.profile, name) for name in Profile.ARRAYS}
+    arrays["free"] = np.array(decider.free, dtype=np.int64)
+    arrays["columns"] = np.array([fleet.resident.shape[1], fleet.pending.shape[1]], dtype=np.int64)
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+def restore(arrays: Mapping[str, npt.NDArray[Any]], policy: int, carry_out: CarryOut) -> Decider:
+    """Return a decider that believes what was captured. Raises `InputError` for a state of another version."""
+    try:
+        _check_sizes(arrays)
+        fleet = _empty_fleet(arrays)
+        decider = Decider(fleet, policy, carry_out)
+        for name in Fleet.ARRAYS:
+            if name not in _SCRATCH:
+                _fill(getattr(fleet, name), arrays[name], name)
+        for name in _STREAMS:
+            _fill(getattr(decider.streams, name), arrays[name], name)
+        decider.free[:] = arrays["free"].tolist()
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the journal's state is none of this version ({error}); use the version that wrote it") from error
+    _check_indices(fleet, decider.streams)
+    return decider
+
+
+def encode_state(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Return the arrays as a `.npz`."""
+    file = BytesIO()
+    np.savez(file, **dict(arrays))  # type: ignore[arg-type]  # the stubs take the arrays for the option
+    return file.getvalue()
+
+
+def decode_state(payload: bytes) -> Arrays:
+    """Return the arrays of a `.npz`; nothing in it is executed. Raises `InputError`."""
+    try:
+        with np.load(BytesIO(payload), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, OSError, KeyError, BadZipFile) as error:
+        raise InputError(f"the journal's state can't be read ({error}); use the version that wrote it") from error
+
+
+def _empty_fleet(arrays: Mapping[str, npt.NDArray[Any]]) -> Fleet:
+    parts = {name: np.ascontiguousarray(arrays[f"profile.{name}"]) for name in Profile.ARRAYS}
+    residents, pending = arrays["columns"].tolist()
+    fleet = new_fleet(
+        Profile(**parts),
+        num_instances=len(arrays["instances"]),
+        tpots_s=arrays["tpots_s"],
+        num_requests=len(arrays["requests"]),
+        max_residents=residents,
+        num_pending=pending,
+    )
+    fleet.num_actions[0] = 0
+    return fleet
+
+
+def _fill(own: npt.NDArray[Any], told: npt.NDArray[Any], name: str) -> None:
+    """Copy an array into its place; a table's unused columns stay as they are."""
+    if told.dtype.names != own.dtype.names or told.ndim != own.ndim:
+        raise ValueError(f"{name}: {told.dtype} where {own.dtype} was expected")
+    if name in _TABLES:
+        own[:, : told.shape[1]] = told
+    elif own.shape == told.shape:
+        own[...] = told
+    else:
+        raise ValueError(f"{name}: shape {told.shape} where {own.shape} was expected")
+
+
+def _check_sizes(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise for a state that no gateway has, before anything is allocated for it."""
+    residents, pending = arrays["columns"].tolist()
+    sizes = {
+        "instances": len(arrays["instances"]),
+        "residents": residents,
+        "requests": max(len(arrays["requests"]), pending),
+        "tiers": len(arrays["tpots_s"]),
+    }
+    for name, size in sizes.items():
+        if not 1 <= size <= _MOST[name]:
+            raise ValueError(f"{size:,} {name}")
+
+
+def _check_indices(fleet: Fleet, streams: Streams) -> None:
+    """Raise for an index that compiled code, which does not look, would follow out of an array."""
+    num_instances, num_requests, num_groups = len(fleet.instances), len(fleet.requests), len(fleet.tpots_s) + 2
+    instances, requests = fleet.instances, fleet.requests
+    bounds: dict[str, tuple[npt.NDArray[Any], int, int]] = {
+        "group": (instances["group"], 0, num_groups - 1),
+        "rank": (instances["rank"], 0, num_instances - 1),
+        "num_residents": (instances["num_residents"], 0, fleet.resident.shape[1]),
+        "queue": (np.stack([instances["queue_head"], instances["queue_tail"]]), -1, num_requests - 1),
+        "order": (fleet.order, 0, num_instances - 1),
+        "group_size": (fleet.group_size, 0, num_instances),
+        "resident": (fleet.resident, 0, num_requests - 1),
+        "pending": (fleet.pending, 0, num_requests - 1),
+        "pending_size": (fleet.pending_size, 0, fleet.pending.shape[1]),
+        "tier": (requests["tier"], 0, num_groups - 3),
+        "links": (np.stack([requests["next"], requests["previous"]]), -1, num_requests - 1),
+        "place": (np.stack([requests["instance"], requests["decode_instance"]]), -1, num_instances - 1),
+    }
+    for name, (array, low, high) in bounds.items():
+        if array.size and not (low <= array.min() and array.max() <= high):
+            raise InputError(f"the journal's state is none: {name} must be from {low} to {high}; use another file")
