@@ -68,7 +68,10 @@ class VirtualFleet:
             max_tokens=100_000,
             is_streamed=not self.hidden,
         )
-        self.decider.arrive(r, request, self.clock.now_s())
+        self._submit(k, r, request, self.clock.now_s())
+
+    def _submit(self, k, r, request, now_s):
+        self.decider.arrive(r, request, now_s)
 
     def _carry_out(self, kind, r, i):
         if kind == WITHDRAW:

@@ -24,6 +24,7 @@ COMMANDS = {
     "serve": ("serve", "serve_command", "Serve engines as one OpenAI-compatible endpoint, each request by its SLO."),
     "emulate": ("emulate", "emulate_command", "Serve a profile as an engine behind vLLM's API, in real time."),
     "load": ("load", "load_command", "Replay a workload against an OpenAI-compatible endpoint, with SLOs."),
+    "replay": ("replay", "replay_command", "Decide a gateway's journal again, or simulate it under other policies."),
     "claims": ("claims", "claims_command", "Reproduce the paper's claims: tune, score, ablate, disturb."),
     "workload": ("workload", "workload_group", "Fitted workloads: list, show, fit a trace."),
     "profile": ("profile", "profile_group", "Iteration-time profiles: list, show, plot, estimate."),

@@ -84,7 +84,7 @@ target_option = click.option(
 
 def policies_option(default: str) -> Decorator:
     """Return `--policies` with a default."""
-    return click.option("--policies", metavar="A,B,...", callback=_policies, default=default, show_default=True)
+    return click.option("--policies", metavar="A,B,...", callback=split_policies, default=default, show_default=True)
 
 
 def make_setting(options: dict[str, Any]) -> Setting:
@@ -158,8 +158,10 @@ def show_notices(setting: Setting, rate_rps: float, duration_s: float) -> None:
         click.echo(f"notice: {notice}", err=True)
 
 
-def _policies(context: click.Context, option: click.Parameter, text: str) -> list[str]:
+def split_policies(context: click.Context, option: click.Parameter, text: str | None) -> list[str] | None:
     """Split at commas that begin another policy: an option's value goes on with its own (`chunk:a=1,b=2`)."""
+    if text is None:
+        return None
     found: list[str] = []
     for part in text.split(","):
         if found and "=" in part and ":" not in part:

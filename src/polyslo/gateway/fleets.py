@@ -29,7 +29,19 @@ def live_fleet(model: ModelConfig, tiers_s: Sequence[float], num_records: int) -
     spec = PolicySpec.parse(model.policy)
     if spec.kind.elastic and not model.dynamic_chunking:
         spec = replace(spec, without=spec.without | {"chunking"}, chunk_tokens=model.chunk_limit_tokens)
-    config = FleetConfig(
+    config = live_config(model)
+    tpots_s = np.asarray(tiers_s, dtype=np.float64)
+    shares = np.full(len(tpots_s), 1.0 / len(tpots_s))
+    fleet = build_fleet(config, spec, live_profile(model), tpots_s, shares, TYPICAL, num_records)
+    if not model.dynamic_chunking:
+        fleet.settings["by_deadline"] = 0
+    fleet.num_actions[0] = 0
+    return fleet, spec
+
+
+def live_config(model: ModelConfig) -> FleetConfig:
+    """Return what a model's fleet is."""
+    return FleetConfig(
         num_instances=len(model.endpoints),
         max_residents=model.max_residents,
         chunk_limit_tokens=model.chunk_limit_tokens,
@@ -38,13 +50,6 @@ def live_fleet(model: ModelConfig, tiers_s: Sequence[float], num_records: int) -
         refuse=model.refuse,
         margin_ratio=model.margin_ratio,
     )
-    tpots_s = np.asarray(tiers_s, dtype=np.float64)
-    shares = np.full(len(tpots_s), 1.0 / len(tpots_s))
-    fleet = build_fleet(config, spec, live_profile(model), tpots_s, shares, TYPICAL, num_records)
-    if not model.dynamic_chunking:
-        fleet.settings["by_deadline"] = 0
-    fleet.num_actions[0] = 0
-    return fleet, spec
 
 
 def live_profile(model: ModelConfig) -> Profile:

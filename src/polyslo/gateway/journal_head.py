@@ -42,6 +42,11 @@ class JournalHead:
     machine: str = field(default_factory=platform.machine)
 
     @property
+    def num_instances(self) -> int:
+        """Instances that the fleet has room for."""
+        return self.config.num_instances
+
+    @property
     def config(self) -> FleetConfig:
         """The fleet's configuration. Raises `InputError` when it is of another version."""
         try:

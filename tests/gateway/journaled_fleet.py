@@ -1,0 +1,187 @@
+"""A virtual fleet whose decider keeps a journal, with clients that leave and instances that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from virtual_fleet import VirtualFleet
+
+from polyslo.core.state import DISPATCH, REFUSE, RELEGATE, UNHEALTHY, WITHDRAW
+from polyslo.gateway.journal import Journal
+from polyslo.gateway.journal_blocks import RECORDS, encode_block
+from polyslo.gateway.journal_files import JournalFiles
+from polyslo.gateway.journal_head import JournalHead
+from polyslo.gateway.journal_records import Outcome
+from polyslo.gateway.journal_state import Arrays, capture
+from polyslo.gateway.journal_writer import opening_bytes
+from polyslo.gateway.shadow import Shadow
+from polyslo.sim.fleet import FleetConfig
+from polyslo.sim.setting import Setting
+from polyslo.workload.workload import Workload
+
+FLUSH_S = 0.25
+
+
+@cache
+def setting(num_instances: int = 3) -> Setting:
+    """Return what the tests serve."""
+    return Setting.of(instances=num_instances)
+
+
+def workload(rate_rps: float = 30.0, duration_s: float = 8.0) -> Workload:
+    """Draw a few hundred requests."""
+    return setting().workload(rate_rps, 0, duration_s=duration_s)
+
+
+class JournaledFleet(VirtualFleet):
+    """Serves a workload and writes a journal of it to `path`; every record in virtual time."""
+
+    def __init__(
+        self,
+        path: Path,
+        load: Workload,
+        *,
+        policy: str = "polyserve",
+        num_instances: int = 3,
+        cancelled_share: float = 0.0,
+        failures: Sequence[tuple[float, int]] = (),
+        rotations_s: Sequence[float] = (),
+        shadow: str | None = None,
+        hidden: bool = False,
+    ) -> None:
+        super().__init__(
+            load, setting().named.profile, policy=policy, num_instances=num_instances, num_records=512, hidden=hidden
+        )
+        self.journal = self.decider.recorder = Journal()
+        self.journal.is_open = True
+        self.files = JournalFiles(path, keep=100)
+        self.final: Arrays = {}
+        self.num_sent = 0
+        self._arrived: dict[int, Any] = {}
+        self._where: dict[int, int] = {}
+        self._relegated: set[int] = set()
+        self._random = np.random.default_rng(5)
+        self._cancelled_share = cancelled_share
+        self._shadow = Shadow(shadow, self.decider) if shadow else None
+        self._head = JournalHead(
+            policy=policy,
+            fleet=asdict(FleetConfig(num_instances=num_instances)),
+            num_records=512,
+            profile="llama",
+            shadow=shadow,
+            run="a run",
+        )
+        for at_s, i in failures:
+            self.clock.call_at(at_s, lambda i=i: self._fail(i))
+            self.clock.call_at(at_s + 1.0, lambda i=i: self.decider.open(i, self.clock.now_s()))
+        for at_s in rotations_s:
+            self.clock.call_at(at_s, self._begin)
+        self.clock.call_at(FLUSH_S, self._flush)
+        self._begin()
+
+    def run(self) -> None:
+        """Serve everything, and complete the journal."""
+        super().run()
+        self._write()
+        self.files.end()
+        self.final = capture(self.decider)
+
+    def _begin(self) -> None:
+        self._write()
+        now_s = self.clock.now_s()
+        self._head = replace(self._head, sequence=self._head.sequence + 1, began_s=now_s, began_unix_s=1e9 + now_s)
+        self.files.begin(opening_bytes(self._head, capture(self.decider)))
+
+    def _write(self) -> None:
+        records, count = self.journal.take()
+        if count:
+            self.files.append(encode_block(RECORDS, records))
+
+    def _flush(self) -> None:
+        self._write()
+        if np.isnan(self.last_s).any():
+            self.clock.call_at(self.clock.now_s() + FLUSH_S, self._flush)
+
+    def _arrive(self, k: int) -> None:
+        super()._arrive(k)
+        if self._random.random() < self._cancelled_share:
+            self.clock.call_at(self.clock.now_s() + 3 * self._random.random(), lambda: self._cancel(k))
+
+    def _submit(self, k: int, r: int, request: Any, now_s: float) -> None:
+        self._arrived[k] = request
+        choice = self._shadow.choose(r, request, now_s) if self._shadow else None
+        if self._shadow:
+            self.journal.shadowed(r, choice)
+        self.decider.arrive(r, request, now_s)
+        if self._shadow:
+            self._shadow.compare(r, choice)
+
+    def _carry_out(self, kind: int, r: int, i: int) -> None:
+        super()._carry_out(kind, r, i)
+        if kind == DISPATCH:
+            self._where[r] = i
+            self.num_sent += 1
+        elif kind == WITHDRAW:
+            self._where.pop(r)
+        elif kind == RELEGATE:
+            self._relegated.add(self.requests[r])
+        elif kind == REFUSE:
+            self.decider.release(r)
+            self._end(r, "refused")
+
+    def _token(self, r: int, k: int, is_last: bool) -> None:
+        super()._token(r, k, is_last)
+        if is_last:
+            self._where.pop(r)
+            self._end(r, "missed" if self.late[k] else "attained")
+
+    def _cancel(self, k: int) -> None:
+        held = [r for r, of in self.requests.items() if of == k]
+        if held and np.isnan(self.last_s[k]):
+            self._stop(held[0])
+            self._end(held[0], "cancelled")
+
+    def _fail(self, i: int) -> None:
+        """An instance is gone: it is closed, and what it was at fails, or arrives again where nothing was sent."""
+        self.decider.close(i, UNHEALTHY, self.clock.now_s())
+        for r in [r for r, at in self._where.items() if at == i]:
+            k = self.requests[r]
+            self._stop(r)
+            if self._seen[k]:
+                self._end(r, "failed")
+                continue
+            del self.requests[r]
+            again = self.decider.enter()
+            self.requests[again] = k
+            self.decider.arrive(again, self._arrived[k], self.clock.now_s())
+
+    def _stop(self, r: int) -> None:
+        i = self._where.pop(r, None)
+        if i is not None:
+            self.engines[i].abort(self.resident.pop(r))
+        self.decider.lose(r, self.clock.now_s())
+
+    def _end(self, r: int, outcome: str) -> None:
+        k = self.requests.pop(r)
+        if outcome in ("refused", "cancelled", "failed"):
+            self.late[k], self.last_s[k] = True, self.clock.now_s()
+        request, num_seen = self._arrived[k], int(self._seen[k])
+        self.journal.ended(
+            Outcome(
+                r=r,
+                outcome=outcome,
+                is_relegated=k in self._relegated,
+                tier=request.tier,
+                num_tries=1,
+                prompt_tokens=request.input_tokens,
+                output_tokens=num_seen,
+                arrival_s=request.arrival_s,
+                first_s=float(self.first_s[k]) if num_seen else 0.0,
+                last_s=float(self.last_s[k]) if num_seen else 0.0,
+            )
+        )
