@@ -81,6 +81,12 @@ class ModelConfig:
     policy: str = setting(
         Text("a policy, such as polyserve"), "A policy by name, with its options, or `module:function`.", "polyserve"
     )
+    shadow: str | None = setting(
+        Text("a policy without tiers, such as lmetric"),
+        "A second policy that is asked about each request too; how often it agrees is counted, what it says is not "
+        "done.",
+        None,
+    )
     relegate: bool = setting(
         Flag(), "Serve requests that can no longer meet their TTFT after all others, instead of making all late.", True
     )

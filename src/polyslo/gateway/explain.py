@@ -20,6 +20,7 @@ from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.config_table import MistakenConfigError
 from polyslo.gateway.fleets import live_profile
 from polyslo.gateway.instances_file import Listed, parse_instances
+from polyslo.gateway.shadow import shadow_policy
 from polyslo.gateway.tokens import load_tokenizer
 from polyslo.profiles.library import NamedProfile, load_profile
 from polyslo.sim.fleet import PolicySpec
@@ -67,6 +68,8 @@ def _resolve(model: ModelConfig, profiles: dict[str, NamedProfile], mistakes: li
         mistakes.append(f"model {model.name!r}: {error}")
     try:
         PolicySpec.parse(model.policy)
+        if model.shadow is not None:
+            shadow_policy(model.shadow)
         if model.tokenizer is not None:
             load_tokenizer(model.tokenizer)
     except ConfigError as error:

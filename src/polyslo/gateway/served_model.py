@@ -88,6 +88,16 @@ class HealthWatch(Protocol):
         """A request failed there; `at_once`: there was not even a connection."""
 
 
+class ShadowPolicy(Protocol):
+    """What is asked about each request beside the policy that serves."""
+
+    def choose(self, r: int, request: Request, now_s: float) -> int | None:
+        """Return its instance for a request that is about to arrive."""
+
+    def compare(self, r: int, choice: int | None) -> None:
+        """Hold that against what was decided."""
+
+
 class Refusals(Protocol):
     """How answers that no engine gives are worded."""
 
@@ -127,6 +137,7 @@ class ServedModel:
         self._patience = patience
         self._tells_slos = tells_slos
         self.health: HealthWatch | None = None
+        self.shadow: ShadowPolicy | None = None
         self._loop = asyncio.get_running_loop()
         self._digest_is_due = False
         self._ticker = self._loop.call_later(IDLE_TICK_S, self._tick)
@@ -214,7 +225,13 @@ class ServedModel:
         self.health.failed(relay.instance, at_once=has_no_connection)
 
     def _decide(self, relay: Relay) -> None:
-        self.decider.arrive(relay.r, relay.request, monotonic())
+        now_s = monotonic()
+        if self.shadow is None:
+            self.decider.arrive(relay.r, relay.request, now_s)
+            return
+        r, choice = relay.r, self.shadow.choose(relay.r, relay.request, now_s)
+        self.decider.arrive(r, relay.request, now_s)
+        self.shadow.compare(r, choice)
 
     def _carry_out(self, kind: int, r: int, i: int) -> None:
         if kind == RETIER:

@@ -10,6 +10,7 @@ of the fleet shares instances and requests with the live one, and has its own or
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +54,10 @@ class Agreement:
 class Shadow:
     """The shadow policy of one decider."""
 
-    def __init__(self, name: str, decider: Decider) -> None:
+    def __init__(self, name: str, decider: Decider, tell: Callable[[int, int | None], None] | None = None) -> None:
+        """Be policy `name`; `tell(r, instance)` hears of each choice."""
         self.name = name
+        self._tell = tell
         self.agreement = Agreement()
         self._policy = shadow_policy(name).kind.code
         self._streams = decider.streams
@@ -77,7 +80,10 @@ class Shadow:
         loads = self._live.instances["committed_tokens"]
         self._fleet.order[_GROUP] = np.argsort(-loads, kind="stable")  # most loaded first, as the core keeps groups
         i = int(choose(self._policy, self._fleet.handle, r, now_s))
-        return None if i == NONE else i
+        chosen = None if i == NONE else i
+        if self._tell is not None:
+            self._tell(r, chosen)
+        return chosen
 
     def compare(self, r: int, choice: int | None) -> None:
         """Hold a choice against what became of the request."""

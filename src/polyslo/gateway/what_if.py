@@ -55,17 +55,17 @@ def what_if(
         policies=tuple(run.policy for run in runs),
         runs=tuple(runs),
         goodputs=tuple(interpolated_goodput(runs[1:], spec.name, at, np.nan) for spec in specs for at in TARGETS),
-        notes=(*lived.notes, *_engine_notes(lived, is_dynamic)),
+        notes=(*lived.notes, *_notes(lived, is_dynamic)),
     )
 
 
 def fidelity(comparison: Comparison) -> str:
     """Say how far the simulation of the policy that served is from what was measured."""
     live, simulated = comparison.runs[:2]
-    off = 100 * (simulated.attainment - live.attainment)
+    off_points = 100 * (simulated.attainment - live.attainment)
     return (
-        f"{simulated.policy} attained {live.attainment:.4f} live and {simulated.attainment:.4f} simulated: "
-        f"{abs(off):.2f} points {'too much' if off > 0 else 'too little'}; other policies' numbers are worth as much."
+        f"{simulated.policy} attained {live.attainment:.4f} live and {simulated.attainment:.4f} in the simulation "
+        f"({off_points:+.2f} points): other policies' numbers are as good as that."
     )
 
 
@@ -142,7 +142,7 @@ def _tier_result(score: LiveScore, owned_s: float) -> TierResult:
     )
 
 
-def _engine_notes(lived: Lived, is_dynamic: bool) -> list[str]:
+def _notes(lived: Lived, is_dynamic: bool) -> list[str]:
     head = lived.head
     notes = [
         f"{LIVE.format(head.policy)} is what was measured, {head.policy} the simulation of it: compare them first.",

@@ -1,0 +1,74 @@
+"""The journals of a gateway: one a model, from the configuration to files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from polyslo.gateway.config import GatewayConfig
+from polyslo.gateway.config_models import ModelConfig
+from polyslo.gateway.fleets import live_config
+from polyslo.gateway.journal import Journal
+from polyslo.gateway.journal_files import JournalFiles
+from polyslo.gateway.journal_head import JournalHead
+from polyslo.gateway.journal_writer import JournalWriter
+from polyslo.gateway.served_model import ServedModel
+
+
+class Journals:
+    """Keeps a journal of each model where the configuration asks for it."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+        self._of_model: dict[str, Journal] = {}
+        self._writers: list[JournalWriter] = []
+        if config.journal.file is not None:
+            self._of_model = {model.name: Journal() for model in config.models}
+
+    def of(self, model: str) -> Journal | None:
+        """Return a model's journal; None where none is kept."""
+        return self._of_model.get(model)
+
+    def start(self, models: Mapping[str, ServedModel]) -> None:
+        """Begin to record and to write."""
+        for path, model in zip(self._paths(), self._config.models, strict=False):
+            journal = self._of_model[model.name]
+            files = JournalFiles(path, self._config.journal.keep)
+            served = models[model.name]
+            head = journal_head(model, len(served.fleet.requests))
+            writer = JournalWriter(journal, served.decider, head, files, max_bytes=self._config.journal.max_bytes)
+            writer.start()
+            self._writers.append(writer)
+
+    async def stop(self) -> None:
+        """Write what is left."""
+        for writer in self._writers:
+            await writer.stop()
+
+    def _paths(self) -> list[Path]:
+        """Return a path for each journal: the configured one, with the model's name in it where there are several."""
+        file = self._config.journal.file
+        if file is None:
+            return []
+        path = Path(file)
+        if len(self._of_model) == 1:
+            return [path]
+        return [
+            path.with_name(f"{path.stem}-{number}-{re.sub(r'[^0-9A-Za-z.]+', '-', name)[:64]}{path.suffix}")
+            for number, name in enumerate(self._of_model, start=1)
+        ]
+
+
+def journal_head(model: ModelConfig, num_records: int) -> JournalHead:
+    """Return what a model's journal says of it."""
+    return JournalHead(
+        policy=model.policy,
+        fleet=asdict(live_config(model)),
+        num_records=num_records,
+        model=model.name,
+        profile=model.profile_name + (f" x {model.speed:g}" if model.speed != 1.0 else ""),
+        dynamic_chunking=model.dynamic_chunking,
+        shadow=model.shadow,
+    )
