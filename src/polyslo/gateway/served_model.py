@@ -256,7 +256,8 @@ class ServedModel:
         """Return the body with the SLO that the engine's scheduler goes by: its instance's pace, and what is left."""
         record = self.fleet.requests[relay.r]
         told = {
-            "polyslo_tpot_ms": round(1e3 * min(float(self.fleet.instances["budget_s"][i]), float(record["tpot_s"])), 3),
+            "polyslo_tpot_ms": round(1e3 * float(record["tpot_s"]), 3),
+            "polyslo_pace_ms": round(1e3 * float(self.fleet.instances["budget_s"][i]), 3),
             "polyslo_first_due_ms": round(1e3 * (float(record["first_due_s"]) - monotonic()), 3),
         }
         body = relay.body.rstrip()
