@@ -91,8 +91,8 @@ def emulate_command(
 
     Behaves as vLLM does, from the simulator's engine model: batching, chunked prefill, KV memory, preemption. The
     text is made up. `vllm_xargs` may set `emulate_output_tokens`, and with --dynamic-chunking `polyslo_tpot_ms`,
-    `polyslo_first_due_ms` (from the request's arrival) and `polyslo_pace_ms` (of the engine, for all requests). `polyslo_emulated_lag_seconds` in /metrics says how late
-    iterations ended.
+    `polyslo_first_due_ms` (from the request's arrival) and `polyslo_pace_ms` (the engine's, for all that it holds).
+    `polyslo_emulated_lag_seconds` in /metrics says how late iterations ended.
     """
     named = load_profile(profile, host_s=host_ms / 1e3)
     names = ("kv_capacity_tokens", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "max_requests",

@@ -210,7 +210,7 @@ class EmulatedEngine:
         )
         self._residents: list[Resident | None] = [None] * num_jobs  # by number
         self._pace_s = NO_SLO_S
-        self._num_residents = 0
+        self._num_residents: int = 0
         self._next_number = 0
         self._told = np.zeros(num_jobs, dtype=np.int64)
         self._next_s = math.inf

@@ -1,14 +1,14 @@
 """A model that is served: its instances, the decider over them, and the requests under way.
 
 The event loop's one thread does everything, so between reading state and having decided nothing else happens. News
-of streams is digested once a turn of the loop: engines send a step's tokens together.
+of streams is gathered for a moment and digested together: engines send a step's tokens one after the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Protocol
 
@@ -35,6 +35,8 @@ from polyslo.wire.server import Exchange
 
 TICK_S = 0.005  # while requests pend: their deadlines pass
 IDLE_TICK_S = 0.1
+GATHER_S = 0.002  # news is digested this long after its first piece: an engine writes a step's tokens one by one
+DELAY_S = 0.001  # from the end of a step in an engine to its news here, about, and from here to there
 
 
 @dataclass(slots=True)
@@ -112,6 +114,7 @@ class ServedModel:
         *,
         patience: Patience = Patience(),
         tells_slos: bool = False,
+        slack_s: float = 0.0,
     ) -> None:
         self.name = name
         self.policy = policy
@@ -121,11 +124,12 @@ class ServedModel:
         self.relays: list[Relay | None] = [None] * len(fleet.requests)
         self.kv_capacity_tokens = int(fleet.instances["kv_capacity_tokens"].min())
         self.estimates = (TokenEstimate(), TokenEstimate())  # of prompts' tokens: completions, chat
-        self.decider = Decider(fleet, policy, self._carry_out)
+        self.decider = Decider(fleet, policy, self._carry_out, delay_s=DELAY_S)
         self._refusals = refusals
         self._listener = listener
         self._patience = patience
         self._tells_slos = tells_slos
+        self._slack_s = slack_s
         self.health: HealthWatch | None = None
         self._loop = asyncio.get_running_loop()
         self._digest_is_due = False
@@ -214,7 +218,9 @@ class ServedModel:
         self.health.failed(relay.instance, at_once=has_no_connection)
 
     def _decide(self, relay: Relay) -> None:
-        self.decider.arrive(relay.r, relay.request, monotonic())
+        request = relay.request
+        hurried = replace(request, ttft_s=max(request.ttft_s - self._slack_s, 0.5 * request.ttft_s))
+        self.decider.arrive(relay.r, hurried, monotonic())
 
     def _carry_out(self, kind: int, r: int, i: int) -> None:
         if kind == RETIER:
@@ -290,7 +296,7 @@ class ServedModel:
     def _digest_soon(self) -> None:
         if not self._digest_is_due:
             self._digest_is_due = True
-            self._loop.call_soon(self._digest)
+            self._loop.call_later(GATHER_S, self._digest)
 
     def _digest(self) -> None:
         self._digest_is_due = False
