@@ -181,6 +181,7 @@ class JournaledFleet(VirtualFleet):
                 prompt_tokens=request.input_tokens,
                 output_tokens=num_seen,
                 arrival_s=request.arrival_s,
+                ttft_s=request.ttft_s,
                 first_s=float(self.first_s[k]) if num_seen else 0.0,
                 last_s=float(self.last_s[k]) if num_seen else 0.0,
             )

@@ -26,6 +26,7 @@ from polyslo.sim.setting import Setting
 
 START_TIMEOUT_S = 240.0  # the first start compiles
 STOCK_CHUNK = 2048  # vLLM's default max_num_batched_tokens
+SLACK_MS = 25  # two cores carry engines, gateways and load
 _LAG = re.compile(r"^polyslo_emulated_lag_seconds_(sum|count)\{.*\} ([0-9.e+-]+)$", re.MULTILINE)
 
 
@@ -107,7 +108,7 @@ def _config(policy: str, setting: Setting, urls: Sequence[str], speed: float, pa
     return (
         f'[server]\nport = 0\nmetrics_port = {page_port}\nlog_level = "error"\n[tiers]\ntpots_ms = {tpots_ms}\n'
         f'[[models]]\nname = "demo"\npolicy = "{policy}"\nprofile = "{setting.named.name}"\nspeed = {speed}\n'
-        f"{chunking}\n{endpoints}"
+        f"slack_ms = {SLACK_MS}\n{chunking}\n{endpoints}"
     )
 
 

@@ -21,6 +21,7 @@ from polyslo.gateway.config_models import ModelConfig
 from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.front import Front
 from polyslo.gateway.health import Health
+from polyslo.gateway.journals import Journals
 from polyslo.gateway.listeners import Listeners
 from polyslo.gateway.log import RequestLog
 from polyslo.gateway.management import Management
@@ -46,6 +47,7 @@ class Gateway:
         self.models: dict[str, ServedModel] = {}
         self.boards: dict[str, Board] = {}
         self._policies: dict[str, tuple[str, str]] = {}
+        self.journals = Journals(config)
 
     async def serve(self, say: Callable[[str], None]) -> None:
         """Listen, until a signal; then let what is under way end."""
@@ -68,8 +70,9 @@ class Gateway:
         self.metrics = Metrics(self.models)  # it looks into them when it is asked
         for model in config.models:
             board = self.boards[model.name] = Board(monotonic, len(config.tiers_s))
-            listeners = Listeners([board, self.metrics, RequestLog(log)])
+            listeners = Listeners([board, self.metrics, RequestLog(log), *self.journals.listeners(model.name)])
             self.models[model.name] = self._served(model, listeners)
+        self.journals.start(self.models, self.metrics)
         self._health = [self._watch(model) for model in self.models.values()]
         self.front = Front(config, self.models)
         self.management = Management(self.models, self.snapshot, self.story, self.metrics.text)
@@ -93,6 +96,7 @@ class Gateway:
             model.stop()
             for instance in model.instances:
                 await instance.origin.close()
+        await self.journals.stop()
 
     def addresses(self) -> list[str]:
         """Say where to find what."""
@@ -138,6 +142,7 @@ class Gateway:
             listener,
             patience=patience,
             tells_slos=model.dynamic_chunking,
+            slack_s=model.slack_ms / 1e3,
         )
 
     def _watch(self, model: ServedModel) -> Health:

@@ -28,9 +28,9 @@ class Recorder(Protocol):
         """A request was decided about."""
 
     def digested(
-        self, news: npt.NDArray[np.int64], ended: npt.NDArray[np.int64], now_s: float, actions: Actions
+        self, news: npt.NDArray[np.int64], ended: npt.NDArray[np.int64], seen_s: float, now_s: float, actions: Actions
     ) -> None:
-        """News of streams was applied; rows as in `core.streams`, overwritten by the next."""
+        """News of streams, first seen at `seen_s`, was applied; rows as in `core.streams`, overwritten by the next."""
 
     def lost(self, r: int, now_s: float, actions: Actions) -> None:
         """A request was over before its end."""
@@ -48,7 +48,7 @@ class Recorder(Protocol):
 class Decider:
     """The policy over a live fleet. Requests are numbers, free to be used again after `release`."""
 
-    def __init__(self, fleet: Fleet, policy: int, carry_out: CarryOut) -> None:
+    def __init__(self, fleet: Fleet, policy: int, carry_out: CarryOut, *, delay_s: float = 0.0) -> None:
         self.fleet = fleet
         self.streams: Streams = new_streams(fleet)
         self._policy = policy
@@ -57,6 +57,8 @@ class Decider:
         self.recorder: Recorder | None = None  # may be set and taken away between two inputs
         self._iterations = fleet.instances["iteration"]
         self._num_news = self._num_ended = 0
+        self.delay_s = delay_s  # from an engine's step to its news here
+        self._seen_s = 0.0  # when the oldest news came
         self._news, self._ended = self.streams.news, self.streams.ended
 
     @property
@@ -94,6 +96,8 @@ class Decider:
         """A stream showed tokens; they count with the next digest."""
         if self._num_news == len(self._news):
             self.digest(now_s)
+        if not self.has_news:
+            self._seen_s = now_s
         row = self._news[self._num_news]
         row[0], row[1] = r, tokens
         self._num_news += 1
@@ -102,6 +106,8 @@ class Decider:
         """A stream ended well; it counts with the next digest, which frees its record."""
         if self._num_ended == len(self._ended):
             self.digest(now_s)
+        if not self.has_news:
+            self._seen_s = now_s
         row = self._ended[self._num_ended]
         row[0], row[1] = r, output_tokens
         self._num_ended += 1
@@ -111,11 +117,12 @@ class Decider:
         num_news, num_ended = self._num_news, self._num_ended
         self._num_news = self._num_ended = 0
         over = self._ended[:num_ended, 0].tolist()
-        live_digest(self._policy, self.streams.handle, num_news, num_ended, now_s)
+        seen_s = self._seen_s
+        live_digest(self._policy, self.streams.handle, num_news, num_ended, seen_s, self.delay_s, now_s)
         self.free += over
         actions = self._decided()
         if self.recorder is not None and num_news + num_ended:
-            self.recorder.digested(self._news[:num_news], self._ended[:num_ended], now_s, actions)
+            self.recorder.digested(self._news[:num_news], self._ended[:num_ended], seen_s, now_s, actions)
         self._act(actions)
 
     def lose(self, r: int, now_s: float) -> None:

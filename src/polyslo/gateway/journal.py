@@ -64,10 +64,10 @@ class Journal:
         self._add(pack_arrival(arrival, actions))
 
     def digested(
-        self, news: npt.NDArray[np.int64], ended: npt.NDArray[np.int64], now_s: float, actions: Actions
+        self, news: npt.NDArray[np.int64], ended: npt.NDArray[np.int64], seen_s: float, now_s: float, actions: Actions
     ) -> None:
         """See `Recorder`."""
-        self._add(pack_digest(news, ended, now_s, actions))
+        self._add(pack_digest(news, ended, seen_s, now_s, actions))
 
     def lost(self, r: int, now_s: float, actions: Actions) -> None:
         """See `Recorder`."""

@@ -39,6 +39,7 @@ class JournalOutcomes:
                 prompt_tokens=passage.prompt_tokens or 0,
                 output_tokens=passage.tokens,
                 arrival_s=relay.request.arrival_s,
+                ttft_s=relay.request.ttft_s,
                 first_s=passage.first_token_s,
                 last_s=passage.last_token_s,
             )

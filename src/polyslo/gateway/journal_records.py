@@ -1,13 +1,13 @@
 """What a journal says, one record after the other: inputs of a decider with what it decided, and what became of it.
 
     arrival   prefix, request u32, arrival, TTFT, TPOT f64, tier u16, hidden u8, input tokens, max tokens i64, actions
-    digest    prefix, news u32, ended u32, that many pairs (request, tokens) i64, actions
+    digest    prefix, first seen f64, news u32, ended u32, that many pairs (request, tokens) i64, actions
     loss      prefix, request u32, actions
     tick      prefix, actions
     closing   prefix, instance u32, reason u8, actions
     release   kind u8, request u32
     outcome   kind u8, outcome u8, relegated u8, tier u16, request u32, tries u16, prompt tokens, output tokens i64,
-              arrival, first token, last token f64
+              arrival, TTFT as granted, first token, last token f64
     choice    kind u8, request u32, instance i32: a shadow policy's, before the request's arrival
 
 Prefix: kind u8, number of actions u32, time f64. Action: kind u8, request i32, instance i32. Times are seconds of the
@@ -32,12 +32,12 @@ OUTCOMES = ("attained", "missed", "refused", "failed", "cancelled")
 
 _ACTION = Struct("<Bii")
 _ARRIVAL = Struct("<BIdIdddHBqq")
-_DIGEST = Struct("<BIdII")
+_DIGEST = Struct("<BIddII")
 _LOSS = Struct("<BIdI")
 _TICK = Struct("<BId")
 _CLOSING = Struct("<BIdIB")
 _RELEASE = Struct("<BI")
-_OUTCOME = Struct("<BBBHIHqqddd")
+_OUTCOME = Struct("<BBBHIHqqdddd")
 _CHOICE = Struct("<BIi")
 
 Action = tuple[int, int, int]
@@ -65,6 +65,7 @@ class Digest:
     """News of streams was applied: (request, tokens) seen, and (request, output tokens) of those that ended well."""
 
     now_s: float
+    seen_s: float  # when the first of it came
     news: Pairs
     ended: Pairs
     actions: Sequence[Action] = ()
@@ -116,6 +117,7 @@ class Outcome:
     prompt_tokens: int
     output_tokens: int
     arrival_s: float
+    ttft_s: float  # as granted; decisions are made with a little less
     first_s: float
     last_s: float
 
@@ -141,10 +143,14 @@ def pack_arrival(a: Arrival, actions: Sequence[Sequence[int]]) -> bytes:
 
 
 def pack_digest(
-    news: npt.NDArray[np.int64], ended: npt.NDArray[np.int64], now_s: float, actions: Sequence[Sequence[int]]
+    news: npt.NDArray[np.int64],
+    ended: npt.NDArray[np.int64],
+    seen_s: float,
+    now_s: float,
+    actions: Sequence[Sequence[int]],
 ) -> bytes:
     """Encode a digest; the arrays as `core.streams` has them."""
-    head = _DIGEST.pack(DIGEST, len(actions), now_s, len(news), len(ended))
+    head = _DIGEST.pack(DIGEST, len(actions), now_s, seen_s, len(news), len(ended))
     return head + news.tobytes() + ended.tobytes() + pack_actions(actions)
 
 
@@ -172,7 +178,7 @@ def pack_outcome(o: Outcome) -> bytes:
     """Encode an outcome."""
     return _OUTCOME.pack(
         OUTCOME, OUTCOMES.index(o.outcome), o.is_relegated, o.tier, o.r, min(o.num_tries, 0xFFFF), o.prompt_tokens,
-        o.output_tokens, o.arrival_s, o.first_s, o.last_s,
+        o.output_tokens, o.arrival_s, o.ttft_s, o.first_s, o.last_s,
     )  # fmt: skip
 
 
@@ -207,11 +213,11 @@ def _unpack_arrival(payload: bytes, at: int) -> tuple[Record, int]:
 
 
 def _unpack_digest(payload: bytes, at: int) -> tuple[Record, int]:
-    _, count, now_s, num_news, num_ended = _DIGEST.unpack_from(payload, at)
+    _, count, now_s, seen_s, num_news, num_ended = _DIGEST.unpack_from(payload, at)
     news, at = _unpack_pairs(payload, at + _DIGEST.size, num_news)
     ended, at = _unpack_pairs(payload, at, num_ended)
     actions, end = _unpack_actions(payload, at, count)
-    return Digest(now_s, news, ended, actions), end
+    return Digest(now_s, seen_s, news, ended, actions), end
 
 
 def _unpack_loss(payload: bytes, at: int) -> tuple[Record, int]:

@@ -23,9 +23,8 @@ from polyslo.gateway.decider import CarryOut, Decider
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-_SCRATCH = {"actions", "num_actions"}
+_SCRATCH = {"actions", "num_actions", "news", "ended", "touched", "is_touched"}
 _TABLES = {"resident_finish", "resident_base", "resident", "pending"}  # used up to a column
-_STREAMS = ("stream_tokens", "stream_hidden", "advanced_s", "began_s", "slowness_ratio")
 _MOST = {"instances": 1 << 14, "residents": 1 << 13, "requests": 1 << 20, "tiers": 64}  # of a state that is believed
 
 
@@ -36,8 +35,9 @@ def capture(decider: Decider) -> Arrays:
     residents, pending = int(fleet.instances["num_residents"].max()), int(fleet.pending_size.max())
     for name in _TABLES:
         arrays[name] = arrays[name][:, : pending if name == "pending" else residents]
-    arrays |= {name: getattr(decider.streams, name) for name in _STREAMS}
+    arrays |= {name: getattr(decider.streams, name) for name in Streams.ARRAYS if name not in _SCRATCH}
     arrays |= {f"profile.{name}": getattr(fleet.profile, name) for name in Profile.ARRAYS}
+    arrays["delay_s"] = np.array([decider.delay_s])
     arrays["free"] = np.array(decider.free, dtype=np.int64)
     arrays["columns"] = np.array([fleet.resident.shape[1], fleet.pending.shape[1]], dtype=np.int64)
     return {name: array.copy() for name, array in arrays.items()}
@@ -48,12 +48,13 @@ def restore(arrays: Mapping[str, npt.NDArray[Any]], policy: int, carry_out: Carr
     try:
         _check_sizes(arrays)
         fleet = _empty_fleet(arrays)
-        decider = Decider(fleet, policy, carry_out)
+        decider = Decider(fleet, policy, carry_out, delay_s=float(arrays["delay_s"][0]))
         for name in Fleet.ARRAYS:
             if name not in _SCRATCH:
                 _fill(getattr(fleet, name), arrays[name], name)
-        for name in _STREAMS:
-            _fill(getattr(decider.streams, name), arrays[name], name)
+        for name in Streams.ARRAYS:
+            if name not in _SCRATCH:
+                _fill(getattr(decider.streams, name), arrays[name], name)
         decider.free[:] = arrays["free"].tolist()
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the journal's state is none of this version ({error}); use the version that wrote it") from error

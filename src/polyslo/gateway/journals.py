@@ -1,4 +1,4 @@
-"""The journals of a gateway: one a model, from the configuration to files."""
+"""What a gateway keeps for later questions, as the configuration asks: journals, one a model, and shadow policies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from polyslo.gateway.fleets import live_config
 from polyslo.gateway.journal import Journal
 from polyslo.gateway.journal_files import JournalFiles
 from polyslo.gateway.journal_head import JournalHead
+from polyslo.gateway.journal_metrics import JournalMetrics
+from polyslo.gateway.journal_outcomes import JournalOutcomes
 from polyslo.gateway.journal_writer import JournalWriter
-from polyslo.gateway.served_model import ServedModel
+from polyslo.gateway.metrics import Metrics
+from polyslo.gateway.served_model import Listener, ServedModel
+from polyslo.gateway.shadow import Shadow
 
 
 class Journals:
@@ -27,12 +31,23 @@ class Journals:
         if config.journal.file is not None:
             self._of_model = {model.name: Journal() for model in config.models}
 
+    def listeners(self, model: str) -> list[Listener]:
+        """Return who must hear what becomes of a model's requests."""
+        journal = self.of(model)
+        return [JournalOutcomes(journal)] if journal is not None else []
+
     def of(self, model: str) -> Journal | None:
         """Return a model's journal; None where none is kept."""
         return self._of_model.get(model)
 
-    def start(self, models: Mapping[str, ServedModel]) -> None:
-        """Begin to record and to write."""
+    def start(self, models: Mapping[str, ServedModel], metrics: Metrics) -> None:
+        """Begin to record and to write, and to ask shadow policies."""
+        metrics.register(JournalMetrics(models, self._of_model))
+        for model in self._config.models:
+            if model.shadow is not None:
+                journal = self.of(model.name)
+                tell = journal.shadowed if journal is not None else None
+                models[model.name].shadow = Shadow(model.shadow, models[model.name].decider, tell)
         for path, model in zip(self._paths(), self._config.models, strict=False):
             journal = self._of_model[model.name]
             files = JournalFiles(path, self._config.journal.keep)

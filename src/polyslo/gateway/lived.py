@@ -111,7 +111,7 @@ def _workload(
         arrival_s=arrival_s - arrival_s[0],
         input_tokens=input_tokens.astype(np.int32),
         output_tokens=output_tokens.astype(np.int32),
-        ttft_s=np.array([one.ttft_s for one in arrivals]),
+        ttft_s=np.array([one.outcome.ttft_s if one.outcome else one.arrival.ttft_s for one in requests]),
         tpot_s=np.array([one.tpot_s for one in arrivals]),
         tpots_s=tuple(journals[0].state["tpots_s"].tolist()),
         tier=np.array([one.tier for one in arrivals], dtype=np.int32),

@@ -12,6 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 
 from polyslo.core.state import DISPATCH, FITS, REASONS, REFUSE, RELEGATE, RUNGS, SCALED_UP
 from polyslo.gateway.relay import Relay
@@ -66,6 +67,10 @@ class Metrics:
         )
         self._scaled = Counter("polyslo_scale_events", "Instances that a tier gained or lost.", ["event"], **make)
         self._tokens = Counter("polyslo_output_tokens", "Tokens passed to clients.", tier, **make)
+
+    def register(self, collector: Collector) -> None:
+        """Tell of another part's numbers too."""
+        self._registry.register(collector)
 
     def text(self) -> bytes:
         """Return everything in Prometheus's text format."""

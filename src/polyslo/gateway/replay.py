@@ -183,9 +183,9 @@ def _apply(decider: Decider, record: Input) -> bool:
         decider.arrive(record.r, request, record.now_s)
     elif isinstance(record, Digest):
         for r, tokens in record.news:
-            decider.saw_tokens(_within(r, num_requests), tokens, record.now_s)
+            decider.saw_tokens(_within(r, num_requests), tokens, record.seen_s)
         for r, tokens in record.ended:
-            decider.saw_end(_within(r, num_requests), tokens, record.now_s)
+            decider.saw_end(_within(r, num_requests), tokens, record.seen_s)
         decider.digest(record.now_s)
     elif isinstance(record, Loss):
         decider.lose(_within(record.r, num_requests), record.now_s)

@@ -1,14 +1,14 @@
 """A model that is served: its instances, the decider over them, and the requests under way.
 
 The event loop's one thread does everything, so between reading state and having decided nothing else happens. News
-of streams is digested once a turn of the loop: engines send a step's tokens together.
+of streams is gathered for a moment and digested together: engines send a step's tokens one after the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Protocol
 
@@ -29,12 +29,15 @@ from polyslo.gateway.body import encode_body
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.relay import Header, Passage, Relay
 from polyslo.gateway.request import Request
+from polyslo.gateway.shadow import Shadow
 from polyslo.gateway.tokens import TokenEstimate
 from polyslo.wire.client import Failure, Origin
 from polyslo.wire.server import Exchange
 
 TICK_S = 0.005  # while requests pend: their deadlines pass
 IDLE_TICK_S = 0.1
+GATHER_S = 0.002  # news is digested this long after its first piece: an engine writes a step's tokens one by one
+DELAY_S = 0.001  # from the end of a step in an engine to its news here, about, and from here to there
 
 
 @dataclass(slots=True)
@@ -88,16 +91,6 @@ class HealthWatch(Protocol):
         """A request failed there; `at_once`: there was not even a connection."""
 
 
-class ShadowPolicy(Protocol):
-    """What is asked about each request beside the policy that serves."""
-
-    def choose(self, r: int, request: Request, now_s: float) -> int | None:
-        """Return its instance for a request that is about to arrive."""
-
-    def compare(self, r: int, choice: int | None) -> None:
-        """Hold that against what was decided."""
-
-
 class Refusals(Protocol):
     """How answers that no engine gives are worded."""
 
@@ -122,6 +115,7 @@ class ServedModel:
         *,
         patience: Patience = Patience(),
         tells_slos: bool = False,
+        slack_s: float = 0.0,
     ) -> None:
         self.name = name
         self.policy = policy
@@ -131,13 +125,14 @@ class ServedModel:
         self.relays: list[Relay | None] = [None] * len(fleet.requests)
         self.kv_capacity_tokens = int(fleet.instances["kv_capacity_tokens"].min())
         self.estimates = (TokenEstimate(), TokenEstimate())  # of prompts' tokens: completions, chat
-        self.decider = Decider(fleet, policy, self._carry_out)
+        self.decider = Decider(fleet, policy, self._carry_out, delay_s=DELAY_S)
         self._refusals = refusals
         self._listener = listener
         self._patience = patience
         self._tells_slos = tells_slos
+        self._slack_s = slack_s
         self.health: HealthWatch | None = None
-        self.shadow: ShadowPolicy | None = None
+        self.shadow: Shadow | None = None
         self._loop = asyncio.get_running_loop()
         self._digest_is_due = False
         self._ticker = self._loop.call_later(IDLE_TICK_S, self._tick)
@@ -225,12 +220,13 @@ class ServedModel:
         self.health.failed(relay.instance, at_once=has_no_connection)
 
     def _decide(self, relay: Relay) -> None:
-        now_s = monotonic()
+        r, request, now_s = relay.r, relay.request, monotonic()
+        hurried = replace(request, ttft_s=max(request.ttft_s - self._slack_s, 0.5 * request.ttft_s))
         if self.shadow is None:
-            self.decider.arrive(relay.r, relay.request, now_s)
+            self.decider.arrive(r, hurried, now_s)
             return
-        r, choice = relay.r, self.shadow.choose(relay.r, relay.request, now_s)
-        self.decider.arrive(r, relay.request, now_s)
+        choice = self.shadow.choose(r, hurried, now_s)
+        self.decider.arrive(r, hurried, now_s)
         self.shadow.compare(r, choice)
 
     def _carry_out(self, kind: int, r: int, i: int) -> None:
@@ -273,7 +269,8 @@ class ServedModel:
         """Return the body with the SLO that the engine's scheduler goes by: its instance's pace, and what is left."""
         record = self.fleet.requests[relay.r]
         told = {
-            "polyslo_tpot_ms": round(1e3 * min(float(self.fleet.instances["budget_s"][i]), float(record["tpot_s"])), 3),
+            "polyslo_tpot_ms": round(1e3 * float(record["tpot_s"]), 3),
+            "polyslo_pace_ms": round(1e3 * float(self.fleet.instances["budget_s"][i]), 3),
             "polyslo_first_due_ms": round(1e3 * (float(record["first_due_s"]) - monotonic()), 3),
         }
         body = relay.body.rstrip()
@@ -306,7 +303,7 @@ class ServedModel:
     def _digest_soon(self) -> None:
         if not self._digest_is_due:
             self._digest_is_due = True
-            self._loop.call_soon(self._digest)
+            self._loop.call_later(GATHER_S, self._digest)
 
     def _digest(self) -> None:
         self._digest_is_due = False
