@@ -52,7 +52,9 @@ class JournalHead:
         try:
             return FleetConfig(**self.fleet)
         except (TypeError, ConfigError) as error:
-            raise InputError(f"the journal's fleet is none of this version ({error}); use polyslo {self.polyslo}") from error
+            raise InputError(
+                f"the journal's fleet is none of this version ({error}); use polyslo {self.polyslo}"
+            ) from error
 
     def encode(self) -> bytes:
         """Return it as JSON."""
@@ -68,7 +70,7 @@ class JournalHead:
             raise InputError("the journal's head can't be read; name a file that [journal] wrote") from error
         if told_format != FORMAT:
             raise InputError(
-                f"the journal has format {told_format}, this is polyslo {version('polyslo')} and reads format {FORMAT}; "
+                f"the journal has format {told_format}, polyslo {version('polyslo')} reads format {FORMAT}; "
                 f"replay it with polyslo {written_by}"
             )
         known = {entry.name for entry in fields(cls)}
@@ -80,7 +82,11 @@ class JournalHead:
         if self.polyslo != version("polyslo"):
             found.append(f"written by polyslo {self.polyslo}, this is {version('polyslo')}: decisions may differ")
         elif self.fingerprint != fingerprint(DECISIONS):
-            found.append("the code that decides, or its compiler, was another when it was written: decisions may differ")
+            found.append(
+                "the code that decides, or its compiler, was another when it was written: decisions may differ"
+            )
         if self.machine != platform.machine():
-            found.append(f"written on {self.machine}, this is {platform.machine()}: the last bits of numbers may differ")
+            found.append(
+                f"written on {self.machine}, this is {platform.machine()}: the last bits of numbers may differ"
+            )
         return found

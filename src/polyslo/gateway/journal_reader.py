@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from polyslo.errors import InputError
@@ -58,7 +59,7 @@ class JournalReader:
 def open_journals(paths: Sequence[str | Path]) -> list[JournalReader]:
     """Open files in order of time, each noting whether it follows the one before without a gap."""
     journals = sorted(map(JournalReader, paths), key=lambda journal: journal.head.began_unix_s)
-    for before, after in zip(journals, journals[1:], strict=False):
+    for before, after in pairwise(journals):
         follows = after.head.run == before.head.run and after.head.sequence == before.head.sequence + 1
         if not follows:
             after.notices.append(f"does not follow {before.path.name} at once: something between is missing")

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from struct import Struct
-from struct import error as StructError
+from struct import Struct, error
 
 import numpy as np
 import numpy.typing as npt
@@ -199,8 +198,8 @@ def unpack_records(payload: bytes) -> Iterator[Record]:
         while at < len(payload):
             record, at = _UNPACK[payload[at]](payload, at)
             yield record
-    except (KeyError, StructError, IndexError, ValueError) as error:
-        raise InputError(f"a record at byte {at:,} of a block is none that this version knows ({error})") from error
+    except (KeyError, error, IndexError, ValueError) as wrong:
+        raise InputError(f"a record at byte {at:,} of a block is none that this version knows ({wrong})") from wrong
 
 
 def _unpack_arrival(payload: bytes, at: int) -> tuple[Record, int]:

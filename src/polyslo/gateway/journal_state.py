@@ -57,7 +57,9 @@ def restore(arrays: Mapping[str, npt.NDArray[Any]], policy: int, carry_out: Carr
                 _fill(getattr(decider.streams, name), arrays[name], name)
         decider.free[:] = arrays["free"].tolist()
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"the journal's state is none of this version ({error}); use the version that wrote it") from error
+        raise InputError(
+            f"the journal's state is none of this version ({error}); use the version that wrote it"
+        ) from error
     _check_indices(fleet, decider.streams)
     return decider
 

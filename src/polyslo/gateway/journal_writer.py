@@ -84,8 +84,8 @@ class JournalWriter:
     def _begin(self) -> None:
         """End the file with what is held, and begin one with the state as it is now: what is recorded next is its."""
         held = self.journal.take()
-        now = {"began_s": monotonic(), "began_unix_s": time()}
-        self._head = replace(self._head, sequence=self._head.sequence + 1, **now)
+        number = self._head.sequence + 1
+        self._head = replace(self._head, sequence=number, began_s=monotonic(), began_unix_s=time())
         self.journal.is_open = True
         self._run(partial(_begin, self._files, self._head, capture(self._decider)), *held)
 

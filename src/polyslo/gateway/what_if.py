@@ -122,7 +122,7 @@ def _scored_window(requests: Sequence[SeenRequest]) -> tuple[float, float]:
 
 
 def _tier_result(score: LiveScore, owned_s: float) -> TierResult:
-    """Write a score as the simulator's: what was relegated or failed did not attain, what was cancelled is not there."""
+    """Write a score as the simulator's: what failed counts as missed, what was cancelled for nothing."""
     assert score.tpot_ms is not None
     missed = score.num_requests - score.counts["attained"] - score.counts["refused"]
     num_relegated = min(missed, score.num_relegated)
@@ -157,4 +157,3 @@ def _notes(lived: Lived, is_dynamic: bool) -> list[str]:
     elif not head.dynamic_chunking:
         notes.append("Simulated with engines that size their chunks by SLOs, which they did not.")
     return notes
-
