@@ -16,7 +16,7 @@ from polyslo.gateway.journal import Journal
 from polyslo.gateway.journal_blocks import RECORDS, encode_block
 from polyslo.gateway.journal_files import JournalFiles
 from polyslo.gateway.journal_head import JournalHead
-from polyslo.gateway.journal_records import Outcome
+from polyslo.gateway.journal_records import OUTCOMES, Outcome
 from polyslo.gateway.journal_state import Arrays, capture
 from polyslo.gateway.journal_writer import opening_bytes
 from polyslo.gateway.shadow import Shadow
@@ -25,6 +25,7 @@ from polyslo.sim.setting import Setting
 from polyslo.workload.workload import Workload
 
 FLUSH_S = 0.25
+GATHER_S, DELAY_S = 0.002, 0.001  # as a served model has them
 
 
 @cache
@@ -33,9 +34,11 @@ def setting(num_instances: int = 3) -> Setting:
     return Setting.of(instances=num_instances)
 
 
-def workload(rate_rps: float = 30.0, duration_s: float = 8.0) -> Workload:
-    """Draw a few hundred requests."""
-    return setting().workload(rate_rps, 0, duration_s=duration_s)
+def workload(rate_rps: float = 150.0, duration_s: float = 4.0, *, pause_s: float = 0.0) -> Workload:
+    """Draw some hundreds of requests: too many for the fleet at first. Half of them come after a pause."""
+    load = setting().workload(rate_rps, 0, duration_s=duration_s)
+    later = np.arange(len(load)) >= len(load) // 2
+    return replace(load, arrival_s=load.arrival_s + np.where(later, pause_s, 0.0))
 
 
 class JournaledFleet(VirtualFleet):
@@ -48,6 +51,7 @@ class JournaledFleet(VirtualFleet):
         *,
         policy: str = "polyserve",
         num_instances: int = 3,
+        num_records: int = 512,
         cancelled_share: float = 0.0,
         failures: Sequence[tuple[float, int]] = (),
         rotations_s: Sequence[float] = (),
@@ -55,23 +59,30 @@ class JournaledFleet(VirtualFleet):
         hidden: bool = False,
     ) -> None:
         super().__init__(
-            load, setting().named.profile, policy=policy, num_instances=num_instances, num_records=512, hidden=hidden
+            load,
+            setting().named.profile,
+            policy=policy,
+            num_instances=num_instances,
+            num_records=num_records,
+            hidden=hidden,
         )
+        self.decider.delay_s = DELAY_S
         self.journal = self.decider.recorder = Journal()
         self.journal.is_open = True
         self.files = JournalFiles(path, keep=100)
         self.final: Arrays = {}
         self.num_sent = 0
+        self.outcomes = dict.fromkeys(OUTCOMES, 0)
         self._arrived: dict[int, Any] = {}
         self._where: dict[int, int] = {}
         self._relegated: set[int] = set()
         self._random = np.random.default_rng(5)
         self._cancelled_share = cancelled_share
-        self._shadow = Shadow(shadow, self.decider) if shadow else None
+        self.shadow = Shadow(shadow, self.decider) if shadow else None
         self._head = JournalHead(
             policy=policy,
             fleet=asdict(FleetConfig(num_instances=num_instances)),
-            num_records=512,
+            num_records=num_records,
             profile="llama",
             shadow=shadow,
             run="a run",
@@ -114,12 +125,12 @@ class JournaledFleet(VirtualFleet):
 
     def _submit(self, k: int, r: int, request: Any, now_s: float) -> None:
         self._arrived[k] = request
-        choice = self._shadow.choose(r, request, now_s) if self._shadow else None
-        if self._shadow:
+        choice = self.shadow.choose(r, request, now_s) if self.shadow else None
+        if self.shadow:
             self.journal.shadowed(r, choice)
         self.decider.arrive(r, request, now_s)
-        if self._shadow:
-            self._shadow.compare(r, choice)
+        if self.shadow:
+            self.shadow.compare(r, choice)
 
     def _carry_out(self, kind: int, r: int, i: int) -> None:
         super()._carry_out(kind, r, i)
@@ -140,6 +151,9 @@ class JournaledFleet(VirtualFleet):
             self._where.pop(r)
             self._end(r, "missed" if self.late[k] else "attained")
 
+    def _digest(self) -> None:
+        self.clock.call_at(self.clock.now_s() + GATHER_S, super()._digest)
+
     def _cancel(self, k: int) -> None:
         held = [r for r, of in self.requests.items() if of == k]
         if held and np.isnan(self.last_s[k]):
@@ -158,7 +172,7 @@ class JournaledFleet(VirtualFleet):
             del self.requests[r]
             again = self.decider.enter()
             self.requests[again] = k
-            self.decider.arrive(again, self._arrived[k], self.clock.now_s())
+            self._submit(k, again, self._arrived[k], self.clock.now_s())
 
     def _stop(self, r: int) -> None:
         i = self._where.pop(r, None)
@@ -168,6 +182,7 @@ class JournaledFleet(VirtualFleet):
 
     def _end(self, r: int, outcome: str) -> None:
         k = self.requests.pop(r)
+        self.outcomes[outcome] += 1
         if outcome in ("refused", "cancelled", "failed"):
             self.late[k], self.last_s[k] = True, self.clock.now_s()
         request, num_seen = self._arrived[k], int(self._seen[k])

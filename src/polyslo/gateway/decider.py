@@ -54,6 +54,7 @@ class Decider:
         self._policy = policy
         self._carry_out = carry_out
         self.free = list(range(len(fleet.requests) - 1, -1, -1))  # records; the last is used next
+        self.num_used = 0  # records that ever were in use: the first ones
         self.recorder: Recorder | None = None  # may be set and taken away between two inputs
         self._iterations = fleet.instances["iteration"]
         self._num_news = self._num_ended = 0
@@ -73,7 +74,11 @@ class Decider:
 
     def enter(self) -> int | None:
         """Take a record for a new request; None when all are in use."""
-        return self.free.pop() if self.free else None
+        if not self.free:
+            return None
+        r = self.free.pop()
+        self.num_used = max(self.num_used, r + 1)
+        return r
 
     def release(self, r: int) -> None:
         """Give back the record of a request that was refused."""

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from polyslo.gateway.journal_records import (
-    Arrival,
     Outcome,
     pack_arrival,
     pack_choice,
@@ -57,11 +56,7 @@ class Journal:
 
     def arrived(self, r: int, request: Request, now_s: float, actions: Actions) -> None:
         """See `Recorder`."""
-        arrival = Arrival(
-            now_s, r, request.arrival_s, request.ttft_s, request.tpot_s, request.tier, not request.is_streamed,
-            request.input_tokens, request.max_tokens,
-        )  # fmt: skip
-        self._add(pack_arrival(arrival, actions))
+        self._add(pack_arrival(r, request, now_s, actions))
 
     def digested(
         self, news: npt.NDArray[np.int64], ended: npt.NDArray[np.int64], seen_s: float, now_s: float, actions: Actions

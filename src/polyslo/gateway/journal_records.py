@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyslo.errors import InputError
+from polyslo.gateway.request import Request
 
 ARRIVAL, DIGEST, LOSS, TICK, CLOSING, RELEASE, OUTCOME, CHOICE = range(1, 9)
 KINDS = ("", "arrival", "digest", "loss", "tick", "closing", "release", "outcome", "choice")
@@ -133,11 +134,11 @@ Input = Arrival | Digest | Loss | Tick | Closing
 Record = Input | Release | Outcome | Choice
 
 
-def pack_arrival(a: Arrival, actions: Sequence[Sequence[int]]) -> bytes:
+def pack_arrival(r: int, request: Request, now_s: float, actions: Sequence[Sequence[int]]) -> bytes:
     """Encode an arrival and what was decided."""
     return _ARRIVAL.pack(
-        ARRIVAL, len(actions), a.now_s, a.r, a.arrival_s, a.ttft_s, a.tpot_s, a.tier, a.is_hidden, a.input_tokens,
-        a.max_tokens,
+        ARRIVAL, len(actions), now_s, r, request.arrival_s, request.ttft_s, request.tpot_s, request.tier,
+        not request.is_streamed, request.input_tokens, request.max_tokens,
     ) + pack_actions(actions)  # fmt: skip
 
 

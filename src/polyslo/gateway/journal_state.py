@@ -1,8 +1,9 @@
 """The whole belief of a decider, as arrays: what each journal file begins with.
 
 A gateway that is never idle has no moment at which the state could be left out, so every file has it. Left out is
-what no decision reads: scratch space, news that was not yet digested (it is part of the next input), and of tables
-the columns that nobody uses.
+what no decision reads: scratch space, news that was not yet digested (it is part of the next input), records that
+were never in use and columns of tables beyond the last one in use. So what is copied grows with the load, not with
+the room for it.
 """
 
 from __future__ import annotations
@@ -24,22 +25,24 @@ from polyslo.gateway.decider import CarryOut, Decider
 Arrays = dict[str, npt.NDArray[Any]]
 
 _SCRATCH = {"actions", "num_actions", "news", "ended", "touched", "is_touched"}
-_TABLES = {"resident_finish", "resident_base", "resident", "pending"}  # used up to a column
+_BY_RECORD = {"requests", "stream_tokens", "stream_remaining", "stream_hidden"}
+_BY_RESIDENT = {"resident_finish", "resident_base", "resident"}
 _MOST = {"instances": 1 << 14, "residents": 1 << 13, "requests": 1 << 20, "tiers": 64}  # of a state that is believed
 
 
 def capture(decider: Decider) -> Arrays:
     """Copy what a decider believes, between two inputs."""
-    fleet = decider.fleet
+    fleet, streams = decider.fleet, decider.streams
     arrays = {name: getattr(fleet, name) for name in Fleet.ARRAYS if name not in _SCRATCH}
-    residents, pending = int(fleet.instances["num_residents"].max()), int(fleet.pending_size.max())
-    for name in _TABLES:
-        arrays[name] = arrays[name][:, : pending if name == "pending" else residents]
-    arrays |= {name: getattr(decider.streams, name) for name in Streams.ARRAYS if name not in _SCRATCH}
+    arrays |= {name: getattr(streams, name) for name in Streams.ARRAYS if name not in _SCRATCH}
+    arrays |= {name: arrays[name][: decider.num_used] for name in _BY_RECORD}
+    arrays |= {name: arrays[name][:, : int(fleet.instances["num_residents"].max())] for name in _BY_RESIDENT}
+    arrays["pending"] = fleet.pending[:, : int(fleet.pending_size.max())]
     arrays |= {f"profile.{name}": getattr(fleet.profile, name) for name in Profile.ARRAYS}
+    num_unused = len(fleet.requests) - decider.num_used
+    arrays["free"] = np.array(decider.free[num_unused:], dtype=np.int64)  # below are those that never were in use
+    arrays["room"] = np.array([len(fleet.requests), fleet.resident.shape[1], fleet.pending.shape[1]], dtype=np.int64)
     arrays["delay_s"] = np.array([decider.delay_s])
-    arrays["free"] = np.array(decider.free, dtype=np.int64)
-    arrays["columns"] = np.array([fleet.resident.shape[1], fleet.pending.shape[1]], dtype=np.int64)
     return {name: array.copy() for name, array in arrays.items()}
 
 
@@ -49,18 +52,17 @@ def restore(arrays: Mapping[str, npt.NDArray[Any]], policy: int, carry_out: Carr
         _check_sizes(arrays)
         fleet = _empty_fleet(arrays)
         decider = Decider(fleet, policy, carry_out, delay_s=float(arrays["delay_s"][0]))
-        for name in Fleet.ARRAYS:
-            if name not in _SCRATCH:
-                _fill(getattr(fleet, name), arrays[name], name)
-        for name in Streams.ARRAYS:
-            if name not in _SCRATCH:
-                _fill(getattr(decider.streams, name), arrays[name], name)
-        decider.free[:] = arrays["free"].tolist()
+        for bundle in (fleet, decider.streams):
+            for name in bundle.ARRAYS:
+                if name not in _SCRATCH:
+                    _fill(getattr(bundle, name), arrays[name], name)
+        decider.num_used = len(arrays["requests"])
+        decider.free[len(fleet.requests) - decider.num_used :] = arrays["free"].tolist()
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"the journal's state is none of this version ({error}); use the version that wrote it"
         ) from error
-    _check_indices(fleet, decider.streams)
+    _check_indices(decider)
     return decider
 
 
@@ -82,12 +84,12 @@ def decode_state(payload: bytes) -> Arrays:
 
 def _empty_fleet(arrays: Mapping[str, npt.NDArray[Any]]) -> Fleet:
     parts = {name: np.ascontiguousarray(arrays[f"profile.{name}"]) for name in Profile.ARRAYS}
-    residents, pending = arrays["columns"].tolist()
+    records, residents, pending = arrays["room"].tolist()
     fleet = new_fleet(
         Profile(**parts),
         num_instances=len(arrays["instances"]),
         tpots_s=arrays["tpots_s"],
-        num_requests=len(arrays["requests"]),
+        num_requests=records,
         max_residents=residents,
         num_pending=pending,
     )
@@ -96,24 +98,19 @@ def _empty_fleet(arrays: Mapping[str, npt.NDArray[Any]]) -> Fleet:
 
 
 def _fill(own: npt.NDArray[Any], told: npt.NDArray[Any], name: str) -> None:
-    """Copy an array into its place; a table's unused columns stay as they are."""
-    if told.dtype.names != own.dtype.names or told.ndim != own.ndim:
-        raise ValueError(f"{name}: {told.dtype} where {own.dtype} was expected")
-    if name in _TABLES:
-        own[:, : told.shape[1]] = told
-    elif own.shape == told.shape:
-        own[...] = told
-    else:
-        raise ValueError(f"{name}: shape {told.shape} where {own.shape} was expected")
+    """Copy an array into its place; what it leaves out stays as new."""
+    if told.dtype.names != own.dtype.names or told.ndim != own.ndim or any(np.greater(told.shape, own.shape)):
+        raise ValueError(f"{name}: {told.dtype} of shape {told.shape} where {own.dtype} of {own.shape} was expected")
+    own[tuple(map(slice, told.shape))] = told
 
 
 def _check_sizes(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Raise for a state that no gateway has, before anything is allocated for it."""
-    residents, pending = arrays["columns"].tolist()
+    records, residents, pending = arrays["room"].tolist()
     sizes = {
         "instances": len(arrays["instances"]),
         "residents": residents,
-        "requests": max(len(arrays["requests"]), pending),
+        "requests": max(records, pending),
         "tiers": len(arrays["tpots_s"]),
     }
     for name, size in sizes.items():
@@ -121,13 +118,16 @@ def _check_sizes(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
             raise ValueError(f"{size:,} {name}")
 
 
-def _check_indices(fleet: Fleet, streams: Streams) -> None:
+def _check_indices(decider: Decider) -> None:
     """Raise for an index that compiled code, which does not look, would follow out of an array."""
+    fleet = decider.fleet
     num_instances, num_requests, num_groups = len(fleet.instances), len(fleet.requests), len(fleet.tpots_s) + 2
     instances, requests = fleet.instances, fleet.requests
     bounds: dict[str, tuple[npt.NDArray[Any], int, int]] = {
         "group": (instances["group"], 0, num_groups - 1),
         "rank": (instances["rank"], 0, num_instances - 1),
+        "free": (np.array(decider.free), 0, num_requests - 1),
+        "max_residents": (instances["max_residents"], 0, fleet.resident.shape[1]),
         "num_residents": (instances["num_residents"], 0, fleet.resident.shape[1]),
         "queue": (np.stack([instances["queue_head"], instances["queue_tail"]]), -1, num_requests - 1),
         "order": (fleet.order, 0, num_instances - 1),

@@ -45,7 +45,12 @@ class JournalWriter:
         self._writing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._retry_s = 0.0
-        self._has_failed = False
+        self.has_failed = False  # and nothing was written since
+
+    @property
+    def num_begun(self) -> int:
+        """Files begun, also those that failed."""
+        return self._head.sequence
 
     def start(self) -> None:
         """Begin the first file now, so that it has everything from here on."""
@@ -101,15 +106,15 @@ class JournalWriter:
         if error is not None:
             self.journal.num_lost += num_records
             self._give_up(str(error))
-        elif self._has_failed and self.journal.is_open:
-            self._has_failed = False
+        elif self.has_failed and self.journal.is_open:
+            self.has_failed = False
             log.warning("journal %s: is written again, in a new file", self._files.path)
 
     def _give_up(self, why: str) -> None:
         self.journal.discard()
         self._retry_s = monotonic() + RETRY_S
-        if not self._has_failed:
-            self._has_failed = True
+        if not self.has_failed:
+            self.has_failed = True
             log.error("journal %s: %s; serving goes on, a new file is tried every %g s", self._files.path, why, RETRY_S)
 
 

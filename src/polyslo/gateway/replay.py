@@ -52,6 +52,7 @@ ACTION_NAMES = {
     DISPATCH: "dispatch", TRANSFER: "transfer", WITHDRAW: "withdraw", RELEGATE: "relegate", REFUSE: "refuse",
     RETIER: "retier", START: "start",
 }  # fmt: skip
+MOST_TOLD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,5 +205,7 @@ def _within(index: int, size: int) -> int:
 
 
 def _told(actions: Sequence[Action]) -> str:
-    """Write actions: `dispatch 17 to 3`."""
-    return ", ".join(f"{ACTION_NAMES.get(kind, kind)} {r} to {i}" for kind, r, i in actions) or "nothing"
+    """Write actions: `dispatch 17 to 3`; of many the first."""
+    told = [f"{ACTION_NAMES.get(kind, kind)} {r} to {i}" for kind, r, i in actions[:MOST_TOLD]]
+    more = len(actions) - len(told)
+    return (", ".join(told) or "nothing") + (f" and {more} more" if more else "")
