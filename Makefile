@@ -12,14 +12,17 @@ export PIP_ROOT_USER_ACTION = ignore
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH CONDA_PREFIX PIP_USER PIP_REQUIRE_VIRTUALENV
 
 .DEFAULT_GOAL := demo
-.PHONY: setup demo claims test test-fast lint format clean
+.PHONY: setup demo compare claims test test-fast lint format clean
 
 setup: $(STAMP)
 
 demo: $(STAMP)
+	@$(BIN)/polyslo demo
+
+compare: $(STAMP)
 	@$(BIN)/polyslo compare --html compare.html
 
-# An hour on two cores; goes on where it was stopped.
+# More than an hour on two cores; goes on where it was stopped.
 claims: $(STAMP)
 	@$(BIN)/polyslo claims
 

@@ -15,6 +15,7 @@ from polyslo.native import Native
 
 DEFINE_AND_READ = """
 class {name}(Native):
+    FIRST_SLOT = {slot}
     ARRAYS = {{"{field}": (np.int64, 1)}}
 
 
@@ -33,8 +34,8 @@ import numpy as np
 from polyslo.compiled import compiled
 from polyslo.native import Native
 """
-    + DEFINE_AND_READ.format(name="Early", field="early_numbers", value=3)
-    + DEFINE_AND_READ.format(name="Late", field="late_numbers", value=4)
+    + DEFINE_AND_READ.format(name="Early", field="early_numbers", value=3, slot=100)
+    + DEFINE_AND_READ.format(name="Late", field="late_numbers", value=4, slot=110)
 )
 
 
@@ -68,5 +69,22 @@ def test_a_bundle_may_be_defined_after_code_was_compiled(tmp_path):
 def test_a_name_means_the_same_in_every_bundle():
     """Another dtype for a name that a bundle has already is refused, naming both."""
     assert "tpots_s" in Fleet.ARRAYS
-    with pytest.raises(TypeError, match=r"'tpots_s': int64 with 1 dimensions here, .*float64"):
-        type("Other", (Native,), {"ARRAYS": {"tpots_s": (np.int64, 1)}})
+    with pytest.raises(TypeError, match=r"'tpots_s': int64 with 1 dimensions in slot 100 here, .*float64"):
+        type("Other", (Native,), {"FIRST_SLOT": 100, "ARRAYS": {"tpots_s": (np.int64, 1)}})
+
+
+def test_two_names_never_share_a_slot():
+    """A bundle that would take the slots of another is refused, naming the one that has it."""
+    with pytest.raises(TypeError, match=r"'mine': slot 8 is 'settings'"):
+        type("Other", (Native,), {"FIRST_SLOT": Fleet.FIRST_SLOT, "ARRAYS": {"mine": (np.int64, 1)}})
+
+
+def test_machine_code_does_not_depend_on_what_a_process_has_imported():
+    """The slots of the simulator's arrays are the same whether the gateway's were defined before them or never."""
+    show = "import polyslo.sim.world as w; from polyslo.native import _slot_of as s; "
+    show += "print(sorted((n, s[n]) for n in (*w.World.ARRAYS, *w.World.BUNDLES)))"
+    told = [
+        subprocess.run([sys.executable, "-c", first + show], capture_output=True, text=True, check=True).stdout
+        for first in ("", "import polyslo.core.streams; ")
+    ]
+    assert told[0] == told[1]

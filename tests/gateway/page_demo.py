@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
+import sys
+import threading
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
+from weakref import WeakSet
 
 from synthetic_fleet import SyntheticFleet
 
@@ -29,7 +34,8 @@ class DemoServer(ThreadingHTTPServer):
     def __init__(self, fleet: SyntheticFleet, port: int = 0, num_snapshots: int | None = None) -> None:
         self.fleet = fleet
         self.num_snapshots = num_snapshots
-        self.assets = load_assets()
+        self.ends_streams = threading.Event()
+        self.connections: WeakSet[socket.socket] = WeakSet()
         self.offset_s = fleet.started_unix_s + 7300.0 - time.time()
         self.paths: list[str] = []
         super().__init__(("127.0.0.1", port), DemoHandler)
@@ -38,6 +44,25 @@ class DemoServer(ThreadingHTTPServer):
     def url(self) -> str:
         """Address of the page."""
         return f"http://127.0.0.1:{self.server_address[1]}/"
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection and remember it."""
+        connection, address = super().get_request()
+        self.connections.add(connection)
+        return connection, address
+
+    def server_close(self) -> None:
+        """Close every connection, as a gateway that dies does; else kept ones would still be answered."""
+        self.ends_streams.set()
+        for connection in list(self.connections):
+            with suppress(OSError):  # it is closed already
+                connection.shutdown(socket.SHUT_RDWR)
+        super().server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Let a browser leave in the middle of an answer; anything else is told as usual."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def now_unix_s(self) -> float:
         """Synthetic moment: it starts at the same one in every run."""
@@ -54,7 +79,7 @@ class DemoHandler(BaseHTTPRequestHandler):
         """Serve an asset, the state, its stream or a story."""
         path = self.path.partition("?")[0]
         self.server.paths.append(path)
-        asset = self.server.assets.get(path)
+        asset = load_assets().get(path)  # anew each time: an edit shows at once
         if asset is not None:
             self._send_asset(asset)
         elif path == "/state":
@@ -84,13 +109,14 @@ class DemoHandler(BaseHTTPRequestHandler):
         self._send_head(HTTPStatus.OK, SSE_HEADERS)
         sent = 0
         try:
-            while self.server.num_snapshots is None or sent < self.server.num_snapshots:
+            while not self.server.ends_streams.is_set():
                 snapshot = json.dumps(self.server.fleet.state(self.server.now_unix_s()))
                 self.wfile.write(f"event: state\ndata: {snapshot}\n\n".encode())
                 self.wfile.flush()
                 sent += 1
-                if sent != self.server.num_snapshots:
-                    time.sleep(1.0)
+                if sent == self.server.num_snapshots:
+                    return
+                self.server.ends_streams.wait(1.0)
         except ConnectionError:
             return  # the page was closed
 

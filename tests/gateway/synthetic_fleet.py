@@ -81,7 +81,7 @@ class SyntheticFleet:
         }
 
     def story(self, request_id: str, unix_s: float) -> Json | None:
-        """Tell one request's story; those whose id ends in 0 missed their SLO, None for ids never given out."""
+        """Tell one request's story: an id that ends in 0 missed, in 5 still pends; None for ids never given."""
         if not request_id.startswith("req-") or not self.has_traffic:
             return None
         tier = int(chance(request_id, "tier") * len(TPOTS_MS))
@@ -89,11 +89,21 @@ class SyntheticFleet:
         arrived_s = unix_s - 30.0
         wait_s = 0.18 if is_late else 0.04
         ttft_s = 0.58 if is_late else 0.31
-        tokens = [(0.08 if is_late else -0.19) - 0.002 * i * chance(tier, "pace") + 0.03 * sin(i / 9) for i in range(200)]
+        tokens = [
+            (0.08 if is_late else -0.19) - 0.002 * i * chance(tier, "pace") + 0.03 * sin(i / 9) for i in range(200)
+        ]
         refusals = [
-            {"unix_s": arrived_s, "kind": "refused_by", "instance": i, "reason": ("first_token", "memory")[i % 2], "text": ""}
+            {
+                "unix_s": arrived_s,
+                "kind": "refused_by",
+                "instance": i,
+                "reason": ("first_token", "memory")[i % 2],
+                "text": "",
+            }
             for i in range(min(5, self.num_instances))
         ]
+        if request_id.endswith("5"):
+            return self._pending_story(request_id, tier, unix_s)
         return {
             "id": request_id,
             "tier": tier,
@@ -120,6 +130,21 @@ class SyntheticFleet:
             "tokens": tokens,
         }
 
+    def _pending_story(self, request_id: str, tier: int, unix_s: float) -> Json:
+        return {
+            "id": request_id,
+            "tier": tier,
+            "slo": {"ttft_ms": 500.0, "tpot_ms": TPOTS_MS[tier]},
+            "input_tokens": 96,
+            "output_tokens": 0,
+            "attained": None,
+            "steps": [
+                {"unix_s": unix_s - 0.3, "kind": "arrived", "text": "with 96 tokens of prompt"},
+                {"unix_s": unix_s - 0.299, "kind": "pended", "rung": "pend", "text": "the pool is empty"},
+            ],
+            "tokens": [],
+        }
+
     def _load(self, tier: int, unix_s: float) -> float:
         """Wish of a tier for the fleet, as a share; all tiers together stay below 0.95."""
         if not self.has_traffic:
@@ -142,7 +167,11 @@ class SyntheticFleet:
 
     def _num_pending(self, tier: int, unix_s: float) -> int:
         swell = sin(2 * pi * unix_s / (90 + 31 * tier) + 2 * tier)
-        return int(max(0.0, swell - 0.7) * 0.3 * self.num_instances + 8 * max(0.0, swell - 0.85)) if self.has_traffic else 0
+        return (
+            int(max(0.0, swell - 0.7) * 0.3 * self.num_instances + 8 * max(0.0, swell - 0.85))
+            if self.has_traffic
+            else 0
+        )
 
     def _attainment(self, tier: int, unix_s: float) -> float | None:
         if not self.has_traffic:
@@ -182,14 +211,16 @@ class SyntheticFleet:
         }
 
     def _rps(self, tier: int, unix_s: float) -> float:
-        return self._load(tier, unix_s) * self.num_instances * 16 * (0.9 + 0.2 * chance(tier, int(unix_s / BIN_S), "rps"))
+        return (
+            self._load(tier, unix_s) * self.num_instances * 16 * (0.9 + 0.2 * chance(tier, int(unix_s / BIN_S), "rps"))
+        )
 
     def _instances(self, unix_s: float) -> Iterator[Json]:
         index = 0
         for tier, num_owned in enumerate(self._owned(unix_s)):
-            wish = num_owned - 1 + 0.2 + 0.6 * chance(tier, int(unix_s / 9))
             for rank in range(num_owned):
-                load = min(1.0, wish - rank) * (0.93 + 0.06 * sin(unix_s / 3 + index)) - 0.10 * rank / max(1, num_owned)
+                place = (rank + 0.5 + 0.3 * sin(unix_s / 7 + tier)) / num_owned
+                load = 0.98 - 0.12 * place - 0.75 * place**6 + 0.03 * sin(unix_s / 3 + 2 * index)
                 if rank == 2 and tier == 1:
                     load = 1.09
                 yield self._instance(index, "tier", tier, rank, max(0.06, load), unix_s)

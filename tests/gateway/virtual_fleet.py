@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from polyslo.core.fluid import LengthMoments
 from polyslo.core.state import DISPATCH, WITHDRAW
 from polyslo.engines.clock import VirtualClock
 from polyslo.engines.emulated_engine import EmulatedEngine, EngineSettings
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.request import Request
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
-from polyslo.core.fluid import LengthMoments
 
 TICK_S = 0.005
 
@@ -77,15 +77,15 @@ class VirtualFleet:
             return
         w, k = self.workload, self.requests[r]
         due_in_s = w.arrival_s[k] + w.ttft_s[k] - self.clock.now_s()
-        group = int(self.fleet.instances["group"][i])
-        pace_s = float(self.fleet.tpots_s[min(group, len(self.fleet.tpots_s) - 1)])
+        pace_s = float(self.fleet.instances["budget_s"][i])
         left = int(w.output_tokens[k]) - self._seen[k]
         self.resident[r] = self.engines[i].submit(
             int(w.input_tokens[k]) + int(self._seen[k]),
             int(left),
             lambda last, r=r, k=k: self._token(r, k, last),
             first_due_in_s=due_in_s,
-            tpot_s=min(pace_s, float(w.tpot_s[k])),
+            tpot_s=float(w.tpot_s[k]),
+            pace_s=pace_s if np.isfinite(pace_s) else None,
         )
 
     def _token(self, r, k, is_last):

@@ -90,9 +90,9 @@ def emulate_command(
     """Serve a profile as an OpenAI-compatible engine, token by token in its own time.
 
     Behaves as vLLM does, from the simulator's engine model: batching, chunked prefill, KV memory, preemption. The
-    text is made up. `vllm_xargs` may set `emulate_output_tokens`, and with --dynamic-chunking `polyslo_tpot_ms` and
-    `polyslo_first_due_ms` (from the request's arrival). `polyslo_emulated_lag_seconds` in /metrics says how late
-    iterations ended.
+    text is made up. `vllm_xargs` may set `emulate_output_tokens`, and with --dynamic-chunking `polyslo_tpot_ms`,
+    `polyslo_first_due_ms` (from the request's arrival) and `polyslo_pace_ms` (the engine's, for all that it holds).
+    `polyslo_emulated_lag_seconds` in /metrics says how late iterations ended.
     """
     named = load_profile(profile, host_s=host_ms / 1e3)
     names = ("kv_capacity_tokens", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "max_requests",

@@ -20,6 +20,7 @@ COMMANDS = {
     "simulate": ("simulate", "simulate_command", "Simulate one run, with a timeline."),
     "goodput": ("goodput", "goodput_command", "Find the highest rate at an attainment, by bisection."),
     "plan": ("plan", "plan_command", "Tell how many instances a workload needs."),
+    "demo": ("demo", "demo_command", "Serve emulated engines live, beside another policy on the same requests."),
     "serve": ("serve", "serve_command", "Serve engines as one OpenAI-compatible endpoint, each request by its SLO."),
     "emulate": ("emulate", "emulate_command", "Serve a profile as an engine behind vLLM's API, in real time."),
     "load": ("load", "load_command", "Replay a workload against an OpenAI-compatible endpoint, with SLOs."),

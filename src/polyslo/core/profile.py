@@ -51,6 +51,7 @@ class Profile(Native):
     attention_s: npt.NDArray[np.float64]  # (rows, 1 + KV knots); column 0 is kv = 0
     physics: npt.NDArray[np.void]  # (1,) PHYSICS
 
+    FIRST_SLOT: ClassVar = 0
     ARRAYS: ClassVar = {
         "segment": (np.int16, 1),
         "segment_end_tokens": (np.int64, 1),

@@ -147,6 +147,7 @@ class Fleet(Native):
     counters: npt.NDArray[np.int64]  # (2, 8) placements by rung, refusals by reason
     profile: Profile
 
+    FIRST_SLOT: ClassVar = 8
     ARRAYS: ClassVar = {
         "settings": (SETTINGS, 1),
         "tpots_s": (np.float64, 1),
@@ -168,7 +169,7 @@ class Fleet(Native):
         "turn": (np.int64, 1),
         "counters": (np.int64, 2),
     }
-    BUNDLES: ClassVar = ("profile",)
+    BUNDLES: ClassVar = {"profile": 125}
 
 
 LENGTH_BINS = 72  # four an octave, up to 2**18 tokens

@@ -5,6 +5,10 @@ one came with iteration s came with iteration s + n: the stream that is furthest
 one iteration arrives in pieces, stream by stream; what comes within half an iteration of its first piece belongs to
 it. Requests that are not streamed show nothing before they end: where nobody else does, time passes as forecast.
 
+News is late, and so are requests: what was sent while an iteration ended is believed to be in the next one and may
+have missed it. A prompt that was to end and did not show its first token is believed to wait still, or the belief
+would run ahead of the engine by all such prompts, for as long as its queue never empties.
+
 Everything here is a function of what it is told and when, so a journal of it can be replayed.
 """
 
@@ -40,6 +44,7 @@ class Streams(Native):
 
     fleet: Fleet
     stream_tokens: npt.NDArray[np.int64]  # (R,) seen on the stream since the request was last sent
+    stream_remaining: npt.NDArray[np.int64]  # (R,) tokens to prefill before the running iteration
     stream_hidden: npt.NDArray[np.int64]  # (R,) 1: not streamed, nothing shows before its end
     advanced_s: npt.NDArray[np.float64]  # (N,) when the last iteration was seen to end
     began_s: npt.NDArray[np.float64]  # (N,) when the running one is believed to have begun
@@ -49,8 +54,10 @@ class Streams(Native):
     touched: npt.NDArray[np.int64]  # (N,) instances with news, in order; scratch of a digest
     is_touched: npt.NDArray[np.int64]  # (N,)
 
+    FIRST_SLOT: ClassVar = 72
     ARRAYS: ClassVar = {
         "stream_tokens": (np.int64, 1),
+        "stream_remaining": (np.int64, 1),
         "stream_hidden": (np.int64, 1),
         "advanced_s": (np.float64, 1),
         "began_s": (np.float64, 1),
@@ -60,7 +67,7 @@ class Streams(Native):
         "touched": (np.int64, 1),
         "is_touched": (np.int64, 1),
     }
-    BUNDLES: ClassVar = ("fleet",)
+    BUNDLES: ClassVar = {"fleet": 126}
 
 
 def new_streams(fleet: Fleet, *, num_news: int = 1 << 14) -> Streams:
@@ -69,6 +76,7 @@ def new_streams(fleet: Fleet, *, num_news: int = 1 << 14) -> Streams:
     return Streams(
         fleet=fleet,
         stream_tokens=np.zeros(num_requests, dtype=np.int64),
+        stream_remaining=np.zeros(num_requests, dtype=np.int64),
         stream_hidden=np.zeros(num_requests, dtype=np.int64),
         advanced_s=np.zeros(num_instances),
         began_s=np.zeros(num_instances),
@@ -100,15 +108,17 @@ def enter(
     request.instance = NONE
     request.decode_instance = NONE
     streams.stream_tokens[r] = 0
+    streams.stream_remaining[r] = input_tokens
     streams.stream_hidden[r] = 1 if hidden else 0
     arrive(fleet, r)
 
 
 @compiled
-def follow_tokens(streams: Streams, num_news: int, now_s: float) -> int:
+def follow_tokens(streams: Streams, num_news: int, seen_s: float) -> int:
     """Apply what streams showed: iterations that ended, then first tokens. Returns how many instances were touched.
 
-    The caller reports finished requests next, and settles each instance in `touched` last.
+    `seen_s` is when the first of it was seen. The caller reports finished requests next, and settles each instance
+    in `touched` last.
     """
     fleet, num_touched = streams.fleet, 0
     for k in range(num_news):
@@ -117,25 +127,50 @@ def follow_tokens(streams: Streams, num_news: int, now_s: float) -> int:
         streams.stream_tokens[r] += tokens
         if request.stage == DECODING:
             num_touched = touch(streams, request.instance, num_touched)
-            _follow_decode(streams, r, now_s)
+            _follow_decode(streams, r, seen_s)
     for k in range(num_news):
         r = streams.news[k, 0]
         if fleet.requests[r].stage == QUEUED and streams.stream_tokens[r] > 0:
             num_touched = touch(streams, fleet.requests[r].instance, num_touched)
-            _follow_first(streams, r, now_s)
+            _follow_first(streams, r, seen_s)
     return num_touched
 
 
 @compiled
-def settle_touched(streams: Streams, k: int) -> int:
-    """Foresee the next iteration of the k-th touched instance; return the instance."""
+def settle_touched(streams: Streams, k: int, seen_s: float, delay_s: float) -> int:
+    """Foresee the next iteration of the k-th touched instance; return the instance.
+
+    It began `delay_s` before its predecessor's end was seen, and what was sent since is not in it.
+    """
     i = streams.touched[k]
     streams.is_touched[i] = 0
-    began_s = streams.advanced_s[i]
-    if streams.fleet.instances[i].busy == 0:
-        streams.began_s[i] = began_s
-    settle_iteration(streams.fleet, i, began_s)
+    instance = streams.fleet.instances[i]
+    if instance.busy == 0:
+        if streams.advanced_s[i] == seen_s:
+            _restore_unshown(streams, i)
+        streams.began_s[i] = seen_s - delay_s
+        r = instance.queue_head
+        while r != NONE:
+            streams.stream_remaining[r] = streams.fleet.requests[r].remaining_tokens
+            r = streams.fleet.requests[r].next
+    settle_iteration(streams.fleet, i, seen_s - delay_s)
     return int(i)
+
+
+@compiled
+def _restore_unshown(streams: Streams, i: int) -> None:
+    """Prompts that were to end with the iteration and showed nothing were not in it."""
+    fleet = streams.fleet
+    instance = fleet.instances[i]
+    r = instance.queue_head
+    while r != NONE:
+        request = fleet.requests[r]
+        if request.remaining_tokens == 0 and streams.stream_hidden[r] == 0:
+            missing = streams.stream_remaining[r]
+            request.remaining_tokens = missing
+            instance.queued_tokens += missing
+            instance.kv_tokens -= missing
+        r = request.next
 
 
 @compiled

@@ -105,13 +105,14 @@ class EmulatedApi:
         answer_kind = StreamedAnswer if generation.is_streamed else WholeAnswer
         identity = (_request_id(exchange, is_chat), int(time.time()), self._facts.name)
         answer: Answer = answer_kind(exchange, generation, identity, self.stats, self._forget)
-        due_s, tpot_s = generation.first_due_in_s, generation.tpot_s
+        due_s, tpot_s, pace_s = generation.first_due_in_s, generation.tpot_s, generation.pace_s
         resident = self._open[answer] = self._engine.submit(
             generation.input_tokens,
             generation.output_tokens,
             answer.on_token,
             first_due_in_s=None if due_s is None else due_s * self._speed,
             tpot_s=None if tpot_s is None else tpot_s * self._speed,
+            pace_s=None if pace_s is None else pace_s * self._speed,
         )
         exchange.on_gone = partial(self._on_gone, answer, resident)
 

@@ -129,8 +129,11 @@ class EmulatedEngine:
         *,
         first_due_in_s: float | None = None,
         tpot_s: float | None = None,
+        pace_s: float | None = None,
     ) -> Resident:
         """Take a request. Its SLO, in seconds from now and per token, counts with dynamic chunking only.
+
+        So does `pace_s`, the longest iteration that the engine's tier allows now: the last one told holds for all.
 
         Raises `InputError` for one that does not fit (`max_model_len`), and when full: ask `is_full` before.
         """
@@ -144,8 +147,10 @@ class EmulatedEngine:
         resident = self._residents[number] = Resident(number, input_tokens, on_token)
         self._num_residents += 1
         due_s = NO_SLO_S if first_due_in_s is None else now_s + first_due_in_s
-        pace_s = NO_SLO_S if tpot_s is None else tpot_s
-        self._next_s = enter(self._world.handle, number, input_tokens, output_tokens, due_s, pace_s, now_s)
+        own_s = NO_SLO_S if tpot_s is None else tpot_s
+        if pace_s is not None:
+            self._pace_s = pace_s
+        self._next_s = enter(self._world.handle, number, input_tokens, output_tokens, due_s, own_s, self._pace_s, now_s)
         self._arm()
         return resident
 
@@ -204,7 +209,8 @@ class EmulatedEngine:
             seed=settings.seed,
         )
         self._residents: list[Resident | None] = [None] * num_jobs  # by number
-        self._num_residents = 0
+        self._pace_s = NO_SLO_S
+        self._num_residents: int = 0
         self._next_number = 0
         self._told = np.zeros(num_jobs, dtype=np.int64)
         self._next_s = math.inf
@@ -255,7 +261,7 @@ class EmulatedEngine:
             is_lost = now_s - due_s > self._catch_up_s
             if is_lost:
                 self.lost_s += now_s - due_s
-            count, self._next_s = turn(self._world.handle, self._told, now_s if is_lost else due_s)
+            count, self._next_s = turn(self._world.handle, self._told, self._pace_s, now_s if is_lost else due_s)
             self._is_telling = True
             try:
                 self._tell(self._told[:count].tolist())

@@ -75,9 +75,13 @@ def enter(
     output_tokens: int,
     first_due_s: float,
     tpot_s: float,
+    pace_s: float,
     now_s: float,
 ) -> float:
-    """A request arrives under the number `r`; return when the next event is due (inf: never)."""
+    """A request arrives under the number `r`; return when the next event is due (inf: never).
+
+    `pace_s` is the longest iteration that the router has told, as in `turn`.
+    """
     job = world.jobs[r]
     job.input_tokens = job.prefill_tokens = job.remaining_tokens = input_tokens
     job.output_tokens = output_tokens
@@ -87,15 +91,17 @@ def enter(
     job.emitted_tokens = job.outcome = job.late = job.num_preemptions = 0
     job.next = job.previous = NONE
     if world.engines[0].busy == 0:
-        _set_budget(world, tpot_s)
+        _set_budget(world, tpot_s, pace_s)
     submit(world, 0, r, now_s)
     _forget_facts(world)
     return next_event_s(world)
 
 
 @compiled
-def turn(world: World, told: npt.NDArray[np.int64], at_s: float) -> tuple[int, float]:
+def turn(world: World, told: npt.NDArray[np.int64], pace_s: float, at_s: float) -> tuple[int, float]:
     """Take the next event as happening at `at_s`: end the iteration and begin another, or begin after a stall.
+
+    `pace_s` is the longest iteration that the router has told for this engine last (`NO_SLO_S`: it tells none).
 
     Writes into `told` who has got a token, as `number << CODE_BITS | FIRST | LAST`. Returns how many have, and
     when the next event is due.
@@ -117,7 +123,7 @@ def turn(world: World, told: npt.NDArray[np.int64], at_s: float) -> tuple[int, f
             first = FIRST if job.first_token_s == at_s else 0
             told[k] = told[k] << CODE_BITS | first | (LAST if job.last_token_s > 0.0 else 0)
     if engine.busy == 0:
-        _set_budget(world, NO_SLO_S)
+        _set_budget(world, NO_SLO_S, pace_s)
         start_iteration(world, 0, at_s)
     _forget_facts(world)
     return count, next_event_s(world)
@@ -130,10 +136,16 @@ def next_event_s(world: World) -> float:
 
 
 @compiled
-def _set_budget(world: World, tpot_s: float) -> None:
-    """With dynamic chunking: no iteration takes longer than the tightest TPOT of the residents, or `tpot_s`."""
+def _set_budget(world: World, tpot_s: float, pace_s: float) -> None:
+    """With dynamic chunking: no iteration takes longer than the router's pace, which knows the engine's tier.
+
+    Without one: than the tightest TPOT of the residents, or `tpot_s`.
+    """
     engine = world.engines[0]
     if world.clock[0].by_deadline == 0:
+        return
+    if pace_s < NO_SLO_S:
+        engine.budget_s = pace_s
         return
     for k in range(engine.num_decodes):
         tpot_s = min(tpot_s, world.jobs[world.slot[0, k]].tpot_s)

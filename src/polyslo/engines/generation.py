@@ -18,7 +18,12 @@ from polyslo.engines.output_lengths import OutputLengths
 from polyslo.errors import InputError
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for completions; chats have none
-XARGS = ("polyslo_tpot_ms", "polyslo_first_due_ms", "emulate_output_tokens")  # ours, all flat numbers
+XARGS = (
+    "polyslo_tpot_ms",
+    "polyslo_pace_ms",
+    "polyslo_first_due_ms",
+    "emulate_output_tokens",
+)  # ours, all flat numbers
 
 
 class RequestError(InputError):
@@ -67,6 +72,7 @@ class Generation:
     wants_continuous_usage: bool
     wants_token_ids: bool
     tpot_s: float | None  # wall time
+    pace_s: float | None  # wall time: the longest iteration that the engine's tier allows now
     first_due_in_s: float | None  # wall time from its arrival
 
     @property
@@ -101,6 +107,7 @@ def parse_generation(body: bytes, is_chat: bool, facts: ModelFacts) -> Generatio
         and _flag(stream_options, "continuous_usage_stats"),
         wants_token_ids=_flag(data, "return_token_ids"),
         tpot_s=_milliseconds(xargs, "polyslo_tpot_ms"),
+        pace_s=_milliseconds(xargs, "polyslo_pace_ms"),
         first_due_in_s=_milliseconds(xargs, "polyslo_first_due_ms", may_be_over=True),
     )
 

@@ -153,6 +153,7 @@ class Gateway:
             listener,
             patience=patience,
             tells_slos=model.dynamic_chunking,
+            slack_s=model.slack_ms / 1e3,
         )
 
     def _watch_boards(self) -> None:

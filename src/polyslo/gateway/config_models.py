@@ -87,6 +87,9 @@ class ModelConfig:
     refuse: bool = setting(Flag(), "Answer such requests with 429 instead of relegating them.", False)
     margin_ratio: float = setting(Number(0, 0.9), "Share of each TPOT that is kept free; the engine's must equal it.",
                                   0.0)  # fmt: skip
+    slack_ms: float = setting(
+        Number(0, 10_000), "Kept free of each TTFT, for what decisions don't foresee: networks, busy machines.", 10.0
+    )
     max_residents: int = setting(Whole(1, 8192), "Requests in an engine's batch (vLLM: `--max-num-seqs`).", 1024)
     chunk_limit_tokens: int = setting(
         Whole(16, 32_768), "Tokens of an engine's iteration (vLLM: `--max-num-batched-tokens`).", 8192

@@ -19,7 +19,7 @@ CarryOut = Callable[[int, int, int], None]
 class Decider:
     """The policy over a live fleet. Requests are numbers, free to be used again after `release`."""
 
-    def __init__(self, fleet: Fleet, policy: int, carry_out: CarryOut) -> None:
+    def __init__(self, fleet: Fleet, policy: int, carry_out: CarryOut, *, delay_s: float = 0.0) -> None:
         self.fleet = fleet
         self.streams: Streams = new_streams(fleet)
         self._policy = policy
@@ -28,6 +28,8 @@ class Decider:
         self._is_acting = False
         self._stays: dict[int, int] = {}
         self._num_news = self._num_ended = 0
+        self._delay_s = delay_s  # from an engine's step to its news here
+        self._seen_s = 0.0  # when the oldest news came
         self._news, self._ended = self.streams.news, self.streams.ended
 
     @property
@@ -60,6 +62,8 @@ class Decider:
         """A stream showed tokens; they count with the next digest."""
         if self._num_news == len(self._news):
             self.digest(now_s)
+        if not self.has_news:
+            self._seen_s = now_s
         row = self._news[self._num_news]
         row[0], row[1] = r, tokens
         self._num_news += 1
@@ -68,6 +72,8 @@ class Decider:
         """A stream ended well; it counts with the next digest, which frees its record."""
         if self._num_ended == len(self._ended):
             self.digest(now_s)
+        if not self.has_news:
+            self._seen_s = now_s
         row = self._ended[self._num_ended]
         row[0], row[1] = r, output_tokens
         self._num_ended += 1
@@ -77,7 +83,7 @@ class Decider:
         num_news, num_ended = self._num_news, self._num_ended
         self._num_news = self._num_ended = 0
         over = self._ended[:num_ended, 0].tolist()
-        live_digest(self._policy, self.streams.handle, num_news, num_ended, now_s)
+        live_digest(self._policy, self.streams.handle, num_news, num_ended, self._seen_s, self._delay_s, now_s)
         self._free += over
         self._act(now_s)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import ANY_MODEL, EndpointConfig, ModelConfig
 from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.config_table import MistakenConfigError
+from polyslo.gateway.fleets import live_profile
 from polyslo.gateway.instances_file import Listed, parse_instances
 from polyslo.gateway.tokens import load_tokenizer
 from polyslo.profiles.library import NamedProfile, load_profile
@@ -60,7 +61,8 @@ def explain(config: GatewayConfig, environment: Mapping[str, str] = os.environ) 
 def _resolve(model: ModelConfig, profiles: dict[str, NamedProfile], mistakes: list[str]) -> None:
     """Load what a model names, complaining of each thing that can't be."""
     try:
-        profiles[model.name] = load_profile(model.profile_name, host_s=model.host_ms / 1e3)
+        named = load_profile(model.profile_name, host_s=model.host_ms / 1e3)
+        profiles[model.name] = replace(named, profile=live_profile(model))
     except PolysloError as error:
         mistakes.append(f"model {model.name!r}: {error}")
     try:

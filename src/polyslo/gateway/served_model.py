@@ -1,14 +1,14 @@
 """A model that is served: its instances, the decider over them, and the requests under way.
 
 The event loop's one thread does everything, so between reading state and having decided nothing else happens. News
-of streams is digested once a turn of the loop: engines send a step's tokens together.
+of streams is gathered for a moment and digested together: engines send a step's tokens one after the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Protocol
 
@@ -35,6 +35,8 @@ from polyslo.wire.server import Exchange
 
 TICK_S = 0.005  # while requests pend: their deadlines pass
 IDLE_TICK_S = 0.1
+GATHER_S = 0.002  # news is digested this long after its first piece: an engine writes a step's tokens one by one
+DELAY_S = 0.001  # from the end of a step in an engine to its news here, about, and from here to there
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class ServedModel:
         *,
         patience: Patience = Patience(),
         tells_slos: bool = False,
+        slack_s: float = 0.0,
         clock: Callable[[], float] = monotonic,
         loop: Loop | None = None,
     ) -> None:
@@ -112,12 +115,13 @@ class ServedModel:
         self.relays: list[Relay | None] = [None] * len(fleet.requests)
         self.kv_capacity_tokens = int(fleet.instances["kv_capacity_tokens"].min())
         self.estimates = (TokenEstimate(), TokenEstimate())  # of prompts' tokens: completions, chat
-        self.decider = Decider(fleet, policy, self._carry_out)
+        self.decider = Decider(fleet, policy, self._carry_out, delay_s=DELAY_S)
         self.health: HealthWatch | None = None
         self._refusals = refusals
         self._listener = listener
         self._patience = patience
         self._tells_slos = tells_slos
+        self._slack_s = slack_s
         self._clock = clock
         self._loop: Loop = loop or asyncio.get_running_loop()
         self._digest_is_due = False
@@ -241,7 +245,9 @@ class ServedModel:
         self._finish(relay, "failed")
 
     def _decide(self, relay: Relay) -> None:
-        self.decider.arrive(relay.r, relay.request, self._clock())
+        request = relay.request
+        hurried = replace(request, ttft_s=max(request.ttft_s - self._slack_s, 0.5 * request.ttft_s))
+        self.decider.arrive(relay.r, hurried, self._clock())
 
     def _carry_out(self, kind: int, r: int, i: int) -> None:
         if kind == RETIER:
@@ -305,7 +311,7 @@ class ServedModel:
     def _digest_soon(self) -> None:
         if not self._digest_is_due:
             self._digest_is_due = True
-            self._loop.call_soon(self._digest)
+            self._loop.call_later(GATHER_S, self._digest)
 
     def _digest(self) -> None:
         self._digest_is_due = False

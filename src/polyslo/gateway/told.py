@@ -17,14 +17,17 @@ from polyslo.gateway.relay import Header, Relay
 
 
 def body_with_slo(relay: Relay, record: Any, budget_s: float, now_s: float) -> bytes:
-    """Return a request's body with its SLO: its instance's pace, and what is left until its first token is due.
+    """Return a request's body with its SLO: its TPOT, and what is left until its first token is due.
 
-    `record` is what is believed of the request, `budget_s` the longest iteration of its instance.
+    `record` is what is believed of the request, `budget_s` the longest iteration of its instance: the pace of the
+    tier that owns it now.
     """
     told = {
-        "polyslo_tpot_ms": round(1e3 * min(budget_s, float(record["tpot_s"])), 3),
+        "polyslo_tpot_ms": round(1e3 * float(record["tpot_s"]), 3),
         "polyslo_first_due_ms": round(1e3 * (float(record["first_due_s"]) - now_s), 3),
     }
+    if math.isfinite(budget_s):
+        told["polyslo_pace_ms"] = round(1e3 * budget_s, 3)
     body = relay.body.rstrip()
     if b'"vllm_xargs"' not in body:  # spliced in: bodies may be large
         return b'%b,"vllm_xargs":%b}' % (body[:-1], orjson.dumps(told))

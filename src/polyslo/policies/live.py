@@ -35,10 +35,15 @@ def live_arrival(
 
 
 @compiled
-def live_digest(policy: int, streams: Streams, num_news: int, num_ended: int, now_s: float) -> None:
-    """Apply what streams showed since the last digest: tokens in `news`, streams that ended well in `ended`."""
+def live_digest(
+    policy: int, streams: Streams, num_news: int, num_ended: int, seen_s: float, delay_s: float, now_s: float
+) -> None:
+    """Apply what streams showed since the last digest: tokens in `news`, streams that ended well in `ended`.
+
+    The first of it was seen at `seen_s`, which is `delay_s` after it happened.
+    """
     fleet = streams.fleet
-    num_touched = follow_tokens(streams, num_news, now_s)
+    num_touched = follow_tokens(streams, num_news, seen_s)
     for k in range(num_ended):
         r, output_tokens = streams.ended[k, 0], streams.ended[k, 1]
         request = fleet.requests[r]
@@ -50,7 +55,7 @@ def live_digest(policy: int, streams: Streams, num_news: int, num_ended: int, no
         show_hidden(streams, r, output_tokens)
         on_finished(policy, fleet, i, r, output_tokens, now_s)
     for k in range(num_touched):
-        on_progress(policy, fleet, settle_touched(streams, k), now_s)
+        on_progress(policy, fleet, settle_touched(streams, k, seen_s, delay_s), now_s)
 
 
 @compiled

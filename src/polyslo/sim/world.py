@@ -122,6 +122,7 @@ class World(Native):
     sample_group: npt.NDArray[np.int8]  # (M, N)
     sample_load: npt.NDArray[np.float32]  # (M, N) expected iteration time over TPOT
 
+    FIRST_SLOT: ClassVar = 40
     ARRAYS: ClassVar = {
         "clock": (CLOCK, 1),
         "engines": (ENGINE, 1),
@@ -143,7 +144,7 @@ class World(Native):
         "sample_group": (np.int8, 2),
         "sample_load": (np.float32, 2),
     }
-    BUNDLES: ClassVar = ("fleet", "truth")
+    BUNDLES: ClassVar = {"fleet": 126, "truth": 127}
 
 
 def new_engines(num_instances: int, profile: Profile, max_decodes: int, chunk_limit: int) -> npt.NDArray[np.void]:

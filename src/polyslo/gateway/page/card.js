@@ -13,7 +13,11 @@ export class Card {
     this.facts = new Map();
     this.title = element("h3");
     this.name = element("p", { class: "address" });
-    this.close = element("button", { type: "button", class: "close", "aria-label": "Close the instance's details" }, "×");
+    this.close = element(
+      "button",
+      { type: "button", class: "close", "aria-label": "Close the instance's details" },
+      "×",
+    );
     this.close.addEventListener("click", close);
     this.list = element("dl");
     node.append(this.close, this.title, this.name, this.list);
@@ -61,13 +65,12 @@ export class Card {
 }
 
 function factsOf(instance, tier) {
-  const place = tier ? `${tierName(tier)} tier` : GROUP_NAMES[instance.group] ?? instance.group;
-  const of = tier ? ` of ${tierName(tier)}` : "";
+  const place = tier ? `${tierName(tier)} tier` : (GROUP_NAMES[instance.group] ?? instance.group);
   return [
     ["In", `${place}, for ${duration(instance.since_s)}`],
     ["Load", percent(instance.load_ratio)],
-    ["Iteration", `${latency(instance.iteration_s)}${of}`],
-    ["Slack", latency(instance.slack_s)],
+    ["Iteration", latency(instance.iteration_s)],
+    ["Slack", `${latency(instance.slack_s)}${tier ? ` of ${tierName(tier)}` : ""}`],
     ["KV in use", percent(instance.kv_ratio)],
     ["Decodes", count(instance.num_decodes)],
     ["Queued", `${count(instance.num_queued)} (${count(instance.queued_tokens)} tokens)`],

@@ -16,7 +16,9 @@ export function attainmentChart() {
   const line = shape("path", { class: "line" });
   const missed = shape("path", { class: "line missed" });
   const targets = TARGETS.map((target) => targetLine(target));
-  const labels = TARGETS.map((target) => element("span", { class: "target", "data-target": target }, target.toFixed(2)));
+  const labels = TARGETS.map((target) =>
+    element("span", { class: "target", "data-target": target }, target.toFixed(2)),
+  );
   const svg = drawing(...targets, area, line, missed);
   const node = element("div", { class: "chart" }, svg, ...labels);
   return {
@@ -25,12 +27,20 @@ export function attainmentChart() {
       fit(svg, values.length);
       set(area, "d", areaPath(values, missHeight));
       set(line, "d", stepPath(values, missHeight));
-      set(missed, "d", stepPath(values.map((value) => (value !== null && value < TARGETS[0] ? value : null)), missHeight));
+      set(
+        missed,
+        "d",
+        stepPath(
+          values.map((value) => (value !== null && value < TARGETS[0] ? value : null)),
+          missHeight,
+        ),
+      );
     },
   };
 }
 
 // Steps from zero to the largest value, or to `leastTop` so that one request in a queue is not an alarm.
+// A level of zero is the base line itself.
 export function levelChart(kind, leastTop) {
   const area = shape("path", { class: "area" });
   const line = shape("path", { class: "line" });
@@ -42,7 +52,7 @@ export function levelChart(kind, leastTop) {
       const height = (value) => (HEIGHT - 1) * (value / top);
       fit(svg, values.length);
       set(area, "d", areaPath(values, height));
-      set(line, "d", stepPath(values, height));
+      set(line, "d", outlinePath(values, height));
     },
   };
 }
@@ -70,8 +80,24 @@ function stepPath(values, height) {
   return path;
 }
 
+// Each run of values above zero, from the base line and back to it.
+function outlinePath(values, height) {
+  const bars = values.map((value, i) => {
+    if (!(value > 0)) return "";
+    const y = (HEIGHT - height(value)).toFixed(2);
+    const start = i === 0 ? `M0 ${y}` : values[i - 1] > 0 ? `V${y}` : `M${i} ${HEIGHT}V${y}`; // cut at the chart's sides
+    const end = values[i + 1] > 0 || i === values.length - 1 ? "" : `V${HEIGHT}`;
+    return `${start}H${i + 1}${end}`;
+  });
+  return bars.join("");
+}
+
 function areaPath(values, height) {
   return values
-    .map((value, i) => (value === null || height(value) === 0 ? "" : `M${i} ${HEIGHT}V${(HEIGHT - height(value)).toFixed(2)}H${i + 1}V${HEIGHT}Z`))
+    .map((value, i) =>
+      value === null || height(value) === 0
+        ? ""
+        : `M${i} ${HEIGHT}V${(HEIGHT - height(value)).toFixed(2)}H${i + 1}V${HEIGHT}Z`,
+    )
     .join("");
 }

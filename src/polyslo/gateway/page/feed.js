@@ -11,8 +11,26 @@ const FILTERS = {
   refusal: { name: "Refusals", kinds: ["refusal"] },
   health: { name: "Health", kinds: ["unhealthy", "recovered"] },
 };
-const MARKS = { scale_up: "+", scale_down: "−", take_over: "⇄", promotion: "↑", relegation: "↓", refusal: "×", unhealthy: "!", recovered: "✓" };
-const KIND_NAMES = { scale_up: "Scale up", scale_down: "Scale down", take_over: "Take-over", promotion: "Promotion", relegation: "Relegation", refusal: "Refusal", unhealthy: "Unhealthy", recovered: "Recovered" };
+const MARKS = {
+  scale_up: "+",
+  scale_down: "−",
+  take_over: "⇄",
+  promotion: "↑",
+  relegation: "↓",
+  refusal: "×",
+  unhealthy: "!",
+  recovered: "✓",
+};
+const KIND_NAMES = {
+  scale_up: "Scale up",
+  scale_down: "Scale down",
+  take_over: "Take-over",
+  promotion: "Promotion",
+  relegation: "Relegation",
+  refusal: "Refusal",
+  unhealthy: "Unhealthy",
+  recovered: "Recovered",
+};
 
 const filterOf = (kind) => Object.keys(FILTERS).find((key) => FILTERS[key].kinds.includes(kind)) ?? "scaling";
 
@@ -33,7 +51,13 @@ export class Feed {
   }
 
   filterButton(key) {
-    const button = element("button", { type: "button", class: "filter", "aria-pressed": "true" }, FILTERS[key].name, " ", element("span", { class: "count" }));
+    const button = element(
+      "button",
+      { type: "button", class: "filter", "aria-pressed": "true" },
+      FILTERS[key].name,
+      " ",
+      element("span", { class: "count" }),
+    );
     button.addEventListener("click", () => {
       if (!this.off.delete(key)) this.off.add(key);
       button.setAttribute("aria-pressed", String(!this.off.has(key)));
@@ -47,7 +71,9 @@ export class Feed {
     this.state = state;
     this.drawFilters(state);
     if (!isAsked && isBeingRead(byId("feed"), byId("events-held"))) return;
-    const shown = state.events.filter((event) => !this.off.has(filterOf(event.kind)) && (this.tier === "" || String(event.tier) === this.tier));
+    const shown = state.events.filter(
+      (event) => !this.off.has(filterOf(event.kind)) && (this.tier === "" || String(event.tier) === this.tier),
+    );
     const key = shown.map((event) => `${event.unix_s}${event.kind}${event.instance}${event.request}`).join("|");
     if (key === this.key) return;
     this.key = key;
@@ -72,27 +98,45 @@ export class Feed {
     const node = byId("events-empty");
     node.hidden = shown.length > 0;
     byId("feed").hidden = shown.length === 0;
-    node.textContent = state.events.length === 0
-      ? "Nothing happened yet. Scaling, promotions, refusals and the health of instances will be told here."
-      : "No event passes these filters.";
+    node.textContent =
+      state.events.length === 0
+        ? "Nothing happened yet. Scaling, promotions, refusals and the health of instances will be told here."
+        : "No event passes these filters.";
   }
 
   line(event, state) {
     const tier = state.tiers.find((each) => each.index === event.tier);
     const isNew = this.newest_s !== null && event.unix_s > this.newest_s;
-    const mark = element("span", { class: "mark", title: KIND_NAMES[event.kind] ?? event.kind, "aria-hidden": "true" }, MARKS[event.kind] ?? "·");
-    const node = element("li", { class: `${filterOf(event.kind)}${isNew ? " new" : ""}` },
-      element("time", { datetime: new Date(event.unix_s * 1000).toISOString() }, clock(event.unix_s)), mark,
-      element("p", {}, element("b", {}, KIND_NAMES[event.kind] ?? event.kind), " ", event.text, ...this.links(event)));
+    const mark = element(
+      "span",
+      { class: "mark", title: KIND_NAMES[event.kind] ?? event.kind, "aria-hidden": "true" },
+      MARKS[event.kind] ?? "·",
+    );
+    const node = element(
+      "li",
+      { class: `${filterOf(event.kind)}${isNew ? " new" : ""}` },
+      element("time", { datetime: new Date(event.unix_s * 1000).toISOString() }, clock(event.unix_s)),
+      mark,
+      element("p", {}, element("b", {}, KIND_NAMES[event.kind] ?? event.kind), " ", event.text, ...this.links(event)),
+    );
     node.style.setProperty("--tone", tierColour(tier?.index, state.tiers.length));
     return node;
   }
 
   links(event) {
     const links = [];
-    if (event.request) links.push(" ", this.link("story", `Story of request ${event.request}`, () => this.selection.chooseRequest(event.request)));
+    if (event.request)
+      links.push(
+        " ",
+        this.link("story", `Story of request ${event.request}`, () => this.selection.chooseRequest(event.request)),
+      );
     if (event.instance !== null && event.instance !== undefined) {
-      links.push(" ", this.link(`instance ${event.instance}`, `Details of instance ${event.instance}`, () => this.selection.chooseInstance(event.instance)));
+      links.push(
+        " ",
+        this.link(`instance ${event.instance}`, `Details of instance ${event.instance}`, () =>
+          this.selection.chooseInstance(event.instance),
+        ),
+      );
     }
     return links;
   }

@@ -2,8 +2,8 @@
 
 import { byId, element } from "./markup.js";
 import { Card } from "./card.js";
-import { THINNEST_PX, WIDEST_PX } from "./lane.js";
-import { GROUPS, GroupRow, TierRow } from "./row.js";
+import { THINNEST_PX, WIDEST_PX, isSlow } from "./lane.js";
+import { GROUPS, GroupRow, TierRow, describeGroup } from "./row.js";
 
 export class Fleet {
   constructor(selection) {
@@ -16,7 +16,10 @@ export class Fleet {
     selection.onChange(() => this.state && this.draw(this.state));
     new ResizeObserver(() => this.state && this.draw(this.state)).observe(byId("rows"));
     addEventListener("scroll", () => this.drawCard(), { passive: true });
-    addEventListener("keydown", (event) => event.key === "Escape" && this.selection.instance !== null && selection.chooseInstance(null));
+    addEventListener(
+      "keydown",
+      (event) => event.key === "Escape" && this.selection.instance !== null && selection.chooseInstance(null),
+    );
   }
 
   draw(state) {
@@ -24,6 +27,7 @@ export class Fleet {
     const shown = this.shownRows(state);
     this.keep(shown);
     byId("key").hidden = state.instances.length === 0;
+    byId("key-slow").hidden = !state.instances.some(isSlow);
     this.drawEmpty(state);
     const width_px = laneWidth(this.rows);
     const longest = Math.max(1, ...shown.map(({ instances }) => instances.length));
@@ -38,10 +42,16 @@ export class Fleet {
 
   shownRows(state) {
     const groups = grouped(state.instances);
-    const tiers = state.tiers.map((tier) => ({ key: `tier-${tier.index}`, tier, instances: groups.get(`tier-${tier.index}`) ?? [] }));
-    const others = Object.keys(GROUPS)
+    const tiers = state.tiers.map((tier) => ({
+      key: `tier-${tier.index}`,
+      tier,
+      instances: groups.get(`tier-${tier.index}`) ?? [],
+    }));
+    const known = new Set([...Object.keys(GROUPS), ...tiers.map(({ key }) => key)]);
+    const unknown = [...groups.keys()].filter((group) => !known.has(group)); // a newer gateway's; better shown than lost
+    const others = [...Object.keys(GROUPS), ...unknown]
       .map((group) => ({ key: group, instances: groups.get(group) ?? [], note: noteOf(group, state.pool) }))
-      .filter(({ key, instances }) => instances.length > 0 || (key === "idle" && state.instances.length > 0));
+      .filter(({ key, instances }) => instances.length > 0 || key === "idle");
     return state.instances.length > 0 ? [...tiers, ...others] : [];
   }
 
@@ -66,10 +76,18 @@ export class Fleet {
     node.hidden = state.instances.length > 0;
     if (node.hidden || node.childElementCount > 0) return;
     node.append(
-      element("p", {}, "The gateway knows no instance, so it refuses every request with 503. Start it with one or more engines:"),
+      element(
+        "p",
+        {},
+        "The gateway knows no instance, so it refuses every request with 503. Start it with one or more engines:",
+      ),
       element("pre", {}, "polyslo gateway --worker-urls http://10.0.0.1:8000 http://10.0.0.2:8000"),
       element("p", {}, "or give it one while it runs:"),
-      element("pre", {}, `curl -X POST ${location.origin}/workers -H 'content-type: application/json' -d '{"url": "http://10.0.0.1:8000"}'`),
+      element(
+        "pre",
+        {},
+        `curl -X POST ${location.origin}/workers -H 'content-type: application/json' -d '{"url": "http://10.0.0.1:8000"}'`,
+      ),
     );
   }
 
@@ -105,7 +123,7 @@ function grouped(instances) {
 }
 
 function noteOf(group, pool) {
-  if (group !== "idle" || !(pool.num_best_effort > 0)) return GROUPS[group].note;
+  if (group !== "idle" || !(pool.num_best_effort > 0)) return describeGroup(group).note;
   return `${GROUPS.idle.note}, ${pool.num_best_effort} on best-effort work`;
 }
 

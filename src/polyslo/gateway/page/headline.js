@@ -1,7 +1,19 @@
 // The page's first words: one sentence on how things stand, then six numbers.
 
 import { byId, element, write } from "./markup.js";
-import { TARGETS, clock, count, duration, meanShare, percent, plural, rate, share, standing, tierName } from "./quantities.js";
+import {
+  TARGETS,
+  clock,
+  count,
+  duration,
+  meanShare,
+  percent,
+  plural,
+  rate,
+  share,
+  standing,
+  tierName,
+} from "./quantities.js";
 
 const MODES = { co: "co-located", pd: "prefill and decode apart" };
 const sum = (values) => values.reduce((total, value) => total + (value ?? 0), 0);
@@ -52,12 +64,18 @@ function factsOf({ policy, mode, models, version, uptime_s }) {
 function verdictOf(state) {
   if (state.instances.length === 0) return { text: "No instances yet.", standing: "unknown", problems: "none" };
   const troubles = [...missing(state), ...behind(state), ...waiting(state)];
+  const hasTraffic = sum(state.tiers.map((tier) => tier.num_requests_1m)) > 0;
   const kinds = troubles.map((trouble) => trouble.kind).join();
   if (troubles.length > 0) {
     const worst = troubles.some((trouble) => trouble.standing === "missed") ? "missed" : "short";
-    return { text: troubles.map((trouble) => trouble.text).join(" "), standing: worst, problems: kinds };
+    const comfort = hasTraffic && behind(state).length === 0 ? ["Every tier attains its SLO."] : [];
+    return {
+      text: [...troubles.map((trouble) => trouble.text), ...comfort].join(" "),
+      standing: worst,
+      problems: kinds,
+    };
   }
-  if (sum(state.tiers.map((tier) => tier.num_requests_1m)) > 0) {
+  if (hasTraffic) {
     return { text: "Every tier attains its SLO.", standing: "met", problems: kinds };
   }
   const isNew = state.totals.requests === 0;
@@ -68,25 +86,35 @@ function verdictOf(state) {
 function missing({ pool }) {
   if (!(pool.num_unhealthy > 0)) return [];
   const verb = pool.num_unhealthy === 1 ? "is" : "are";
-  return [{ kind: "unhealthy", standing: "short", text: `${plural(pool.num_unhealthy, "instance")} ${verb} unhealthy.` }];
+  return [
+    { kind: "unhealthy", standing: "short", text: `${plural(pool.num_unhealthy, "instance")} ${verb} unhealthy.` },
+  ];
 }
 
 function behind({ tiers }) {
-  const late = tiers.filter((tier) => tier.num_requests_1m > 0 && ["short", "missed"].includes(standing(tier.attainment_1m)));
+  const isBehind = (tier) => tier.num_requests_1m > 0 && ["short", "missed"].includes(standing(tier.attainment_1m));
+  const late = tiers.filter(isBehind);
   if (late.length === 0) return [];
   const worst = late.reduce((a, b) => (b.attainment_1m < a.attainment_1m ? b : a));
   const mark = standing(worst.attainment_1m);
   const target = percent(mark === "missed" ? TARGETS[0] : TARGETS[1]);
-  const others = late.length > 1 ? `, and ${plural(late.length - 1, "other tier")} fall short` : "";
-  const text = `The ${tierName(worst)} tier attains ${share(worst.attainment_1m)}, below ${target}${others.replace(/^(, and 1 other tier) fall/, "$1 falls")}.`;
+  const name = tierName(worst).replace(" ", "\u00a0"); // a line must not end between number and unit
+  const text = `The ${name} tier attains ${share(worst.attainment_1m)}, below ${target}${othersBehind(late.length - 1)}.`;
   return [{ kind: `behind-${mark}-${worst.index}`, standing: mark, text }];
+}
+
+function othersBehind(num_tiers) {
+  if (num_tiers === 0) return "";
+  return num_tiers === 1 ? ", and 1 other tier falls short" : `, and ${num_tiers} other tiers fall short`;
 }
 
 // A queue is a state that passes; one that nothing can absorb is a lack of instances.
 function waiting({ tiers, pool }) {
   const oldest_s = Math.max(0, ...tiers.map((tier) => tier.oldest_pending_s ?? 0));
   if (pool.num_idle > 0 || oldest_s < 1) return [];
-  return [{ kind: "full", standing: "short", text: `Requests wait up to ${duration(oldest_s)} and the pool is empty.` }];
+  return [
+    { kind: "full", standing: "short", text: `Requests wait up to ${duration(oldest_s)} and the pool is empty.` },
+  ];
 }
 
 function figuresOf({ tiers, pool, instances, totals, now_unix_s }) {
@@ -96,10 +124,18 @@ function figuresOf({ tiers, pool, instances, totals, now_unix_s }) {
   const oldest_s = Math.max(0, ...tiers.map((tier) => tier.oldest_pending_s ?? 0));
   return [
     { name: "Attainment, 1 min", value: share(minute), note: `5 min ${share(five)}`, standing: standing(minute) },
-    { name: "In flight", value: count(totals.in_flight), note: `${count(sum(tiers.map((tier) => tier.num_running)))} running` },
+    {
+      name: "In flight",
+      value: count(totals.in_flight),
+      note: `${count(sum(tiers.map((tier) => tier.num_running)))} running`,
+    },
     { name: "Requests/s", value: rate(sum(tiers.map((tier) => tier.rps))), note: `${count(totals.requests)} so far` },
     { name: "Tokens/s", value: count(totals.tokens_per_s), note: `at ${clock(now_unix_s)}` },
-    { name: "Pending", value: count(num_pending), note: num_pending > 0 ? `oldest ${duration(oldest_s)}` : "nobody waits" },
+    {
+      name: "Pending",
+      value: count(num_pending),
+      note: num_pending > 0 ? `oldest ${duration(oldest_s)}` : "nobody waits",
+    },
     { name: "Idle pool", value: count(pool.num_idle), note: `of ${plural(instances.length, "instance")}` },
   ];
 }

@@ -7,11 +7,15 @@ import { element, set, write } from "./markup.js";
 import { latency, percent } from "./quantities.js";
 
 export const THINNEST_PX = 3; // a bar and its gap
-export const WIDEST_PX = 44;
+export const WIDEST_PX = 56;
 const LABELLED_PX = 24; // from here on an instance's number fits under its bar
 const HIGHEST_LOAD = 1.24;
-const TRACK_PX = { single: 54, wrapped: 32, flat: 18 };
+const TRACK_PX = { single: 60, wrapped: 32, flat: 18 };
 const WORTH_MARKING_SLOWNESS = 1.15;
+
+export function isSlow(instance) {
+  return (instance.slowness_ratio ?? 1) >= WORTH_MARKING_SLOWNESS;
+}
 
 export class Lane {
   // choose(index) when an instance is picked, point(index or null) while one is looked at.
@@ -23,7 +27,11 @@ export class Lane {
     this.instances = [];
     this.active = null;
     this.limits = element("div", { class: "limits", "aria-hidden": "true" });
-    this.node = element("div", { class: "lane", role: "listbox", tabindex: "0", "aria-orientation": "horizontal" }, this.limits);
+    this.node = element(
+      "div",
+      { class: "lane", role: "listbox", tabindex: "0", "aria-orientation": "horizontal" },
+      this.limits,
+    );
     this.label(label);
     this.listen();
   }
@@ -37,7 +45,10 @@ export class Lane {
     node.addEventListener("pointermove", (event) => event.pointerType === "mouse" && this.look(this.nearest(event)));
     node.addEventListener("pointerleave", () => this.look(null));
     node.addEventListener("click", (event) => this.pick(this.nearest(event)));
-    node.addEventListener("focus", () => node.matches(":focus-visible") && this.look(this.active ?? this.instances[0]?.index ?? null));
+    node.addEventListener(
+      "focus",
+      () => node.matches(":focus-visible") && this.look(this.active ?? this.instances[0]?.index ?? null),
+    );
     node.addEventListener("blur", () => this.look(null));
     node.addEventListener("keydown", (event) => this.press(event));
   }
@@ -50,6 +61,7 @@ export class Lane {
       if (kept.has(index)) continue;
       bar.remove();
       this.bars.delete(index);
+      if (index === this.active) this.leave();
     }
     instances.forEach((instance, place) => this.drawBar(instance, place, chosen));
   }
@@ -88,7 +100,7 @@ export class Lane {
     }
     const x = (place % this.perLine) * this.pitch_px;
     const y = Math.floor(place / this.perLine) * this.line_px;
-    const load = this.isFlat ? 0 : instance.load_ratio ?? 0;
+    const load = this.isFlat ? 0 : (instance.load_ratio ?? 0);
     bar.style.setProperty("--x", `${x}px`);
     bar.style.setProperty("--y", `${y}px`);
     bar.style.setProperty("--load", Math.max(0, Math.min(HIGHEST_LOAD, load)).toFixed(3));
@@ -119,6 +131,12 @@ export class Lane {
     this.point(index);
   }
 
+  // The active bar is gone; where it went, another lane shows it.
+  leave() {
+    this.active = null;
+    this.node.removeAttribute("aria-activedescendant");
+  }
+
   pick(index) {
     if (index === null) return;
     this.active = index;
@@ -126,11 +144,22 @@ export class Lane {
   }
 
   press(event) {
-    const at = Math.max(0, this.instances.findIndex((instance) => instance.index === this.active));
+    const at = Math.max(
+      0,
+      this.instances.findIndex((instance) => instance.index === this.active),
+    );
     const last = this.instances.length - 1;
-    const steps = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + this.perLine, ArrowUp: at - this.perLine, Home: 0, End: last };
+    const steps = {
+      ArrowRight: at + 1,
+      ArrowLeft: at - 1,
+      ArrowDown: at + this.perLine,
+      ArrowUp: at - this.perLine,
+      Home: 0,
+      End: last,
+    };
     if (event.key === "Enter" || event.key === " ") this.pick(this.instances[at]?.index ?? null);
-    else if (event.key in steps && last >= 0) this.look(this.instances[Math.min(last, Math.max(0, steps[event.key]))].index);
+    else if (event.key in steps && last >= 0)
+      this.look(this.instances[Math.min(last, Math.max(0, steps[event.key]))].index);
     else return;
     event.preventDefault();
   }
@@ -141,11 +170,12 @@ function gap(pitch_px) {
 }
 
 function barClass(instance, load) {
-  const isSlow = (instance.slowness_ratio ?? 1) >= WORTH_MARKING_SLOWNESS;
-  return `bar${load > 1 ? " late" : ""}${isSlow ? " slow" : ""}`;
+  return `bar${load > 1 ? " late" : ""}${isSlow(instance) ? " slow" : ""}`;
 }
 
 function spoken(instance, isFlat) {
   const name = `Instance ${instance.index}`;
-  return isFlat ? name : `${name}, load ${percent(instance.load_ratio)}, slack ${latency(instance.slack_s)}`;
+  if (isFlat) return name;
+  const slowness = isSlow(instance) ? ", slower than its profile" : "";
+  return `${name}, load ${percent(instance.load_ratio)}, slack ${latency(instance.slack_s)}, KV ${percent(instance.kv_ratio)}${slowness}`;
 }

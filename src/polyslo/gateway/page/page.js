@@ -10,10 +10,22 @@ import { Selection } from "./selection.js";
 import { Story } from "./story.js";
 import { Stream } from "./stream.js";
 
-const LINK_WORDS = { connecting: "Connecting", live: "Live", stale: "Stale", lost: "Disconnected" };
+const LINK_WORDS = {
+  connecting: "Connecting",
+  live: "Live",
+  reconnecting: "Reconnecting",
+  stale: "Stale",
+  lost: "Disconnected",
+};
 
 const selection = new Selection();
-const parts = [new Headline(), new Fleet(selection), new Feed(selection), new Story(selection), new Requests(selection)];
+const parts = [
+  new Headline(),
+  new Fleet(selection),
+  new Feed(selection),
+  new Story(selection),
+  new Requests(selection),
+];
 
 function draw(state) {
   for (const part of parts) part.draw(state);

@@ -4,7 +4,12 @@ export const NONE = "–";
 export const TARGETS = [0.9, 0.99]; // the shares of attainment that are reported everywhere in polyslo
 
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
-const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const CLOCK = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hourCycle: "h23",
+});
 
 const isMissing = (value) => value === null || value === undefined || !Number.isFinite(value);
 
@@ -21,14 +26,14 @@ export function percent(ratio) {
 
 export function count(value) {
   if (isMissing(value)) return NONE;
-  if (value >= 1e7) return `${(value / 1e6).toFixed(1)} M`;
+  if (value >= 1e6) return `${(value / 1e6).toFixed(2)} M`;
   if (value >= 1e5) return `${(value / 1e3).toFixed(0)} k`;
   return WHOLE.format(value);
 }
 
 export function rate(value) {
   if (isMissing(value)) return NONE;
-  return value < 9.95 ? value.toFixed(1) : count(value);
+  return value > 0 && value < 9.95 ? value.toFixed(1) : count(value);
 }
 
 export function plural(value, one, many = `${one}s`) {

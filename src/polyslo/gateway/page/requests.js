@@ -20,24 +20,37 @@ export class Requests {
     this.drawEmpty(state);
     byId("recent").hidden = state.requests.length === 0;
     if (!isAsked && isBeingRead(byId("recent"), byId("requests-held"))) return;
-    const head = element("tr", {}, ...["Request", "Tier", "Stage", "Inst.", "Age", "Tokens", "Slack"].map((name) => element("th", { scope: "col" }, name)));
+    const head = element(
+      "tr",
+      {},
+      ...["Request", "Tier", "Stage", "Inst.", "Age", "Tokens", "Slack"].map((name) =>
+        element("th", { scope: "col" }, name),
+      ),
+    );
     const rows = state.requests.map((request) => this.row(request, state));
     byId("recent").replaceChildren(element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)));
   }
 
   row(request, state) {
     const tier = state.tiers.find((each) => each.index === request.tier);
-    const button = element("button", { type: "button", class: "reference", "aria-label": `Story of request ${request.id}` }, request.id);
+    const button = element(
+      "button",
+      { type: "button", class: "reference", title: request.id, "aria-label": `Story of request ${request.id}` },
+      request.id,
+    );
     button.addEventListener("click", () => this.selection.chooseRequest(request.id));
     const slack = request.slack_s ?? null;
-    const node = element("tr", { "aria-current": request.id === this.selection.request ? "true" : null },
+    const node = element(
+      "tr",
+      { "aria-current": request.id === this.selection.request ? "true" : null },
       element("th", { scope: "row" }, button),
       element("td", {}, element("i", { class: "swatch" }), tier ? tierName(tier) : "best effort"),
       element("td", { class: "stage" }, request.stage),
       element("td", {}, request.instance === null ? "–" : String(request.instance)),
       element("td", {}, duration(request.age_s)),
       element("td", {}, count(request.emitted_tokens)),
-      element("td", { class: slack !== null && slack < 0 ? "behind" : null }, latency(slack)));
+      element("td", { class: slack !== null && slack < 0 ? "behind" : null }, latency(slack)),
+    );
     node.style.setProperty("--tone", tierColour(request.tier, state.tiers.length));
     return node;
   }
@@ -50,7 +63,11 @@ export class Requests {
     const body = JSON.stringify({ model, stream: true, messages: [{ role: "user", content: "Hello" }] });
     node.append(
       element("p", {}, "No requests yet. Send one; its headers say how soon its tokens are due:"),
-      element("pre", {}, `curl ${location.origin}/v1/chat/completions \\\n  -H 'content-type: application/json' \\\n  -H 'x-slo-ttft-ms: 500' -H 'x-slo-tpot-ms: 50' \\\n  -d '${body}'`),
+      element(
+        "pre",
+        {},
+        `curl ${location.origin}/v1/chat/completions \\\n  -H 'content-type: application/json' \\\n  -H 'x-slo-ttft-ms: 500' -H 'x-slo-tpot-ms: 50' \\\n  -d '${body}'`,
+      ),
     );
   }
 }

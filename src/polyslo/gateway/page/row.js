@@ -7,17 +7,35 @@ import { count, duration, latency, plural, rate, share, standing, tierColour, ti
 
 export const GROUPS = {
   prefill: { name: "Prefill", note: "first tokens, for every tier", isFlat: false },
-  draining: { name: "Draining", note: "finish what they hold, take nothing new", isFlat: false },
+  draining: { name: "Draining", note: "finishing what they hold, taking nothing new", isFlat: false },
   idle: { name: "Idle pool", note: "ready to be claimed", isFlat: true },
-  unhealthy: { name: "Unhealthy", note: "get no requests until they answer again", isFlat: true },
+  unhealthy: { name: "Unhealthy", note: "no requests until they answer again", isFlat: true },
 };
+
+export function describeGroup(group) {
+  return GROUPS[group] ?? { name: group, note: "in no tier", isFlat: false };
+}
 
 export class TierRow {
   constructor(actions) {
     this.lane = new Lane("", false, actions);
-    this.charts = { attainment: attainmentChart(), pending: levelChart("pending", 4), instances: levelChart("owned", 1), rps: levelChart("rate", 1) };
+    this.charts = {
+      attainment: attainmentChart(),
+      pending: levelChart("pending", 4),
+      instances: levelChart("owned", 1),
+      rps: levelChart("rate", 1),
+    };
     this.texts = {};
-    this.node = element("div", { class: "row tier", role: "group" }, this.nameCell(), this.laneCell(), this.attainmentCell(), this.pendingCell(), this.latencyCell(), this.historyCell());
+    this.node = element(
+      "div",
+      { class: "row tier", role: "group" },
+      this.nameCell(),
+      this.laneCell(),
+      this.attainmentCell(),
+      this.pendingCell(),
+      this.latencyCell(),
+      this.historyCell(),
+    );
   }
 
   text(name, tag = "span") {
@@ -25,7 +43,12 @@ export class TierRow {
   }
 
   nameCell() {
-    return element("div", { class: "cell name" }, this.text("tpot", "h3"), this.text("owns", "p"));
+    return element(
+      "div",
+      { class: "cell name" },
+      this.text("tpot", "h3"),
+      element("p", { class: "owns" }, this.text("owned"), " ", this.text("running"), " ", this.text("rate")),
+    );
   }
 
   laneCell() {
@@ -34,22 +57,54 @@ export class TierRow {
 
   attainmentCell() {
     const figures = element("p", { class: "figures" }, this.text("minute", "b"), this.text("five"));
-    return element("div", { class: "cell attained" }, element("p", { class: "head" }, "Attainment"), figures, this.charts.attainment.node);
+    return element(
+      "div",
+      { class: "cell attained" },
+      element("p", { class: "head" }, "Attainment"),
+      figures,
+      this.charts.attainment.node,
+    );
   }
 
   pendingCell() {
     const figures = element("p", { class: "figures" }, this.text("waiting", "b"), this.text("oldest"));
-    return element("div", { class: "cell queue" }, element("p", { class: "head" }, "Pending"), figures, this.charts.pending.node);
+    return element(
+      "div",
+      { class: "cell queue" },
+      element("p", { class: "head" }, "Pending"),
+      figures,
+      this.charts.pending.node,
+    );
   }
 
   latencyCell() {
-    const head = element("tr", {}, element("td"), element("th", { scope: "col" }, "p50"), element("th", { scope: "col" }, "p99"));
-    const rows = ["ttft", "tpot"].map((kind) => element("tr", {}, element("th", { scope: "row" }, kind.toUpperCase()), this.text(`${kind}-p50`, "td"), this.text(`${kind}-p99`, "td")));
-    return element("div", { class: "cell latency" }, element("p", { class: "head" }, "Latency"), element("table", {}, head, ...rows));
+    const head = element(
+      "tr",
+      {},
+      element("td", { class: "head" }, "Latency"),
+      element("th", { scope: "col" }, "p50"),
+      element("th", { scope: "col" }, "p99"),
+    );
+    const rows = ["ttft", "tpot"].map((kind) =>
+      element(
+        "tr",
+        {},
+        element("th", { scope: "row" }, kind.toUpperCase()),
+        this.text(`${kind}-p50`, "td"),
+        this.text(`${kind}-p99`, "td"),
+      ),
+    );
+    return element("div", { class: "cell latency" }, element("table", {}, head, ...rows));
   }
 
   historyCell() {
-    const pair = (label, chart) => element("div", { class: "pair" }, element("p", { class: "caption" }, label, " ", this.text(`${chart}-range`)), this.charts[chart].node);
+    const pair = (label, chart) =>
+      element(
+        "div",
+        { class: "pair" },
+        element("p", { class: "caption" }, label, " ", this.text(`${chart}-range`)),
+        this.charts[chart].node,
+      );
     return element("div", { class: "cell history" }, pair("Instances", "instances"), pair("Requests/s", "rps"));
   }
 
@@ -67,7 +122,9 @@ export class TierRow {
   drawTexts(tier, name) {
     const { texts } = this;
     write(texts.tpot, name);
-    write(texts.owns, `${plural(tier.num_instances, "instance")}\n${count(tier.num_running)} running\n${rate(tier.rps)} req/s`);
+    write(texts.owned, plural(tier.num_instances, "instance"));
+    write(texts.running, `${count(tier.num_running)} running`);
+    write(texts.rate, `${rate(tier.rps)} req/s`);
     write(texts.bare, tier.num_instances > 0 ? "" : bareWords(tier));
     texts.bare.hidden = tier.num_instances > 0;
     write(texts.minute, share(tier.attainment_1m));
@@ -76,28 +133,37 @@ export class TierRow {
     write(texts.waiting, count(tier.num_pending));
     texts.waiting.dataset.standing = tier.num_pending > 0 ? "some" : "none";
     write(texts.oldest, tier.num_pending > 0 ? `oldest ${duration(tier.oldest_pending_s)}` : "nobody waits");
-    for (const kind of ["ttft", "tpot"]) for (const rank of ["p50", "p99"]) write(texts[`${kind}-${rank}`], latency(tier[`${kind}_${rank}_s`]));
+    for (const kind of ["ttft", "tpot"])
+      for (const rank of ["p50", "p99"]) write(texts[`${kind}-${rank}`], latency(tier[`${kind}_${rank}_s`]));
     texts["tpot-p99"].dataset.standing = (tier.tpot_p99_s ?? 0) * 1000 > tier.tpot_ms ? "missed" : "met";
   }
 
   drawCharts(history) {
     for (const [name, chart] of Object.entries(this.charts)) chart.draw(history[name] ?? []);
-    for (const name of ["instances", "rps"]) write(this.texts[`${name}-range`], rangeOf(history[name] ?? [], name === "rps" ? rate : count));
+    for (const name of ["instances", "rps"])
+      write(this.texts[`${name}-range`], rangeOf(history[name] ?? [], name === "rps" ? rate : count));
   }
 }
 
 export class GroupRow {
   constructor(group, actions) {
-    this.group = group;
-    this.lane = new Lane("", GROUPS[group].isFlat, actions);
+    const { name: title, isFlat } = describeGroup(group);
+    this.lane = new Lane(`${title}: instances`, isFlat, actions);
     this.note = element("p", { class: "owns" });
-    const name = element("div", { class: "cell name" }, element("h3", {}, GROUPS[group].name), this.note);
-    this.node = element("div", { class: `row group ${group}`, role: "group", "aria-label": GROUPS[group].name }, name, element("div", { class: "cell lane-cell" }, this.lane.node));
+    const name = element("div", { class: "cell name" }, element("h3", {}, title));
+    this.node = element(
+      "div",
+      { class: `row group ${GROUPS[group] ? group : ""}`, role: "group", "aria-label": title },
+      name,
+      element("div", { class: "cell lane-cell" }, this.lane.node, this.note),
+    );
   }
 
   draw(instances, note, pitch_px, width_px, chosen) {
-    write(this.note, `${plural(instances.length, "instance")}: ${note}`);
-    this.lane.label(`${GROUPS[this.group].name}: instances`);
+    write(
+      this.note,
+      instances.length > 0 ? `${plural(instances.length, "instance")}, ${note}` : "Empty: every instance is in use.",
+    );
     this.lane.node.hidden = instances.length === 0;
     this.lane.draw(instances, pitch_px, width_px, chosen);
   }

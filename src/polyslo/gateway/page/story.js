@@ -6,7 +6,16 @@ import { firstTokenFigure, latenessFigure } from "./timeline.js";
 
 const AGAIN_S = 2; // how often an unfinished story is read again
 const ENDS = ["finished", "failed", "refused", "gone", "done"];
-const STEP_NAMES = { arrived: "Arrived", refused_by: "Refused by", pended: "Pended", placed: "Placed", first_token: "First token", promoted: "Promoted", relegated: "Relegated", finished: "Finished" };
+const STEP_NAMES = {
+  arrived: "Arrived",
+  refused_by: "Refused by",
+  pended: "Pended",
+  placed: "Placed",
+  first_token: "First token",
+  promoted: "Promoted",
+  relegated: "Relegated",
+  finished: "Finished",
+};
 
 export class Story {
   constructor(selection) {
@@ -52,9 +61,15 @@ export class Story {
     const tier = this.state?.tiers.find((each) => each.index === story.tier);
     const node = byId("story");
     node.style.setProperty("--tone", tierColour(story.tier, numTiers));
-    const now_s = hasEnded(story) ? null : this.state?.now_unix_s ?? null;
-    this.fill(story.id, outcomeOf(story), element("p", { class: "facts" }, factsOf(story, tier)),
-      firstTokenFigure(story, now_s), latenessFigure(story), stepsOf(story, this.selection));
+    const now_s = hasEnded(story) ? null : (this.state?.now_unix_s ?? null);
+    this.fill(
+      story.id,
+      outcomeOf(story),
+      element("p", { class: "facts" }, factsOf(story, tier)),
+      firstTokenFigure(story, now_s),
+      latenessFigure(story),
+      stepsOf(story, this.selection),
+    );
   }
 
   apologise(id, problem) {
@@ -76,9 +91,16 @@ export class Story {
 
 async function readStory(id) {
   try {
-    const response = await fetch(`requests/${encodeURIComponent(id)}`, { cache: "no-store", signal: AbortSignal.timeout(5000) });
+    const response = await fetch(`requests/${encodeURIComponent(id)}`, {
+      cache: "no-store",
+      signal: AbortSignal.timeout(5000),
+    });
     if (response.ok) return { story: await response.json() };
-    if (response.status === 404) return { problem: "The gateway remembers no request with this id. It remembers the most recent ones only; copy the id from the response header x-request-id." };
+    if (response.status === 404)
+      return {
+        problem:
+          "The gateway remembers no request with this id. It remembers the most recent ones only; copy the id from the response header x-request-id.",
+      };
     return { problem: `The gateway answers ${response.status}.` };
   } catch {
     return { problem: "The gateway did not answer. Choose the request again when it can be reached." };
@@ -110,7 +132,11 @@ function factsOf(story, tier) {
 
 function stepsOf(story, selection) {
   const start_s = story.steps[0]?.unix_s ?? 0;
-  return element("ol", { class: "steps" }, ...merged(story.steps).map((step) => stepLine(step, step.unix_s - start_s, selection)));
+  return element(
+    "ol",
+    { class: "steps" },
+    ...merged(story.steps).map((step) => stepLine(step, step.unix_s - start_s, selection)),
+  );
 }
 
 // A large tier refuses with many voices: they are one step, with their reasons counted.
@@ -121,7 +147,9 @@ function merged(steps) {
     if (step.kind === "refused_by" && last?.refusals) last.refusals.push(step);
     else lines.push(step.kind === "refused_by" ? { ...step, refusals: [step] } : step);
   }
-  return lines.map((line) => (line.refusals?.length > 1 ? { ...line, instance: null, reason: null, text: refusalWords(line.refusals) } : line));
+  return lines.map((line) =>
+    line.refusals?.length > 1 ? { ...line, instance: null, reason: null, text: refusalWords(line.refusals) } : line,
+  );
 }
 
 function refusalWords(refusals) {
@@ -138,9 +166,20 @@ function stepLine(step, after_s, selection) {
     step.predicted_ttft_s ? `predicted TTFT ${latency(step.predicted_ttft_s)}` : null,
     step.predicted_tpot_s ? `TPOT ${latency(step.predicted_tpot_s)}` : null,
   ].filter(Boolean);
-  return element("li", {}, element("time", {}, `+${latency(after_s)}`),
-    element("div", {}, element("b", {}, STEP_NAMES[step.kind] ?? step.kind), instanceLink(step, selection), " ", step.text ?? "",
-      details.length ? element("p", { class: "details" }, details.join("  ·  ")) : null));
+  return element(
+    "li",
+    {},
+    element("time", {}, `+${latency(after_s)}`),
+    element(
+      "div",
+      {},
+      element("b", {}, STEP_NAMES[step.kind] ?? step.kind),
+      instanceLink(step, selection),
+      " ",
+      step.text ?? "",
+      details.length ? element("p", { class: "details" }, details.join("  ·  ")) : null,
+    ),
+  );
 }
 
 function instanceLink(step, selection) {

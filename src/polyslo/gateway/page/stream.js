@@ -6,7 +6,7 @@
 
 const STALE_S = 4; // snapshots come once a second
 const FIRST_PAUSE_S = 1;
-const LONGEST_PAUSE_S = 15;
+const LONGEST_PAUSE_S = 8;
 const CHECK_MS = 1000;
 
 export class Stream {
@@ -79,7 +79,8 @@ export class Stream {
       const text = await response.text();
       if (asked === this.openedAt_ms) this.take(text, true);
     } catch (error) {
-      this.detail = error.name === "TimeoutError" ? "it does not answer" : error.name === "TypeError" ? "" : error.message;
+      this.detail =
+        error.name === "TimeoutError" ? "it does not answer" : error.name === "TypeError" ? "" : error.message;
     }
   }
 
@@ -109,13 +110,15 @@ export class Stream {
   }
 
   link(age_s) {
-    if (this.isLost) return "lost";
+    const isRecent = age_s !== null && age_s < STALE_S;
+    if (this.isLost) return isRecent ? "reconnecting" : "lost"; // a short break is no cause for alarm
     if (age_s === null) return "connecting";
     return age_s > STALE_S * 1.5 ? "stale" : "live";
   }
 }
 
 function refusal(status) {
-  if (status === 401 || status === 403) return `it answers ${status}: this page needs to be let in, see the gateway's API keys`;
+  if (status === 401 || status === 403)
+    return `it answers ${status}: this page needs to be let in, see the gateway's API keys`;
   return `it answers ${status}`;
 }

@@ -32,7 +32,8 @@ function nameButton() {
 function toggle() {
   const theme = isDark() ? "light" : "dark";
   const isSystems = (theme === "dark") === system.matches;
-  if (isSystems) delete root.dataset.theme; // follow the system again, when it changes by night
+  if (isSystems)
+    delete root.dataset.theme; // follow the system again, when it changes by night
   else root.dataset.theme = theme;
   store(isSystems ? null : theme);
   nameButton();

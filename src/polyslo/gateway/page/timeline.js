@@ -19,12 +19,24 @@ export function firstTokenFigure(story, now_s) {
   const due_s = story.slo.ttft_ms / 1000;
   const full_s = ROOM * Math.max(due_s, end_s, predicted_s ?? 0, 1e-3);
   const bounds = [0, ...placed.map(after).filter((at) => at < end_s), end_s];
-  const spans = bounds.slice(1).map((until, i) => span(i === 0 ? "waits" : "prefills", bounds[i] / full_s, until / full_s, due_s / full_s));
-  return figure("To the first token", legend([["waits", "waits"], ["prefills", "prefill"]]),
-    element("div", { class: "times", role: "img", "aria-label": words(first_s, due_s, predicted_s) },
-      mark("due", due_s / full_s, `due ${latency(due_s)}`), element("div", { class: "bar-track" }, ...spans.flat()),
+  const spans = bounds
+    .slice(1)
+    .map((until, i) => span(i === 0 ? "waits" : "prefills", bounds[i] / full_s, until / full_s, due_s / full_s));
+  return figure(
+    "To the first token",
+    legend([
+      ["waits", "waits"],
+      ["prefills", "prefill"],
+    ]),
+    element(
+      "div",
+      { class: "times", role: "img", "aria-label": words(first_s, due_s, predicted_s) },
+      mark("due", due_s / full_s, `due ${latency(due_s)}`),
+      element("div", { class: "bar-track" }, ...spans.flat()),
       first_s === null ? null : mark("came", first_s / full_s, `came ${latency(first_s)}`),
-      predicted_s === null ? null : mark("foreseen", predicted_s / full_s, `predicted ${latency(predicted_s)}`)));
+      predicted_s === null ? null : mark("foreseen", predicted_s / full_s, `predicted ${latency(predicted_s)}`),
+    ),
+  );
 }
 
 function figure(title, note, drawing) {
@@ -32,7 +44,11 @@ function figure(title, note, drawing) {
 }
 
 function legend(entries) {
-  return element("span", { class: "key" }, ...entries.map(([kind, name]) => element("span", {}, element("i", { class: `sample ${kind}` }), name)));
+  return element(
+    "span",
+    { class: "key" },
+    ...entries.map(([kind, name]) => element("span", {}, element("i", { class: `sample ${kind}` }), name)),
+  );
 }
 
 function words(first_s, due_s, predicted_s) {
@@ -57,7 +73,12 @@ function piece(kind, from, to) {
 }
 
 function mark(kind, at, label) {
-  const node = element("div", { class: `mark ${kind}${at > 0.5 ? " leftward" : ""}` }, element("i"), element("span", {}, label));
+  const node = element(
+    "div",
+    { class: `mark ${kind}${at > 0.5 ? " leftward" : ""}` },
+    element("i"),
+    element("span", {}, label),
+  );
   node.style.left = `${(at * 100).toFixed(2)}%`;
   return element("div", { class: "mark-row" }, node);
 }
@@ -71,18 +92,50 @@ export function latenessFigure(story) {
   const top = Math.max(0, worst) + room;
   const height = top - Math.min(0, best) || 1;
   const y = (value) => ((top - value) / height) * HEIGHT;
-  const svg = shape("svg", { viewBox: `0 0 ${values.length} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
-    shape("path", { class: "early", d: columns(values.map((value) => Math.min(value, 0)), y) }),
-    shape("path", { class: "late", d: columns(values.map((value) => Math.max(value, 0)), y) }),
-    shape("path", { class: "due", d: `M0 ${y(0)}H${values.length}` }));
+  const svg = shape(
+    "svg",
+    { viewBox: `0 0 ${values.length} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    shape("path", {
+      class: "early",
+      d: columns(
+        values.map((value) => Math.min(value, 0)),
+        y,
+      ),
+    }),
+    shape("path", {
+      class: "late",
+      d: columns(
+        values.map((value) => Math.max(value, 0)),
+        y,
+      ),
+    }),
+    shape("path", { class: "due", d: `M0 ${y(0)}H${values.length}` }),
+  );
   const note = `closest ${lateness(worst)}, earliest ${lateness(best)}`;
-  return figure("Tokens against their deadlines", element("span", { class: "note" }, note),
-    element("div", { class: "lateness", role: "img", "aria-label": `Tokens against their deadlines: ${note}.` }, svg,
-      element("p", { class: "axis" }, element("span", {}, "token 1"), element("span", { class: "due-key" }, "dashed: due"), element("span", {}, count(story.output_tokens)))));
+  return figure(
+    "Tokens against their deadlines",
+    element("span", { class: "note" }, note),
+    element(
+      "div",
+      { class: "lateness", role: "img", "aria-label": `Tokens against their deadlines: ${note}.` },
+      svg,
+      element(
+        "p",
+        { class: "axis" },
+        element("span", {}, "token 1"),
+        element("span", { class: "due-key" }, "dashed: due"),
+        element("span", {}, count(story.output_tokens)),
+      ),
+    ),
+  );
 }
 
 function columns(values, y) {
-  return values.map((value, i) => (value === 0 ? "" : `M${i} ${y(0).toFixed(2)}V${y(value).toFixed(2)}H${i + 1}V${y(0).toFixed(2)}Z`)).join("");
+  return values
+    .map((value, i) =>
+      value === 0 ? "" : `M${i} ${y(0).toFixed(2)}V${y(value).toFixed(2)}H${i + 1}V${y(0).toFixed(2)}Z`,
+    )
+    .join("");
 }
 
 function lateness(value) {
