@@ -6,7 +6,7 @@ import asyncio
 
 import orjson
 import pytest
-from gateway_bench import CHAT, COMPLETIONS, MODEL, Bench, chat, completion, num_tokens, plain, run
+from gateway_bench import CHAT, COMPLETIONS, MODEL, SPEED, Bench, chat, completion, num_tokens, plain, run
 
 from polyslo.gateway.keys import hash_of
 from polyslo.wire.client import Origin
@@ -50,7 +50,7 @@ def test_many_at_once_all_end_and_leave_nothing_behind():
         async with Bench(3) as bench:
             lengths = [3 + 7 * k % 40 for k in range(60)]
             replies = [
-                bench.send(COMPLETIONS, completion(length, prompt=f"tale {k} " * k, stream=k % 3 > 0))
+                bench.send(COMPLETIONS, completion(length, prompt=f"tale {k} " * (k + 1), stream=k % 3 > 0))
                 for k, length in enumerate(lengths)
             ]
             for k, (reply, length) in enumerate(zip(replies, lengths, strict=True)):
@@ -170,7 +170,7 @@ def test_what_an_engine_finds_wrong_is_passed_on_and_nobodys_miss():
 
     async def main():
         async with Bench(2) as bench:
-            reply = await bench.ask(COMPLETIONS, completion(200_000))
+            reply = await bench.ask(COMPLETIONS, completion(10_000_000))
             assert (reply.status, reply.json["error"]["type"]) == (400, "BadRequestError")
             await bench.settle()
             assert bench.gateway.boards[MODEL].totals["rejected"] == 1
@@ -201,7 +201,7 @@ def test_several_models_are_listed_together():
     async def main():
         async with Bench(1) as bench:
             other = {"name": "other", "endpoints": [{"url": "http://127.0.0.1:9"}]}
-            mine = {"name": MODEL, "endpoints": [{"url": bench.engines[0].url}]}
+            mine = {"name": MODEL, "speed": SPEED, "endpoints": [{"url": bench.engines[0].url}]}
             async with Bench(0, models=[mine, other]) as both:
                 listed = (await both.ask(b"/v1/models", method=b"GET")).json
                 assert listed["object"] == "list"
@@ -406,7 +406,7 @@ def test_an_engine_that_wants_a_key_is_sent_its_own(monkeypatch):
 
             bench.engines[0]._listener.handler = watched
             endpoint = {"url": bench.engines[0].url, "api_key_env": "ENGINE_KEY"}
-            async with Bench(0, models=[{"name": MODEL, "endpoints": [endpoint]}]) as guarded:
+            async with Bench(0, models=[{"name": MODEL, "speed": SPEED, "endpoints": [endpoint]}]) as guarded:
                 mine = [(b"authorization", b"Bearer mine")]
                 assert (await guarded.ask(COMPLETIONS, completion(), mine)).status == 200
                 assert (await guarded.ask(b"/v1/models", None, mine, method=b"GET")).status == 200
