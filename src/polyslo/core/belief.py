@@ -252,7 +252,7 @@ def begin_iteration(fleet: Fleet, i: int, began_s: float) -> None:
     """
     instance = fleet.instances[i]
     if instance.num_decodes == 0:
-        began_s = max(began_s, first_sent_s(fleet, i))
+        began_s = max(began_s, _first_sent_s(fleet, i))
     hidden = _hide_sent_after(fleet, i, began_s)
     cuts = fleet.settings[0].by_deadline == 1 and instance.group != prefill_group(fleet)
     plan_from_s = began_s if cuts else math.inf
@@ -269,7 +269,7 @@ def begin_iteration(fleet: Fleet, i: int, began_s: float) -> None:
 
 
 @compiled
-def first_sent_s(fleet: Fleet, i: int) -> float:
+def _first_sent_s(fleet: Fleet, i: int) -> float:
     """Return when the first of an instance's queued prompts was sent there."""
     first_s, r = math.inf, fleet.instances[i].queue_head
     while r != NONE:

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from polyslo.compiled import compiled
 from polyslo.core.belief import (
     arrive,
-    first_sent_s,
     observe_first_token,
     observe_iteration_end,
     put_back,
@@ -148,13 +147,19 @@ def settle_touched(streams: Streams, k: int, seen_s: float, delay_s: float) -> i
     if instance.busy == 0:
         if streams.advanced_s[i] == seen_s:
             _restore_unshown(streams, i)
-        streams.began_s[i] = seen_s - delay_s
-        r = instance.queue_head
-        while r != NONE:
-            streams.stream_remaining[r] = streams.fleet.requests[r].remaining_tokens
-            r = streams.fleet.requests[r].next
+        _note_beginning(streams, i, seen_s - delay_s)
     settle_iteration(streams.fleet, i, seen_s - delay_s)
     return int(i)
+
+
+@compiled
+def _note_beginning(streams: Streams, i: int, began_s: float) -> None:
+    """An instance's next iteration begins: remember when, and what of its prompts was to do before it."""
+    streams.began_s[i] = began_s
+    r = streams.fleet.instances[i].queue_head
+    while r != NONE:
+        streams.stream_remaining[r] = streams.fleet.requests[r].remaining_tokens
+        r = streams.fleet.requests[r].next
 
 
 @compiled
@@ -191,8 +196,8 @@ def catch_up(streams: Streams, i: int, now_s: float) -> None:
     while instance.busy == 1 and instance.iteration_end_s <= now_s and not _shows(streams, i):
         ended_s = instance.iteration_end_s
         _end_iteration(streams, i, ended_s)
+        _note_beginning(streams, i, ended_s)
         settle_iteration(fleet, i, ended_s)
-        streams.began_s[i] = ended_s
 
 
 @compiled
@@ -218,6 +223,7 @@ def stay(streams: Streams, r: int, i: int, now_s: float) -> None:
             other.busy = 0
     else:
         return
+    streams.stream_remaining[r] = request.prefill_tokens
     put_back(fleet, i, r, now_s)
     if request.stage == DECODING:
         streams.stream_tokens[r] = 1  # its next one comes with the iteration that runs now
@@ -252,7 +258,7 @@ def _follow_first(streams: Streams, r: int, now_s: float) -> None:
     fleet = streams.fleet
     i = fleet.requests[r].instance
     instance = fleet.instances[i]
-    foreseen_s = instance.iteration_end_s - _running_since_s(streams, i)
+    foreseen_s = instance.iteration_end_s - streams.began_s[i]
     soon = now_s - streams.advanced_s[i] < SAME_ITERATION_RATIO * foreseen_s
     if instance.busy == 1 and not soon:
         _end_iteration(streams, i, now_s)
@@ -277,15 +283,6 @@ def _end_iteration(streams: Streams, i: int, now_s: float) -> None:
             observe_first_token(fleet, i, r)
             streams.stream_tokens[r] = 1
         r = following
-
-
-@compiled
-def _running_since_s(streams: Streams, i: int) -> float:
-    """Return when the running iteration began: without decodes not before its first prompt was sent."""
-    since_s = streams.began_s[i]
-    if streams.fleet.instances[i].num_decodes == 0 and streams.fleet.instances[i].num_queued > 0:
-        since_s = max(since_s, first_sent_s(streams.fleet, i))
-    return since_s
 
 
 @compiled

@@ -54,6 +54,8 @@ def live_digest(
         num_touched = touch(streams, i, num_touched)
         show_hidden(streams, r, output_tokens)
         on_finished(policy, fleet, i, r, output_tokens, now_s)
+        if fleet.instances[i].num_decodes == 0 and fleet.instances[i].num_queued == 0:
+            fleet.instances[i].busy = 0  # what was foreseen for it does not run
     for k in range(num_touched):
         on_progress(policy, fleet, settle_touched(streams, k, seen_s, delay_s), now_s)
 
