@@ -22,11 +22,15 @@ import numpy.typing as npt
 from polyslo.compiled import compiled
 from polyslo.core.belief import (
     arrive,
+    first_sent_s,
     observe_first_token,
     observe_iteration_end,
+    put_back,
     settle_iteration,
+    take_back,
 )
-from polyslo.core.state import DECODING, NONE, QUEUED, Fleet
+from polyslo.core.pending import discard
+from polyslo.core.state import DECODING, NONE, QUEUED, RELEGATED, Fleet, best_effort_queue
 from polyslo.native import Native
 
 SAME_ITERATION_RATIO = 0.5  # of the foreseen iteration: news that comes this soon after its first is of the same
@@ -201,6 +205,25 @@ def show_hidden(streams: Streams, r: int, output_tokens: int) -> None:
 
 
 @compiled
+def stay(streams: Streams, r: int, i: int, now_s: float) -> None:
+    """Best-effort work was taken back from an instance, but can't leave it: its client has been sent some of it."""
+    fleet = streams.fleet
+    request = fleet.requests[r]
+    if request.stage == RELEGATED:
+        discard(fleet, best_effort_queue(fleet), r)
+    elif request.stage == QUEUED or request.stage == DECODING:  # sent elsewhere at once
+        other = fleet.instances[request.instance]
+        take_back(fleet, request.instance, r)
+        if other.num_decodes == 0 and other.num_queued == 0:
+            other.busy = 0
+    else:
+        return
+    put_back(fleet, i, r, now_s)
+    if request.stage == DECODING:
+        streams.stream_tokens[r] = 1  # its next one comes with the iteration that runs now
+
+
+@compiled
 def _follow_decode(streams: Streams, r: int, now_s: float) -> None:
     """A decode's token: end as many iterations as it tells of, or note that the stream had paused."""
     fleet = streams.fleet
@@ -208,7 +231,7 @@ def _follow_decode(streams: Streams, r: int, now_s: float) -> None:
     i = request.instance
     ended = request.start_iteration + streams.stream_tokens[r] - 1 - fleet.instances[i].iteration
     if ended > MOST_AT_ONCE:
-        request.start_iteration -= ended
+        streams.stream_tokens[r] -= ended
         ended = 0
     if ended > 0:
         _learn_slowness(streams, i, ended, now_s)
@@ -229,7 +252,7 @@ def _follow_first(streams: Streams, r: int, now_s: float) -> None:
     fleet = streams.fleet
     i = fleet.requests[r].instance
     instance = fleet.instances[i]
-    foreseen_s = instance.iteration_end_s - streams.began_s[i]
+    foreseen_s = instance.iteration_end_s - _running_since_s(streams, i)
     soon = now_s - streams.advanced_s[i] < SAME_ITERATION_RATIO * foreseen_s
     if instance.busy == 1 and not soon:
         _end_iteration(streams, i, now_s)
@@ -254,6 +277,15 @@ def _end_iteration(streams: Streams, i: int, now_s: float) -> None:
             observe_first_token(fleet, i, r)
             streams.stream_tokens[r] = 1
         r = following
+
+
+@compiled
+def _running_since_s(streams: Streams, i: int) -> float:
+    """Return when the running iteration began: without decodes not before its first prompt was sent."""
+    since_s = streams.began_s[i]
+    if streams.fleet.instances[i].num_decodes == 0 and streams.fleet.instances[i].num_queued > 0:
+        since_s = max(since_s, first_sent_s(streams.fleet, i))
+    return since_s
 
 
 @compiled

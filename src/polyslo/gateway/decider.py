@@ -11,7 +11,7 @@ from collections.abc import Callable
 from polyslo.core.state import FITS, Fleet
 from polyslo.core.streams import Streams, new_streams
 from polyslo.gateway.request import Request
-from polyslo.policies.live import live_arrival, live_close, live_digest, live_gone, live_tick
+from polyslo.policies.live import live_arrival, live_close, live_digest, live_gone, live_stay, live_tick
 
 CarryOut = Callable[[int, int, int], None]
 
@@ -25,6 +25,8 @@ class Decider:
         self._policy = policy
         self._carry_out = carry_out
         self._free = list(range(len(fleet.requests) - 1, -1, -1))
+        self._is_acting = False
+        self._stays: dict[int, int] = {}
         self._num_news = self._num_ended = 0
         self._delay_s = delay_s  # from an engine's step to its news here
         self._seen_s = 0.0  # when the oldest news came
@@ -52,9 +54,9 @@ class Decider:
         """Decide about a new request that has the record `r`."""
         live_arrival(
             self._policy, self.streams.handle, r, request.arrival_s, request.arrival_s + request.ttft_s,
-            request.tpot_s, request.tier, request.input_tokens, request.max_tokens, not request.is_streamed, now_s,
+            request.tpot_s, request.tier, request.input_tokens, request.max_tokens, not request.shows_tokens, now_s,
         )  # fmt: skip
-        self._act()
+        self._act(now_s)
 
     def saw_tokens(self, r: int, tokens: int, now_s: float) -> None:
         """A stream showed tokens; they count with the next digest."""
@@ -83,7 +85,7 @@ class Decider:
         over = self._ended[:num_ended, 0].tolist()
         live_digest(self._policy, self.streams.handle, num_news, num_ended, self._seen_s, self._delay_s, now_s)
         self._free += over
-        self._act()
+        self._act(now_s)
 
     def lose(self, r: int, now_s: float) -> None:
         """A request is over before its end: its client left, or its engine failed it. Its record is free again."""
@@ -91,28 +93,40 @@ class Decider:
             self.digest(now_s)
         live_gone(self._policy, self.streams.handle, r, now_s)
         self._free.append(r)
-        self._act()
+        self._act(now_s)
 
     def tick(self, now_s: float) -> None:
         """Time passed without news."""
         live_tick(self._policy, self.streams.handle, now_s)
-        self._act()
+        self._act(now_s)
 
     def close(self, i: int, reason: int, now_s: float) -> None:
         """Send an instance no new requests, for a reason of `core.state`."""
         live_close(self._policy, self.streams.handle, i, reason, now_s)
-        self._act()
+        self._act(now_s)
 
     def open(self, i: int, now_s: float) -> None:
         """Send an instance requests again."""
         self.close(i, FITS, now_s)
 
-    def _act(self) -> None:
-        num_actions = self.fleet.num_actions
-        count = int(num_actions[0])
-        if count == 0:
+    def stay(self, r: int, i: int) -> None:
+        """Answer a WITHDRAW that can't be carried out: the request goes on at `i`. Only from `carry_out`."""
+        self._stays[r] = i
+
+    def _act(self, now_s: float) -> None:
+        """Carry out what was decided, in order: what carrying out decides comes after what was decided before."""
+        if self._is_acting:
             return
-        actions = self.fleet.actions[:count].tolist()
-        num_actions[0] = 0
-        for kind, r, i in actions:
-            self._carry_out(kind, r, i)
+        num_actions = self.fleet.num_actions
+        self._is_acting = True
+        try:
+            while count := int(num_actions[0]):
+                actions = self.fleet.actions[:count].tolist()
+                num_actions[0] = 0
+                for kind, r, i in actions:
+                    self._carry_out(kind, r, i)
+                for r, i in self._stays.items():
+                    live_stay(self.streams.handle, r, i, now_s)
+                self._stays.clear()
+        finally:
+            self._is_acting = False

@@ -16,6 +16,7 @@ from polyslo.core.streams import (
     follow_tokens,
     settle_touched,
     show_hidden,
+    stay,
     touch,
 )
 from polyslo.policies.decide import on_arrival, on_finished, on_gone, on_progress
@@ -61,6 +62,12 @@ def live_digest(
 def live_gone(policy: int, streams: Streams, r: int, now_s: float) -> None:
     """A request is over before its end: its client left, or its engine failed it."""
     on_gone(policy, streams.fleet, r, now_s)
+
+
+@compiled
+def live_stay(streams: Streams, r: int, i: int, now_s: float) -> None:
+    """A request that was to be withdrawn goes on at its instance: its client has been sent some of it."""
+    stay(streams, r, i, now_s)
 
 
 @compiled
