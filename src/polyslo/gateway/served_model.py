@@ -194,7 +194,8 @@ class ServedModel:
         self._note_failure(relay, failure)
         self.decider.lose(relay.r, self._clock())
         relay.passage.num_failures += 1
-        if not relay.has_started and relay.passage.num_failures <= self._patience.max_retries:
+        may_try = relay.passage.num_failures <= self._patience.max_retries and self.has_open_instance
+        if may_try and not relay.has_started:
             self._try_again(relay)
             return True
         if isinstance(failure, Failure) and not relay.has_started:
