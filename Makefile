@@ -29,6 +29,7 @@ claims: $(STAMP)
 # The first run compiles; doing that once here keeps two test processes from doing it twice.
 test test-fast: $(STAMP)
 	@$(BIN)/python -c "from polyslo.sim.warmup import warm_up; warm_up()"
+	@$(BIN)/python -c "from polyslo.gateway.warmup import warm_up; warm_up()"
 	@$(BIN)/pytest -n 2 $(if $(filter test-fast,$@),-m "not slow")
 
 lint: $(STAMP)

@@ -169,8 +169,10 @@ class ServedModel:
         self._listener.health_changed(self, i)
 
     def stop(self) -> None:
-        """Stop the clock; requests under way go on."""
+        """Stop the clock and take in the last news; requests under way go on."""
         self._ticker.cancel()
+        if self.decider.has_news:
+            self.decider.digest(self._clock())
 
     def saw_tokens(self, r: int, tokens: int) -> None:
         """See `Watcher`."""
