@@ -12,20 +12,24 @@ export PIP_ROOT_USER_ACTION = ignore
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH CONDA_PREFIX PIP_USER PIP_REQUIRE_VIRTUALENV
 
 .DEFAULT_GOAL := demo
-.PHONY: setup demo claims test test-fast lint format clean
+.PHONY: setup demo compare claims test test-fast lint format clean
 
 setup: $(STAMP)
 
 demo: $(STAMP)
+	@$(BIN)/polyslo demo
+
+compare: $(STAMP)
 	@$(BIN)/polyslo compare --html compare.html
 
-# An hour on two cores; goes on where it was stopped.
+# More than an hour on two cores; goes on where it was stopped.
 claims: $(STAMP)
 	@$(BIN)/polyslo claims
 
 # The first run compiles; doing that once here keeps two test processes from doing it twice.
 test test-fast: $(STAMP)
 	@$(BIN)/python -c "from polyslo.sim.warmup import warm_up; warm_up()"
+	@$(BIN)/python -c "from polyslo.gateway.warmup import warm_up; warm_up()"
 	@$(BIN)/pytest -n 2 $(if $(filter test-fast,$@),-m "not slow")
 
 lint: $(STAMP)

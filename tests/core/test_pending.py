@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyslo.core.pending import head, pop, push
+from polyslo.core.pending import discard, head, pop, push
+
+STEPS = ("push", "pop", "discard", "stranger")
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -38,3 +40,38 @@ def test_queues_do_not_mix(hand):
     push(filled.handle, 0, first)
     push(filled.handle, 1, second)
     assert (pop(filled.handle, 0), pop(filled.handle, 1)) == (first, second)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(["push", "pop", "discard", "stranger"]), st.integers(0, 9)), max_size=64)
+)
+def test_a_queue_is_a_sorted_list_whoever_leaves_it(hand, steps):
+    """I16: after pushes, pops and discards from anywhere it holds whom it should, the earliest deadline on top.
+
+    Deadlines repeat: among equals anyone may come first. One that is not there (any more) is discarded in vain.
+    """
+    filled = hand(1)
+    due_s, size = filled.fleet.requests["first_due_s"], filled.fleet.pending_size
+    waiting, gone = [], []
+    for step, k in steps:
+        if step == "push":
+            r = filled.request(1, 10, 10, ttft_s=0.1 * k)
+            push(filled.handle, 1, r)
+            waiting.append(r)
+        elif step == "pop" and waiting:
+            r = pop(filled.handle, 1)
+            assert due_s[r] == min(due_s[waiting])
+            waiting.remove(r)
+            gone.append(r)
+        elif step == "discard" and waiting:
+            r = waiting.pop(k % len(waiting))
+            discard(filled.handle, 1, r)
+            gone.append(r)
+        elif step == "stranger" and gone:
+            discard(filled.handle, 1, gone[k % len(gone)])
+        held = filled.fleet.pending[1, : size[1]].tolist()
+        assert sorted(held) == sorted(waiting)
+        assert all(due_s[held[(k - 1) // 2]] <= due_s[held[k]] for k in range(1, len(held)))
+    times_s = [due_s[pop(filled.handle, 1)] for _ in range(len(waiting))]
+    assert times_s == sorted(times_s)

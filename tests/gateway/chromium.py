@@ -31,7 +31,7 @@ FLAGS = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
-GIVE_UP_S = 60.0  # a hang must fail a test, not stop the run
+GIVE_UP_S = 180.0  # a hang must fail a test, not stop the run
 POLL_S = 0.05
 
 

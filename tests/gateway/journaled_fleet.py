@@ -133,6 +133,12 @@ class JournaledFleet(VirtualFleet):
             self.shadow.compare(r, choice)
 
     def _carry_out(self, kind: int, r: int, i: int) -> None:
+        if r >= 0 and r not in self.requests:
+            return  # it ended, or its client left, and the decider does not know yet
+        if r in self._where and self._seen[self.requests[r]]:  # as in a served model: its client has had some of it
+            if kind == WITHDRAW:
+                self.decider.stay(r, i)
+            return
         super()._carry_out(kind, r, i)
         if kind == DISPATCH:
             self._where[r] = i
@@ -143,13 +149,13 @@ class JournaledFleet(VirtualFleet):
             self._relegated.add(self.requests[r])
         elif kind == REFUSE:
             self.decider.release(r)
-            self._end(r, "refused")
+            self._end(r, self.requests.pop(r), "refused")
 
     def _token(self, r: int, k: int, is_last: bool) -> None:
         super()._token(r, k, is_last)
         if is_last:
             self._where.pop(r)
-            self._end(r, "missed" if self.late[k] else "attained")
+            self._end(r, self.requests.pop(r), "missed" if self.late[k] else "attained")
 
     def _digest(self) -> None:
         self.clock.call_at(self.clock.now_s() + GATHER_S, super()._digest)
@@ -157,31 +163,31 @@ class JournaledFleet(VirtualFleet):
     def _cancel(self, k: int) -> None:
         held = [r for r, of in self.requests.items() if of == k]
         if held and np.isnan(self.last_s[k]):
-            self._stop(held[0])
-            self._end(held[0], "cancelled")
+            self._end(held[0], self._stop(held[0]), "cancelled")
 
     def _fail(self, i: int) -> None:
         """An instance is gone: it is closed, and what it was at fails, or arrives again where nothing was sent."""
         self.decider.close(i, UNHEALTHY, self.clock.now_s())
         for r in [r for r, at in self._where.items() if at == i]:
-            k = self.requests[r]
-            self._stop(r)
+            if r not in self.requests:
+                continue  # gone while another one's end was decided about
+            k = self._stop(r)
             if self._seen[k]:
-                self._end(r, "failed")
+                self._end(r, k, "failed")
                 continue
-            del self.requests[r]
             again = self.decider.enter()
             self.requests[again] = k
             self._submit(k, again, self._arrived[k], self.clock.now_s())
 
-    def _stop(self, r: int) -> None:
+    def _stop(self, r: int) -> int:
+        k = self.requests.pop(r)
         i = self._where.pop(r, None)
         if i is not None:
             self.engines[i].abort(self.resident.pop(r))
         self.decider.lose(r, self.clock.now_s())
+        return k
 
-    def _end(self, r: int, outcome: str) -> None:
-        k = self.requests.pop(r)
+    def _end(self, r: int, k: int, outcome: str) -> None:
         self.outcomes[outcome] += 1
         if outcome in ("refused", "cancelled", "failed"):
             self.late[k], self.last_s[k] = True, self.clock.now_s()

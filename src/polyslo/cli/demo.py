@@ -44,7 +44,7 @@ class Side:
 @click.option("--instances", metavar="N", type=click.IntRange(2, 64), default=8, show_default=True)
 @click.option("--workload", metavar="NAME|FILE", default="azure2023-code", show_default=True)
 @click.option("--profile", metavar="NAME|FILE", default=DEFAULT_PROFILE, show_default=True)
-@click.option("--load", "load_ratio", metavar="SHARE", type=Finite(0.05, 2.0), default=0.88, show_default=True,
+@click.option("--load", "load_ratio", metavar="SHARE", type=Finite(0.05, 2.0), default=0.9, show_default=True,
               help="Of the fluid optimum.")  # fmt: skip
 @click.option("--speed", metavar="X", type=Finite(0.01, 4.0), default=0.5, show_default=True,
               help="Of the emulated engines: slower ones leave the machine time to be exact.")  # fmt: skip

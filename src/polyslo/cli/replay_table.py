@@ -27,6 +27,7 @@ _ROWS: tuple[tuple[str, Callable[[LiveScore], str]], ...] = (
     ("TPOT p50 (ms)", lambda s: ms_text(s.tpot_s(0.5))),
     ("TPOT p99 (ms)", lambda s: ms_text(s.tpot_s(0.99))),
     ("cancelled, not counted", lambda s: f"{s.counts['cancelled']:,}"),
+    ("rejected, not counted", lambda s: f"{s.counts['rejected']:,}"),
     ("under way at the end", lambda s: f"{s.num_open:,}"),
 )
 

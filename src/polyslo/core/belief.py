@@ -201,6 +201,25 @@ def take_back(fleet: Fleet, i: int, r: int) -> None:
 
 
 @compiled
+def put_back(fleet: Fleet, i: int, r: int, now_s: float) -> None:
+    """Undo `take_back`: what a client was sent can't be taken back, so the request goes on where it was."""
+    request, instance = fleet.requests[r], fleet.instances[i]
+    if request.emitted_tokens == 0:  # its first token is not known of yet
+        add_resident(fleet, i, r, instance.iteration + 1)
+        enqueue(fleet, r, i, now_s)
+        return
+    request.emitted_tokens -= 1
+    request.prefill_tokens = request.input_tokens + request.emitted_tokens
+    request.remaining_tokens = 0
+    change_load(fleet, i, _load(fleet, r, i))
+    _count_own(fleet, r, i, 1)
+    instance.kv_tokens += request.prefill_tokens
+    begin_decoding(fleet, i, r, instance.iteration)
+    if instance.busy == 0:
+        begin_iteration(fleet, i, now_s)
+
+
+@compiled
 def observe_iteration_end(fleet: Fleet, i: int) -> None:
     """An iteration ended: every decode that was in it holds one KV token more.
 

@@ -8,7 +8,7 @@ that fits (PolyServe, "most loaded instance that can still meet the SLO").
 from __future__ import annotations
 
 from polyslo.compiled import compiled
-from polyslo.core.state import Fleet
+from polyslo.core.state import FITS, NONE, Fleet
 
 
 @compiled
@@ -34,6 +34,16 @@ def move_to_group(fleet: Fleet, i: int, group: int) -> None:
     fleet.group_size[group] = size + 1
     _put(fleet, group, size, i)
     _move_up(fleet, i)
+
+
+@compiled
+def least_loaded_open(fleet: Fleet, group: int) -> int:
+    """Return the least loaded instance of a group that takes requests, or NONE."""
+    for rank in range(fleet.group_size[group] - 1, -1, -1):
+        i = fleet.order[group, rank]
+        if fleet.instances[i].closed == FITS:
+            return int(i)
+    return NONE
 
 
 @compiled

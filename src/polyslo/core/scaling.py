@@ -13,7 +13,7 @@ from polyslo.compiled import compiled
 from polyslo.core.admission import admit_colocated, iteration_budget_s
 from polyslo.core.best_effort import clear
 from polyslo.core.forecast import has_room
-from polyslo.core.gradient import move_to_group
+from polyslo.core.gradient import least_loaded_open, move_to_group
 from polyslo.core.state import (
     CHUNKING,
     FITS,
@@ -135,17 +135,19 @@ def take_over(fleet: Fleet, r: int, now_s: float) -> int:
 
     The least loaded instance of the tier that owns most is asked first, then the other looser tiers' ones. Only
     an instance that can keep its residents' promises at the tighter pace is taken, and only by a tier that owns
-    none (an observation of ports on few instances: otherwise the tier starves).
+    no open one (an observation of ports on few instances: otherwise the tier starves).
     """
     tier = fleet.requests[r].tier
-    if fleet.group_size[tier] > 0:
+    if least_loaded_open(fleet, tier) != NONE:
         return NONE
     budget_s, best, best_size = iteration_budget_s(fleet, tier), NONE, 0
     for looser in range(tier + 1, prefill_group(fleet)):
         size = fleet.group_size[looser]
         if size <= best_size:
             continue
-        i = fleet.order[looser, size - 1]
+        i = least_loaded_open(fleet, looser)
+        if i == NONE:
+            continue
         if fleet.settings[0].disaggregated == 1:
             fits = has_room(fleet, i, r, budget_s)
         else:

@@ -24,9 +24,12 @@ from polyslo.core.belief import (
     arrive,
     observe_first_token,
     observe_iteration_end,
+    put_back,
     settle_iteration,
+    take_back,
 )
-from polyslo.core.state import DECODING, NONE, QUEUED, Fleet
+from polyslo.core.pending import discard
+from polyslo.core.state import DECODING, NONE, QUEUED, RELEGATED, Fleet, best_effort_queue
 from polyslo.native import Native
 
 SAME_ITERATION_RATIO = 0.5  # of the foreseen iteration: news that comes this soon after its first is of the same
@@ -144,13 +147,19 @@ def settle_touched(streams: Streams, k: int, seen_s: float, delay_s: float) -> i
     if instance.busy == 0:
         if streams.advanced_s[i] == seen_s:
             _restore_unshown(streams, i)
-        streams.began_s[i] = seen_s - delay_s
-        r = instance.queue_head
-        while r != NONE:
-            streams.stream_remaining[r] = streams.fleet.requests[r].remaining_tokens
-            r = streams.fleet.requests[r].next
+        _note_beginning(streams, i, seen_s - delay_s)
     settle_iteration(streams.fleet, i, seen_s - delay_s)
     return int(i)
+
+
+@compiled
+def _note_beginning(streams: Streams, i: int, began_s: float) -> None:
+    """An instance's next iteration begins: remember when, and what of its prompts was to do before it."""
+    streams.began_s[i] = began_s
+    r = streams.fleet.instances[i].queue_head
+    while r != NONE:
+        streams.stream_remaining[r] = streams.fleet.requests[r].remaining_tokens
+        r = streams.fleet.requests[r].next
 
 
 @compiled
@@ -187,8 +196,8 @@ def catch_up(streams: Streams, i: int, now_s: float) -> None:
     while instance.busy == 1 and instance.iteration_end_s <= now_s and not _shows(streams, i):
         ended_s = instance.iteration_end_s
         _end_iteration(streams, i, ended_s)
+        _note_beginning(streams, i, ended_s)
         settle_iteration(fleet, i, ended_s)
-        streams.began_s[i] = ended_s
 
 
 @compiled
@@ -201,6 +210,26 @@ def show_hidden(streams: Streams, r: int, output_tokens: int) -> None:
 
 
 @compiled
+def stay(streams: Streams, r: int, i: int, now_s: float) -> None:
+    """Best-effort work was taken back from an instance, but can't leave it: its client has been sent some of it."""
+    fleet = streams.fleet
+    request = fleet.requests[r]
+    if request.stage == RELEGATED:
+        discard(fleet, best_effort_queue(fleet), r)
+    elif request.stage == QUEUED or request.stage == DECODING:  # sent elsewhere at once
+        other = fleet.instances[request.instance]
+        take_back(fleet, request.instance, r)
+        if other.num_decodes == 0 and other.num_queued == 0:
+            other.busy = 0
+    else:
+        return
+    streams.stream_remaining[r] = request.prefill_tokens
+    put_back(fleet, i, r, now_s)
+    if request.stage == DECODING:
+        streams.stream_tokens[r] = 1  # its next one comes with the iteration that runs now
+
+
+@compiled
 def _follow_decode(streams: Streams, r: int, now_s: float) -> None:
     """A decode's token: end as many iterations as it tells of, or note that the stream had paused."""
     fleet = streams.fleet
@@ -208,7 +237,7 @@ def _follow_decode(streams: Streams, r: int, now_s: float) -> None:
     i = request.instance
     ended = request.start_iteration + streams.stream_tokens[r] - 1 - fleet.instances[i].iteration
     if ended > MOST_AT_ONCE:
-        request.start_iteration -= ended
+        streams.stream_tokens[r] -= ended
         ended = 0
     if ended > 0:
         _learn_slowness(streams, i, ended, now_s)

@@ -22,6 +22,11 @@ class Answers:
         ).answer()
         return answer.status, answer.headers, answer.body
 
+    def expired(self, relay: Relay) -> tuple[int, Sequence[Header], bytes]:
+        """Answer a request that took longer than any may."""
+        answer = Refusal("timeout", "the request took longer than this gateway allows; ask for fewer tokens").answer()
+        return answer.status, answer.headers, answer.body
+
     def unavailable(self, relay: Relay, failure: Failure | int) -> tuple[int, Sequence[Header], bytes]:
         """Answer a request that failed at every instance that was tried."""
         kind = "timeout" if isinstance(failure, Failure) and failure.kind == "timeout" else "failed"

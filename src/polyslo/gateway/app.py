@@ -14,6 +14,7 @@ from typing import Any
 
 import uvloop
 
+from polyslo.errors import ConfigError
 from polyslo.gateway.answers import Answers
 from polyslo.gateway.board import Board
 from polyslo.gateway.config import GatewayConfig
@@ -21,16 +22,20 @@ from polyslo.gateway.config_models import ModelConfig
 from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.front import Front
 from polyslo.gateway.health import Health
+from polyslo.gateway.instance import Instance
 from polyslo.gateway.journals import Journals
+from polyslo.gateway.listeners import Listener as Watches
 from polyslo.gateway.listeners import Listeners
 from polyslo.gateway.log import RequestLog
 from polyslo.gateway.management import Management
 from polyslo.gateway.metrics import Metrics
-from polyslo.gateway.served_model import Instance, Listener, Patience, ServedModel
+from polyslo.gateway.places import Places
+from polyslo.gateway.served_model import Patience, ServedModel
 from polyslo.wire.client import Origin
-from polyslo.wire.server import Limits, listen
+from polyslo.wire.server import Handler, Limits, Listener, listen
 
 log = logging.getLogger("polyslo")
+WATCH_PERIOD_S = 1.0
 
 
 def run(config: GatewayConfig, say: Callable[[str], None]) -> None:
@@ -65,28 +70,34 @@ class Gateway:
             await self.stop()
 
     async def start(self) -> None:
-        """Build the fleets and listen."""
+        """Build the fleets and listen; raises `ConfigError` where that can't be."""
         config, server = self.config, self.config.server
-        self.metrics = Metrics(self.models)  # it looks into them when it is asked
+        self.metrics = Metrics(self.models)
+        self.places = Places(server)
         for model in config.models:
             board = self.boards[model.name] = Board(monotonic, len(config.tiers_s))
-            listeners = Listeners([board, self.metrics, RequestLog(log), *self.journals.listeners(model.name)])
+            outcomes = self.journals.listeners(model.name)
+            listeners = Listeners([board, RequestLog(log), self.metrics, self.places, *outcomes])
             self.models[model.name] = self._served(model, listeners)
-        self.journals.start(self.models, self.metrics)
-        self._health = [self._watch(model) for model in self.models.values()]
-        self.front = Front(config, self.models)
+        self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
+        self.front = Front(config, self.models, self.places)
         self.management = Management(self.models, self.snapshot, self.story, self.metrics.text)
         limits = Limits(
             max_header_bytes=server.max_header_bytes,
             max_body_bytes=server.max_body_bytes,
             max_connections=server.max_connections,
         )
-        self.listener = await listen(self.front.handle, server.host, server.port, limits=limits, ssl=_tls(config))
-        self.management_listener = await listen(self.management.handle, server.metrics_host, server.metrics_port)
+        self.listener = await _listen(self.front.handle, server.host, server.port, "port", limits, _tls(config))
+        self.management_listener = await _listen(
+            self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", Limits(), None
+        )
+        self._health = [self._watch(model) for model in self.models.values()]
+        self._watch_boards()
 
     async def stop(self) -> None:
         """Refuse what is new, let what is under way end within the grace, close."""
-        self.front.is_draining = True
+        self.front.drain()
+        self._board_timer.cancel()
         self.management.stop()
         await self.listener.close(self.config.server.shutdown_grace_s)
         await self.management_listener.close(0.0)
@@ -118,7 +129,7 @@ class Gateway:
         found = (board.story(request_id) for board in self.boards.values())
         return next((story for story in found if story is not None), None)
 
-    def _served(self, model: ModelConfig, listener: Listener) -> ServedModel:
+    def _served(self, model: ModelConfig, listener: Watches) -> ServedModel:
         server, health = self.config.server, self.config.health
         fleet, spec = live_fleet(model, self.config.tiers_s, server.max_concurrent_requests)
         self._policies[model.name] = (spec.name, model.profile_name)
@@ -128,11 +139,16 @@ class Gateway:
                 name=endpoint.title,
                 url=endpoint.url,
                 origin=Origin(endpoint.url, connect_timeout_s=health.connect_timeout_s),
-                api_key=os.environ.get(endpoint.api_key_env) if endpoint.api_key_env else None,
+                api_key=_secret(endpoint.api_key_env),
             )
             for i, endpoint in enumerate(model.endpoints)
         ]
-        patience = Patience(health.first_byte_timeout_s, health.idle_timeout_s, server.max_retries)
+        patience = Patience(
+            first_byte_timeout_s=health.first_byte_timeout_s,
+            idle_timeout_s=health.idle_timeout_s,
+            request_timeout_s=server.request_timeout_s,
+            max_retries=server.max_retries,
+        )
         return ServedModel(
             model.name,
             fleet,
@@ -145,10 +161,37 @@ class Gateway:
             slack_s=model.slack_ms / 1e3,
         )
 
+    def _watch_boards(self) -> None:
+        """Let the boards take note of how things stand, from now on."""
+        self._board_timer = asyncio.get_running_loop().call_later(WATCH_PERIOD_S, self._watch_boards)
+        for name, board in self.boards.items():
+            board.tick(self.models[name])
+
     def _watch(self, model: ServedModel) -> Health:
         health = model.health = Health(model.instances, model.close_instance, self.config.health)
         health.start()
         return health
+
+
+async def _listen(
+    handler: Handler, host: str, port: int, key: str, limits: Limits, ssl: ssl.SSLContext | None
+) -> Listener:
+    try:
+        return await listen(handler, host, port, limits=limits, ssl=ssl)
+    except OSError as error:
+        raise ConfigError(
+            f"server.{key}: can't listen on {host}:{port}, {error.strerror or error}; choose another one"
+        ) from error
+
+
+def _secret(variable: str | None) -> str | None:
+    """Return the key that an environment variable holds; raises `ConfigError` for none, or one that is no header."""
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise ConfigError(f"api_key_env: {variable} must hold an engine's key in printable ASCII; set it")
+    return key
 
 
 def _tls(config: GatewayConfig) -> ssl.SSLContext | None:

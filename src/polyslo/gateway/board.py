@@ -27,13 +27,16 @@ from polyslo.core.state import (
     TAKEN_OVER,
     UNHEALTHY,
 )
+from polyslo.gateway.listeners import NOBODYS_MISS, OUTCOMES
 from polyslo.gateway.relay import Relay
+from polyslo.gateway.request import Request
 from polyslo.gateway.served_model import ServedModel
 from polyslo.gateway.windows import BUCKET_S, MINUTE_BUCKETS, NUM_BUCKETS, TierWindow, quantile
 
 MOST_EVENTS = 200
 MOST_STORIES = 500
 MOST_SHOWN = 100
+NUM_TOKEN_MARKS = 12  # ticks over which tokens a second are told
 EVENT_OF_RUNG = {PROMOTED: "promotion", SCALED_UP: "scale_up", TAKEN_OVER: "take_over"}
 
 Step = dict[str, Any]
@@ -41,12 +44,25 @@ Step = dict[str, Any]
 
 @dataclass(slots=True)
 class Story:
-    """One request, step by step, for whoever clicks on it."""
+    """One request, step by step, for whoever clicks on it. `relay` is None once it is over: bodies are large."""
 
     request_id: str
-    relay: Relay
+    request: Request
+    relay: Relay | None
     steps: list[Step] = field(default_factory=list)
     outcome: str | None = None
+    tokens: int = 0  # of a request that is over
+    instance: int | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Output tokens until now."""
+        return self.tokens if self.relay is None else self.relay.passage.tokens
+
+    @property
+    def place(self) -> int | None:
+        """The instance that it was sent to last."""
+        return self.instance if self.relay is None else self.relay.instance
 
 
 class Board:
@@ -59,9 +75,9 @@ class Board:
         self.windows = [TierWindow(clock()) for _ in range(num_tiers)]
         self.stories: OrderedDict[str, Story] = OrderedDict()
         self.events: deque[Step] = deque(maxlen=MOST_EVENTS)
-        self.totals = dict.fromkeys(("requests", "attained", "missed", "refused", "failed", "cancelled"), 0)
-        self.num_tokens = 0
-        self._token_marks: deque[tuple[float, int]] = deque(maxlen=12)
+        self.totals = dict.fromkeys(("requests", *OUTCOMES), 0)
+        self.num_tokens = 0  # of requests that are over
+        self._token_marks: deque[tuple[float, int]] = deque([(clock(), 0)], maxlen=NUM_TOKEN_MARKS)
         self._groups: dict[int, int] = {}
         self._since_s: dict[int, float] = {}
 
@@ -69,7 +85,7 @@ class Board:
         """See `Listener`."""
         self.totals["requests"] += 1
         request_id = relay.passage.request_id
-        story = self.stories[request_id] = Story(request_id, relay)
+        story = self.stories[request_id] = Story(request_id, relay.request, relay)
         if len(self.stories) > MOST_STORIES:
             self.stories.popitem(last=False)
         self._step(story, "arrived", f"{relay.request.input_tokens} prompt tokens")
@@ -116,25 +132,33 @@ class Board:
         self.totals[outcome] += 1
         self.num_tokens += passage.tokens
         window = self.windows[request.tier]
-        if outcome != "cancelled":
+        if outcome not in NOBODYS_MISS:
             window.add(attained=outcome == "attained")
-        if passage.tokens:
+        if passage.tokens and request.is_streamed:  # else its first token was not seen
             steps = max(1, passage.tokens - 1)
             tpot_s = (passage.last_token_s - passage.first_token_s) / steps
             window.measure(now_s, passage.first_token_s - request.arrival_s, tpot_s)
         story = self.stories.get(relay.passage.request_id)
-        if story:
-            story.outcome = outcome
-            if passage.first_token_s:
+        if story and story.relay is relay:
+            story.relay, story.outcome = None, outcome
+            story.tokens, story.instance = passage.tokens, relay.instance
+            if passage.first_token_s and request.is_streamed:
                 self._step(story, "first_token", "", relay.instance, at_s=passage.first_token_s)
             self._step(story, outcome, f"{passage.tokens} tokens", relay.instance)
+
+    def tick(self, model: ServedModel) -> None:
+        """Keep what the page shows over time; to be called about once a second, whether or not anybody looks."""
+        now_s = self._clock()
+        self._token_marks.append((now_s, self._tokens_until_now(model)))
+        for k, window in enumerate(self.windows):
+            window.advance(now_s, int(model.fleet.group_size[k]), int(model.fleet.pending_size[k]))
 
     def snapshot(self, model: ServedModel, policy: str, profile: str) -> dict[str, Any]:
         """Return the fleet as it stands, as `GET /state` shows it."""
         now_s = self._clock()
         fleet = model.fleet
-        self._token_marks.append((now_s, self.num_tokens))
         since_s, tokens = self._token_marks[0]
+        new_tokens = max(0, self._tokens_until_now(model) - tokens)  # engines may count fewer at a stream's end
         groups = fleet.group_size.tolist()
         return {
             "now_unix_s": now_s + self._offset_s,
@@ -154,7 +178,7 @@ class Board:
             "totals": {
                 **self.totals,
                 "in_flight": model.num_in_flight,
-                "tokens_per_s": (self.num_tokens - tokens) / (now_s - since_s) if now_s > since_s else 0.0,
+                "tokens_per_s": new_tokens / (now_s - since_s) if now_s > since_s else 0.0,
             },
             "requests": self._recent(model, now_s),
         }
@@ -164,13 +188,13 @@ class Board:
         story = self.stories.get(request_id)
         if story is None:
             return None
-        request, passage = story.relay.request, story.relay.passage
+        request = story.request
         return {
             "id": request_id,
             "tier": request.tier,
             "slo": {"ttft_ms": 1e3 * request.ttft_s, "tpot_ms": 1e3 * request.tpot_s},
             "input_tokens": request.input_tokens,
-            "output_tokens": passage.tokens,
+            "output_tokens": story.num_tokens,
             "attained": None if story.outcome is None else story.outcome == "attained",
             "steps": story.steps,
             "tokens": [],
@@ -238,23 +262,26 @@ class Board:
     def _recent(self, model: ServedModel, now_s: float) -> list[dict[str, Any]]:
         shown = []
         for story in reversed(self.stories.values()):
-            relay = story.relay
-            due_s = relay.request.arrival_s + relay.request.ttft_s + relay.passage.tokens * relay.request.tpot_s
-            stage = story.outcome or STAGES[int(model.fleet.requests["stage"][relay.r])]
+            request, relay, tokens = story.request, story.relay, story.num_tokens
+            due_s = request.arrival_s + request.ttft_s + tokens * request.tpot_s
+            stage = STAGES[int(model.fleet.requests["stage"][relay.r])] if relay is not None else story.outcome
             shown.append(
                 {
                     "id": story.request_id,
-                    "tier": relay.request.tier,
+                    "tier": request.tier,
                     "stage": stage,
-                    "instance": relay.instance,
-                    "age_s": now_s - relay.request.arrival_s,
-                    "emitted_tokens": relay.passage.tokens,
-                    "slack_s": due_s - now_s if story.outcome is None else None,
+                    "instance": story.place,
+                    "age_s": now_s - request.arrival_s,
+                    "emitted_tokens": tokens,
+                    "slack_s": due_s - now_s if relay is not None else None,
                 }
             )
             if len(shown) == MOST_SHOWN:
                 break
         return shown
+
+    def _tokens_until_now(self, model: ServedModel) -> int:
+        return self.num_tokens + sum(relay.passage.tokens for relay in model.relays if relay is not None)
 
     def _step(self, story: Story, kind: str, text: str, i: int | None = None, at_s: float = 0.0, **told: Any) -> None:
         unix_s = (at_s or self._clock()) + self._offset_s

@@ -57,7 +57,7 @@ class HealthConfig:
 
     interval_s: float = setting(Number(0.1, 3600), "Seconds between two looks at an instance.", 10.0)
     timeout_s: float = setting(Number(0, 600, above_low=True), "How long an answer to a look may take.", 2.0)
-    path: str = setting(Text('a path that begins with "/"', r"/\S*"), "What is asked for.", "/health")
+    path: str = setting(Text('a path that begins with "/"', r"/[!-~]*"), "What is asked for.", "/health")
     failure_threshold: int = setting(
         Whole(1, 1000), "Failures in a row, looks or requests, that make an instance unhealthy.", 3
     )

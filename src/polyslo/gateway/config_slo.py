@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from polyslo.gateway.config_kinds import Choice, ListOf, Mistakes, Number, Secret, Text
+from polyslo.gateway.config_kinds import Choice, ListOf, Mistakes, Number, Secret, Text, Whole
 from polyslo.gateway.config_table import setting
 
 MAX_TTFT_MS = 3_600_000.0  # an hour
@@ -94,6 +94,9 @@ class KeyConfig:
     min_tpot_ms: float | None = setting(TPOT, "The tightest TPOT that it may ask for; likewise.", None)
     on_tighter: str | None = setting(
         Choice((CLAMP, REFUSE)), "What becomes of a tighter wish; without it `slo.on_tighter`.", None
+    )
+    max_concurrent_requests: int | None = setting(
+        Whole(1, 1_000_000), "Requests of this key at the same time; more are answered with 429.", None
     )
     tenant: str | None = setting(
         Text(),

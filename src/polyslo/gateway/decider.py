@@ -15,14 +15,20 @@ import numpy.typing as npt
 from polyslo.core.state import FITS, Fleet
 from polyslo.core.streams import Streams, new_streams
 from polyslo.gateway.request import Request
-from polyslo.policies.live import live_arrival, live_close, live_digest, live_gone, live_tick
+from polyslo.policies.live import live_arrival, live_close, live_digest, live_gone, live_stay, live_tick
 
 CarryOut = Callable[[int, int, int], None]
 Actions = list[list[int]]  # (kind, request, instance) each, in order
 
 
 class Recorder(Protocol):
-    """Who writes down each input and the actions that it led to, before they are carried out: see `journal`."""
+    """Who writes down each input and what was decided, in the order in which the core was asked: see `journal`."""
+
+    def entered(self, r: int) -> None:
+        """A request was given a record."""
+
+    def released(self, r: int) -> None:
+        """The record of a refused request was given back."""
 
     def arrived(self, r: int, request: Request, now_s: float, actions: Actions) -> None:
         """A request was decided about."""
@@ -35,14 +41,14 @@ class Recorder(Protocol):
     def lost(self, r: int, now_s: float, actions: Actions) -> None:
         """A request was over before its end."""
 
+    def kept(self, r: int, i: int, now_s: float, actions: Actions) -> None:
+        """A request that was to be withdrawn from an instance goes on there."""
+
     def ticked(self, now_s: float, actions: Actions) -> None:
         """Time passed, and something changed by that."""
 
     def closed(self, i: int, reason: int, now_s: float, actions: Actions) -> None:
         """An instance was closed, or (FITS) opened."""
-
-    def released(self, r: int) -> None:
-        """The record of a refused request was given back."""
 
 
 class Decider:
@@ -56,7 +62,10 @@ class Decider:
         self.free = list(range(len(fleet.requests) - 1, -1, -1))  # records; the last is used next
         self.num_used = 0  # records that ever were in use: the first ones
         self.recorder: Recorder | None = None  # may be set and taken away between two inputs
+        self._num_recorded = 0  # of the actions that wait to be carried out
         self._iterations = fleet.instances["iteration"]
+        self._is_acting = False
+        self._stays: dict[int, int] = {}
         self._num_news = self._num_ended = 0
         self.delay_s = delay_s  # from an engine's step to its news here
         self._seen_s = 0.0  # when the oldest news came
@@ -78,6 +87,8 @@ class Decider:
             return None
         r = self.free.pop()
         self.num_used = max(self.num_used, r + 1)
+        if self.recorder is not None:
+            self.recorder.entered(r)
         return r
 
     def release(self, r: int) -> None:
@@ -90,12 +101,11 @@ class Decider:
         """Decide about a new request that has the record `r`."""
         live_arrival(
             self._policy, self.streams.handle, r, request.arrival_s, request.arrival_s + request.ttft_s,
-            request.tpot_s, request.tier, request.input_tokens, request.max_tokens, not request.is_streamed, now_s,
+            request.tpot_s, request.tier, request.input_tokens, request.max_tokens, not request.shows_tokens, now_s,
         )  # fmt: skip
-        actions = self._decided()
         if self.recorder is not None:
-            self.recorder.arrived(r, request, now_s, actions)
-        self._act(actions)
+            self.recorder.arrived(r, request, now_s, self._decided())
+        self._act(now_s)
 
     def saw_tokens(self, r: int, tokens: int, now_s: float) -> None:
         """A stream showed tokens; they count with the next digest."""
@@ -125,10 +135,10 @@ class Decider:
         seen_s = self._seen_s
         live_digest(self._policy, self.streams.handle, num_news, num_ended, seen_s, self.delay_s, now_s)
         self.free += over
-        actions = self._decided()
         if self.recorder is not None and num_news + num_ended:
-            self.recorder.digested(self._news[:num_news], self._ended[:num_ended], seen_s, now_s, actions)
-        self._act(actions)
+            news, ended = self._news[:num_news], self._ended[:num_ended]
+            self.recorder.digested(news, ended, seen_s, now_s, self._decided())
+        self._act(now_s)
 
     def lose(self, r: int, now_s: float) -> None:
         """A request is over before its end: its client left, or its engine failed it. Its record is free again."""
@@ -136,10 +146,9 @@ class Decider:
             self.digest(now_s)
         live_gone(self._policy, self.streams.handle, r, now_s)
         self.free.append(r)
-        actions = self._decided()
         if self.recorder is not None:
-            self.recorder.lost(r, now_s, actions)
-        self._act(actions)
+            self.recorder.lost(r, now_s, self._decided())
+        self._act(now_s)
 
     def tick(self, now_s: float) -> None:
         """Time passed without news.
@@ -147,38 +156,58 @@ class Decider:
         Where no iteration ended and nothing was decided the belief is as before, so that is not recorded: a tick ends
         iterations, settles pending requests (an action each) and does nothing else.
         """
-        before = self._num_iterations()
-        live_tick(self._policy, self.streams.handle, now_s)
-        actions = self._decided()
-        if self.recorder is not None and (actions or self._num_iterations() != before):
-            self.recorder.ticked(now_s, actions)
-        self._act(actions)
+        if self.recorder is None:
+            live_tick(self._policy, self.streams.handle, now_s)
+        else:
+            num_iterations = self._iterations.sum()
+            live_tick(self._policy, self.streams.handle, now_s)
+            actions = self._decided()
+            if actions or self._iterations.sum() != num_iterations:
+                self.recorder.ticked(now_s, actions)
+        self._act(now_s)
 
     def close(self, i: int, reason: int, now_s: float) -> None:
         """Send an instance no new requests, for a reason of `core.state`."""
         live_close(self._policy, self.streams.handle, i, reason, now_s)
-        actions = self._decided()
         if self.recorder is not None:
-            self.recorder.closed(i, reason, now_s, actions)
-        self._act(actions)
+            self.recorder.closed(i, reason, now_s, self._decided())
+        self._act(now_s)
 
     def open(self, i: int, now_s: float) -> None:
         """Send an instance requests again."""
         self.close(i, FITS, now_s)
 
-    def _num_iterations(self) -> int:
-        return int(self._iterations.sum()) if self.recorder is not None else 0
+    def stay(self, r: int, i: int) -> None:
+        """Answer a WITHDRAW that can't be carried out: the request goes on at `i`. Only from `carry_out`."""
+        self._stays[r] = i
+
+    def keep(self, r: int, i: int, now_s: float) -> None:
+        """A request that was to be withdrawn goes on at `i`."""
+        live_stay(self.streams.handle, r, i, now_s)
+        if self.recorder is not None:
+            self.recorder.kept(r, i, now_s, self._decided())
+        self._act(now_s)
 
     def _decided(self) -> Actions:
-        """Take what the core decided."""
-        num_actions = self.fleet.num_actions
-        count = int(num_actions[0])
-        if count == 0:
-            return []
-        actions: Actions = self.fleet.actions[:count].tolist()
-        num_actions[0] = 0
-        return actions
+        """Return what was decided since the last call: actions that nobody has carried out yet."""
+        first, self._num_recorded = self._num_recorded, int(self.fleet.num_actions[0])
+        decided: Actions = self.fleet.actions[first : self._num_recorded].tolist()
+        return decided
 
-    def _act(self, actions: Actions) -> None:
-        for kind, r, i in actions:
-            self._carry_out(kind, r, i)
+    def _act(self, now_s: float) -> None:
+        """Carry out what was decided, in order: what carrying out decides comes after what was decided before."""
+        if self._is_acting:
+            return
+        num_actions = self.fleet.num_actions
+        self._is_acting = True
+        try:
+            while count := int(num_actions[0]):
+                actions = self.fleet.actions[:count].tolist()
+                num_actions[0] = self._num_recorded = 0
+                for kind, r, i in actions:
+                    self._carry_out(kind, r, i)
+                for r, i in self._stays.items():
+                    self.keep(r, i, now_s)
+                self._stays.clear()
+        finally:
+            self._is_acting = False

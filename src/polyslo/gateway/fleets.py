@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from polyslo.core.profile import Profile
 from polyslo.core.state import Fleet
 from polyslo.errors import ConfigError
 from polyslo.gateway.config_models import DISAGGREGATED, ModelConfig
+from polyslo.gateway.live_policy import live_policy
 from polyslo.profiles.library import load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
 
@@ -26,9 +26,7 @@ def live_fleet(model: ModelConfig, tiers_s: Sequence[float], num_records: int) -
     """
     if model.mode == DISAGGREGATED:
         raise ConfigError(f"model {model.name!r}: mode pd is not served live yet; use mode co, or simulate it")
-    spec = PolicySpec.parse(model.policy)
-    if spec.kind.elastic and not model.dynamic_chunking:
-        spec = replace(spec, without=spec.without | {"chunking"}, chunk_tokens=model.chunk_limit_tokens)
+    spec = live_policy(model, live_profile(model), tiers_s)
     config = live_config(model)
     tpots_s = np.asarray(tiers_s, dtype=np.float64)
     shares = np.full(len(tpots_s), 1.0 / len(tpots_s))

@@ -1,13 +1,15 @@
 """The gateway's front door: which route a request takes, and what is known of it when it is decided about.
 
 Generations are admitted (`ServedModel`); every other OpenAI route is passed on to an instance of its model as it is.
-Errors that no engine gives have the OpenAI API's shape.
+Outside `/v1/` engines have routes that are not for everybody (faults, weights, sleep), so only those named here are
+passed on. Errors that no engine gives have the OpenAI API's shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
+from urllib.parse import unquote_to_bytes
 from uuid import uuid4
 
 import orjson
@@ -19,8 +21,10 @@ from polyslo.gateway.config_models import ANY_MODEL
 from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.grants import Slo, grant
 from polyslo.gateway.keys import KeyRing
+from polyslo.gateway.model_list import MODELS, ModelList
 from polyslo.gateway.openai_errors import JSON_HEADERS, BadRequest, Refusal
 from polyslo.gateway.pass_on import PassOn
+from polyslo.gateway.places import Places
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.served_model import ServedModel
@@ -31,15 +35,26 @@ from polyslo.wire.server import Exchange, end_to_end
 DEFAULT_MAX_TOKENS = 4096  # of a request that states no bound, for the belief alone
 HIDDEN_HEADERS = frozenset({b"authorization", b"host", b"content-length", *SLO_HEADERS})
 REQUEST_ID = b"x-request-id"
+PASSED_ON = frozenset({b"/tokenize", b"/detokenize"})  # besides everything below /v1/
+ASKED = "asked"  # `telemetry.receipts`
 
 
 class Front:
     """Handles exchanges: the handler of the gateway's main port."""
 
-    def __init__(self, config: GatewayConfig, models: Mapping[str, ServedModel]) -> None:
+    def __init__(
+        self,
+        config: GatewayConfig,
+        models: Mapping[str, ServedModel],
+        places: Places,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._config = config
         self._models = models
+        self._places = places
+        self._clock = clock
         self._keys = KeyRing(config.keys)
+        self._model_list = ModelList(models)
         self.is_draining = False
 
     def handle(self, exchange: Exchange) -> None:
@@ -54,31 +69,42 @@ class Front:
             answer = refusal.answer()
         exchange.respond(answer.status, answer.headers, answer.body)
 
+    def drain(self) -> None:
+        """Take nothing new from now on."""
+        self.is_draining = True
+        self._places.turn_away(_SHUTTING_DOWN)
+
     def _route(self, exchange: Exchange) -> Refusal | None:
-        if not exchange.path.startswith(b"/v1/"):
+        path = exchange.path
+        if not path.startswith(b"/v1/") and path not in PASSED_ON:
             return self._health(exchange)
         key = self._keys.admit(exchange.headers)
         if isinstance(key, Refusal):
             return key
-        if exchange.path in (CHAT, COMPLETIONS):
+        if self.is_draining:
+            return _SHUTTING_DOWN
+        if path in (CHAT, COMPLETIONS):
             if exchange.method != b"POST":
-                return Refusal("wrong_method", f"{exchange.path.decode()} takes POST, got {exchange.method.decode()}")
+                return Refusal("wrong_method", f"{path.decode()} takes POST, got {exchange.method.decode()}")
             return self._generate(exchange, key)
+        if b"%" in path and unquote_to_bytes(path) in (CHAT, COMPLETIONS):  # which engines would read as that
+            return _unknown_path(path)
+        if path == MODELS and exchange.method == b"GET" and len(self._models) > 1:
+            self._model_list.answer(exchange)
+            return None
         return self._pass_on(exchange)
 
     def _health(self, exchange: Exchange) -> Refusal | None:
         if exchange.path in (b"/health", b"/readiness", b"/liveness"):
-            is_ready = any(instance.closed == FITS for model in self._models.values() for instance in model.instances)
+            is_ready = any(model.has_open_instance for model in self._models.values())
             if self.is_draining or (exchange.path != b"/liveness" and not is_ready):
                 return Refusal("no_instance", "no instance is healthy")
             exchange.respond(200, JSON_HEADERS, b'{"status":"ok"}')
             return None
-        return Refusal("unknown_path", f"no such path: {exchange.path.decode('latin-1')[:200]}")
+        return _unknown_path(exchange.path)
 
     def _generate(self, exchange: Exchange, key: KeyConfig | None) -> Refusal | None:
-        if self.is_draining:
-            return Refusal("shutting_down", "the gateway is shutting down; ask another one")
-        arrival_s = monotonic()
+        arrival_s = self._clock()
         ask = read_body(exchange.path, exchange.body)
         model = self._find(ask.model)
         if isinstance(model, Refusal):
@@ -87,6 +113,8 @@ class Front:
         slo = grant(wish, key, self._config, tuple(model.fleet.tpots_s.tolist()))
         if isinstance(slo, Refusal):
             return slo
+        if not model.has_open_instance:
+            return _NO_INSTANCE
         tokens = model.estimates[ask.is_chat].tokens(ask)
         if tokens >= model.kv_capacity_tokens:
             raise BadRequest(
@@ -94,15 +122,6 @@ class Front:
                 param="messages" if ask.is_chat else "prompt",
                 code="context_length_exceeded",
             )
-        return self._admit(exchange, model, ask, wish, slo, tokens, arrival_s)
-
-    def _admit(
-        self, exchange: Exchange, model: ServedModel, ask: Ask, wish: Wish, slo: Slo, tokens: int, arrival_s: float
-    ) -> Refusal | None:
-        if model.num_in_flight >= self._config.server.max_concurrent_requests:
-            return Refusal("saturated", "as many requests as may be are under way; ask again later")
-        body = encode_body(ask.body) if strip_own_fields(ask.body) else exchange.body
-        request_id = wish.request_id or f"req-{uuid4().hex}"
         request = Request(
             arrival_s=arrival_s,
             ttft_s=slo.ttft_s,
@@ -111,12 +130,37 @@ class Front:
             input_tokens=tokens,
             max_tokens=ask.max_tokens or min(DEFAULT_MAX_TOKENS, model.kv_capacity_tokens - tokens),
             is_streamed=ask.is_stream,
+            num_sequences=ask.num_sequences,
         )
+        return self._admit(exchange, key, model, request, ask, wish, slo)
+
+    def _admit(
+        self,
+        exchange: Exchange,
+        key: KeyConfig | None,
+        model: ServedModel,
+        request: Request,
+        ask: Ask,
+        wish: Wish,
+        slo: Slo,
+    ) -> Refusal | None:
+        body = encode_body(ask.body) if strip_own_fields(ask.body) else exchange.body
+        request_id = wish.request_id or f"req-{uuid4().hex}"
         headers = _forwarded(exchange.headers, request_id)
-        told = [*slo.headers(), (REQUEST_ID, request_id.encode())]
-        passage = Passage(request_id, ask, model.tier_labels[slo.tier], tuple(told), wish.wants_receipt)
-        relay = model.admit(exchange, body, request, headers, passage)
-        return None if relay is not None else Refusal("saturated", "every place is taken; ask again later")
+        passage = Passage(
+            request_id,
+            ask,
+            model.tier_labels[slo.tier],
+            told=(*slo.headers(), (REQUEST_ID, request_id.encode("latin-1"))),  # as headers were decoded
+            wants_receipt=wish.wants_receipt and self._config.telemetry.receipts == ASKED,
+            key_name=None if key is None else key.name,
+        )
+
+        def enter() -> Refusal | None:
+            relay = model.admit(exchange, body, request, headers, passage)
+            return None if relay is not None else Refusal("saturated", "every place is taken; ask again later")
+
+        return self._places.take(exchange, key, enter)
 
     def _find(self, name: str) -> ServedModel | Refusal:
         model = self._models.get(name) or self._models.get(ANY_MODEL)
@@ -126,16 +170,16 @@ class Front:
         return model
 
     def _pass_on(self, exchange: Exchange) -> Refusal | None:
-        """Send any other request to an instance of its model, which a JSON body may name; the least loaded one."""
-        model = self._find(_model_named(exchange.body) or next(iter(self._models)))
+        """Send any other request to an instance of its model, which path or body may name; the least loaded one."""
+        model = self._find(_model_named(exchange) or next(iter(self._models)))
         if isinstance(model, Refusal):
             return model
         open_ones = [instance for instance in model.instances if instance.closed == FITS]
         if not open_ones:
-            return Refusal("no_instance", "no instance is healthy")
+            return _NO_INSTANCE
         loads = model.fleet.instances["committed_tokens"]
         instance = min(open_ones, key=lambda instance: int(loads[instance.index]))
-        PassOn(exchange, instance.origin, _forwarded(exchange.headers, None))
+        PassOn(exchange, instance.origin, [*_forwarded(exchange.headers, None), *instance.credentials])
         return None
 
 
@@ -143,16 +187,27 @@ def _forwarded(headers: Headers, request_id: str | None) -> list[tuple[bytes, by
     """Return the headers that an engine sees: the client's, without what was meant for the gateway."""
     kept = [header for header in end_to_end(headers) if header[0] not in HIDDEN_HEADERS]
     if request_id is not None and all(name != REQUEST_ID for name, _ in kept):
-        kept.append((REQUEST_ID, request_id.encode()))
+        kept.append((REQUEST_ID, request_id.encode("latin-1")))
     return kept
 
 
-def _model_named(body: bytes) -> str | None:
-    if not body:
+def _model_named(exchange: Exchange) -> str | None:
+    """Return the model of `GET /v1/models/NAME`, or that of a JSON body."""
+    if exchange.path.startswith(MODELS + b"/"):
+        return unquote_to_bytes(exchange.path[len(MODELS) + 1 :]).decode("utf-8", "replace")
+    if not exchange.body:
         return None
     try:
-        decoded = orjson.loads(body)
+        decoded = orjson.loads(exchange.body)
     except orjson.JSONDecodeError:
         return None
     name = decoded.get("model") if isinstance(decoded, dict) else None
     return name if isinstance(name, str) else None
+
+
+def _unknown_path(path: bytes) -> Refusal:
+    return Refusal("unknown_path", f"no such path: {path.decode('latin-1')[:200]}")
+
+
+_SHUTTING_DOWN = Refusal("shutting_down", "the gateway is shutting down; ask another one")
+_NO_INSTANCE = Refusal("no_instance", "no instance is healthy; ask again later")

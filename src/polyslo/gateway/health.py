@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from polyslo.core.state import DRAINING, FITS, UNHEALTHY
+from polyslo.core.state import FITS, UNHEALTHY
 from polyslo.gateway.config_server import HealthConfig
-from polyslo.gateway.served_model import Instance
+from polyslo.gateway.instance import Instance
 from polyslo.wire.fetch import FetchError, fetch
 
 OK_STATUSES = range(200, 300)
@@ -25,6 +25,7 @@ class Health:
         self._close = close
         self._rule = rule
         self._num_failures = [0] * len(instances)
+        self._num_successes = [0] * len(instances)  # since it became unhealthy
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -38,18 +39,19 @@ class Health:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def succeeded(self, i: int) -> None:
-        """A request or a check went well."""
+        """A request or a look went well; so many in a row make an unhealthy instance healthy again."""
         self._num_failures[i] = 0
-        if self._instances[i].closed == UNHEALTHY:
+        if self._instances[i].closed != UNHEALTHY:
+            return
+        self._num_successes[i] += 1
+        if self._num_successes[i] >= self._rule.success_threshold:
             self._close(i, FITS)
 
     def failed(self, i: int, *, at_once: bool = False) -> None:
-        """A request or a check failed; one that could not even connect counts as many."""
+        """A request or a look failed; one that could not even connect counts as many."""
+        self._num_successes[i] = 0
         self._num_failures[i] += self._rule.failure_threshold if at_once else 1
-        if self._num_failures[i] >= self._rule.failure_threshold and self._instances[i].closed not in (
-            UNHEALTHY,
-            DRAINING,
-        ):
+        if self._num_failures[i] >= self._rule.failure_threshold and self._instances[i].closed == FITS:
             self._close(i, UNHEALTHY)
 
     async def _watch(self, instance: Instance) -> None:
@@ -62,7 +64,13 @@ class Health:
 
     async def _is_well(self, instance: Instance) -> bool:
         try:
-            response = await fetch(instance.origin, b"GET", self._rule.path.encode(), timeout_s=self._rule.timeout_s)
+            response = await fetch(
+                instance.origin,
+                b"GET",
+                self._rule.path.encode(),
+                instance.credentials,
+                timeout_s=self._rule.timeout_s,
+            )
         except FetchError:
             return False
         return response.status in OK_STATUSES

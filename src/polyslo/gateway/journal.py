@@ -18,9 +18,11 @@ from polyslo.gateway.journal_records import (
     pack_choice,
     pack_closing,
     pack_digest,
+    pack_entry,
     pack_loss,
     pack_outcome,
     pack_release,
+    pack_stay,
     pack_tick,
 )
 from polyslo.gateway.request import Request
@@ -75,6 +77,14 @@ class Journal:
     def closed(self, i: int, reason: int, now_s: float, actions: Actions) -> None:
         """See `Recorder`."""
         self._add(pack_closing(i, reason, now_s, actions))
+
+    def kept(self, r: int, i: int, now_s: float, actions: Actions) -> None:
+        """See `Recorder`."""
+        self._add(pack_stay(r, i, now_s, actions))
+
+    def entered(self, r: int) -> None:
+        """See `Recorder`."""
+        self._add(pack_entry(r))
 
     def released(self, r: int) -> None:
         """See `Recorder`."""

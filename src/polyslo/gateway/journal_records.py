@@ -5,6 +5,8 @@
     loss      prefix, request u32, actions
     tick      prefix, actions
     closing   prefix, instance u32, reason u8, actions
+    stay      prefix, request u32, instance u32, actions
+    entry     kind u8, request u32
     release   kind u8, request u32
     outcome   kind u8, outcome u8, relegated u8, tier u16, request u32, tries u16, prompt tokens, output tokens i64,
               arrival, TTFT as granted, first token, last token f64
@@ -26,9 +28,8 @@ import numpy.typing as npt
 from polyslo.errors import InputError
 from polyslo.gateway.request import Request
 
-ARRIVAL, DIGEST, LOSS, TICK, CLOSING, RELEASE, OUTCOME, CHOICE = range(1, 9)
-KINDS = ("", "arrival", "digest", "loss", "tick", "closing", "release", "outcome", "choice")
-OUTCOMES = ("attained", "missed", "refused", "failed", "cancelled")
+ARRIVAL, DIGEST, LOSS, TICK, CLOSING, STAY, ENTRY, RELEASE, OUTCOME, CHOICE = range(1, 11)
+OUTCOMES = ("attained", "missed", "refused", "failed", "cancelled", "rejected")  # see `listeners`; numbers are kept
 
 _ACTION = Struct("<Bii")
 _ARRIVAL = Struct("<BIdIdddHBqq")
@@ -36,7 +37,8 @@ _DIGEST = Struct("<BIddII")
 _LOSS = Struct("<BIdI")
 _TICK = Struct("<BId")
 _CLOSING = Struct("<BIdIB")
-_RELEASE = Struct("<BI")
+_STAY = Struct("<BIdII")
+_RECORD = Struct("<BI")
 _OUTCOME = Struct("<BBBHIHqqdddd")
 _CHOICE = Struct("<BIi")
 
@@ -54,7 +56,7 @@ class Arrival:
     ttft_s: float
     tpot_s: float
     tier: int
-    is_hidden: bool  # not streamed
+    is_hidden: bool  # its stream, if there is one, does not tell of iterations
     input_tokens: int  # as was believed
     max_tokens: int
     actions: Sequence[Action] = ()
@@ -99,6 +101,23 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True)
+class Stay:
+    """A request that was to be withdrawn went on at its instance."""
+
+    now_s: float
+    r: int
+    i: int
+    actions: Sequence[Action] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A request was given a record."""
+
+    r: int
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """The record of a refused request was given back."""
 
@@ -130,15 +149,15 @@ class Choice:
     i: int | None
 
 
-Input = Arrival | Digest | Loss | Tick | Closing
-Record = Input | Release | Outcome | Choice
+Input = Arrival | Digest | Loss | Tick | Closing | Stay
+Record = Input | Entry | Release | Outcome | Choice
 
 
 def pack_arrival(r: int, request: Request, now_s: float, actions: Sequence[Sequence[int]]) -> bytes:
     """Encode an arrival and what was decided."""
     return _ARRIVAL.pack(
         ARRIVAL, len(actions), now_s, r, request.arrival_s, request.ttft_s, request.tpot_s, request.tier,
-        not request.is_streamed, request.input_tokens, request.max_tokens,
+        not request.shows_tokens, request.input_tokens, request.max_tokens,
     ) + pack_actions(actions)  # fmt: skip
 
 
@@ -169,9 +188,19 @@ def pack_closing(i: int, reason: int, now_s: float, actions: Sequence[Sequence[i
     return _CLOSING.pack(CLOSING, len(actions), now_s, i, reason) + pack_actions(actions)
 
 
+def pack_stay(r: int, i: int, now_s: float, actions: Sequence[Sequence[int]]) -> bytes:
+    """Encode that a request stays."""
+    return _STAY.pack(STAY, len(actions), now_s, r, i) + pack_actions(actions)
+
+
+def pack_entry(r: int) -> bytes:
+    """Encode an entry."""
+    return _RECORD.pack(ENTRY, r)
+
+
 def pack_release(r: int) -> bytes:
     """Encode a release."""
-    return _RELEASE.pack(RELEASE, r)
+    return _RECORD.pack(RELEASE, r)
 
 
 def pack_outcome(o: Outcome) -> bytes:
@@ -238,9 +267,20 @@ def _unpack_closing(payload: bytes, at: int) -> tuple[Record, int]:
     return Closing(now_s, i, reason, actions), end
 
 
+def _unpack_stay(payload: bytes, at: int) -> tuple[Record, int]:
+    _, count, now_s, r, i = _STAY.unpack_from(payload, at)
+    actions, end = _unpack_actions(payload, at + _STAY.size, count)
+    return Stay(now_s, r, i, actions), end
+
+
+def _unpack_entry(payload: bytes, at: int) -> tuple[Record, int]:
+    _, r = _RECORD.unpack_from(payload, at)
+    return Entry(r), at + _RECORD.size
+
+
 def _unpack_release(payload: bytes, at: int) -> tuple[Record, int]:
-    _, r = _RELEASE.unpack_from(payload, at)
-    return Release(r), at + _RELEASE.size
+    _, r = _RECORD.unpack_from(payload, at)
+    return Release(r), at + _RECORD.size
 
 
 def _unpack_outcome(payload: bytes, at: int) -> tuple[Record, int]:
@@ -271,6 +311,8 @@ _UNPACK = {
     LOSS: _unpack_loss,
     TICK: _unpack_tick,
     CLOSING: _unpack_closing,
+    STAY: _unpack_stay,
+    ENTRY: _unpack_entry,
     RELEASE: _unpack_release,
     OUTCOME: _unpack_outcome,
     CHOICE: _unpack_choice,

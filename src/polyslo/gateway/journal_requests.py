@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from polyslo.gateway.journal_records import OUTCOMES, Arrival, Loss, Outcome, Record
+from polyslo.gateway.listeners import NOBODYS_MISS
 
 _Key = tuple[float, int, int]
 
@@ -73,7 +74,7 @@ class RequestsSeen:
 
 @dataclass(slots=True)
 class LiveScore:
-    """How the requests of a tier fared, or all. Cancelled ones count for nothing; open ones were still under way."""
+    """How the requests of a tier fared, or all. Cancelled and rejected ones count for nothing."""
 
     tpot_ms: float | None  # of the tier; None for all
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
@@ -85,8 +86,8 @@ class LiveScore:
 
     @property
     def num_requests(self) -> int:
-        """Requests that ended, whatever became of them, but for those that their clients gave up."""
-        return sum(self.counts.values()) - self.counts["cancelled"]
+        """Requests that ended, whatever became of them, but for what is nobody's miss: see `listeners`."""
+        return sum(count for outcome, count in self.counts.items() if outcome not in NOBODYS_MISS)
 
     @property
     def attainment(self) -> float:

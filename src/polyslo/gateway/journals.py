@@ -16,8 +16,9 @@ from polyslo.gateway.journal_head import JournalHead
 from polyslo.gateway.journal_metrics import JournalMetrics
 from polyslo.gateway.journal_outcomes import JournalOutcomes
 from polyslo.gateway.journal_writer import JournalWriter
+from polyslo.gateway.listeners import Listener
 from polyslo.gateway.metrics import Metrics
-from polyslo.gateway.served_model import Listener, ServedModel
+from polyslo.gateway.served_model import ServedModel
 from polyslo.gateway.shadow import Shadow
 
 
@@ -40,8 +41,8 @@ class Journals:
         """Return a model's journal; None where none is kept."""
         return self._of_model.get(model)
 
-    def start(self, models: Mapping[str, ServedModel], metrics: Metrics) -> None:
-        """Begin to record and to write, and to ask shadow policies."""
+    def start(self, models: Mapping[str, ServedModel], policies: Mapping[str, str], metrics: Metrics) -> None:
+        """Begin to record and to write, and to ask shadow policies; `policies` are those that models really have."""
         metrics.register(JournalMetrics(models, self._of_model))
         for model in self._config.models:
             if model.shadow is not None:
@@ -52,7 +53,7 @@ class Journals:
             journal = self._of_model[model.name]
             files = JournalFiles(path, self._config.journal.keep)
             served = models[model.name]
-            head = journal_head(model, len(served.fleet.requests))
+            head = journal_head(model, policies[model.name], len(served.fleet.requests))
             writer = JournalWriter(journal, served.decider, head, files, max_bytes=self._config.journal.max_bytes)
             writer.start()
             self._writers.append(writer)
@@ -76,10 +77,10 @@ class Journals:
         ]
 
 
-def journal_head(model: ModelConfig, num_records: int) -> JournalHead:
+def journal_head(model: ModelConfig, policy: str, num_records: int) -> JournalHead:
     """Return what a model's journal says of it."""
     return JournalHead(
-        policy=model.policy,
+        policy=policy,
         fleet=asdict(live_config(model)),
         num_records=num_records,
         model=model.name,

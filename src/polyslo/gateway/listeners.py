@@ -1,11 +1,37 @@
-"""What polyslo's own parts are told of a request's life: several listeners as one."""
+"""What polyslo's own parts are told of a request's life, and several listeners as one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from polyslo.gateway.relay import Relay
-from polyslo.gateway.served_model import Listener, ServedModel
+
+if TYPE_CHECKING:
+    from polyslo.gateway.served_model import ServedModel
+
+# How a request may end. `rejected`: its engine found it wrong, which is nobody's miss; nor is `cancelled`.
+OUTCOMES = ("attained", "missed", "refused", "failed", "rejected", "cancelled")
+NOBODYS_MISS = frozenset({"rejected", "cancelled"})
+
+
+class Listener(Protocol):
+    """What is told of decisions and outcomes: metrics, logs, the page."""
+
+    def arrived(self, relay: Relay) -> None:
+        """A request was taken in."""
+
+    def decided(self, model: ServedModel, relay: Relay, kind: int, i: int) -> None:
+        """A decision about a request is carried out."""
+
+    def moved(self, model: ServedModel, i: int) -> None:
+        """An instance changed its group."""
+
+    def health_changed(self, model: ServedModel, i: int) -> None:
+        """An instance was closed or opened."""
+
+    def finished(self, relay: Relay, outcome: str) -> None:
+        """A request is over: one of `OUTCOMES`."""
 
 
 class Listeners:

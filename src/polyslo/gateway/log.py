@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from polyslo.core.state import REASONS
 from polyslo.gateway.relay import Relay
 from polyslo.gateway.served_model import ServedModel
 
@@ -29,7 +30,7 @@ class RequestLog:
     def health_changed(self, model: ServedModel, i: int) -> None:
         """See `Listener`."""
         instance = model.instances[i]
-        self._log.warning("%s", orjson.dumps({"instance": instance.name, "closed": instance.closed}).decode())
+        self._log.warning("%s", orjson.dumps({"instance": instance.name, "state": REASONS[instance.closed]}).decode())
 
     def finished(self, relay: Relay, outcome: str) -> None:
         """See `Listener`."""

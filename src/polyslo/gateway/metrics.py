@@ -15,6 +15,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from polyslo.core.state import DISPATCH, FITS, REASONS, REFUSE, RELEGATE, RUNGS, SCALED_UP
+from polyslo.gateway.listeners import NOBODYS_MISS
 from polyslo.gateway.relay import Relay
 from polyslo.gateway.served_model import ServedModel
 from polyslo.policies.table import POLYSERVE
@@ -111,7 +112,7 @@ class Metrics:
     def finished(self, relay: Relay, outcome: str) -> None:
         """See `Listener`."""
         tier, passage, request = relay.passage.tier_label, relay.passage, relay.request
-        if outcome == "cancelled":
+        if outcome in NOBODYS_MISS:
             self._errors.labels(tier, outcome).inc()
             return
         self._over.labels(tier).inc()
@@ -122,10 +123,14 @@ class Metrics:
         if not passage.tokens:
             return
         self._tokens.labels(tier).inc(passage.tokens)
+        self._duration.labels(tier).observe(passage.last_token_s - request.arrival_s)
+        if not request.is_streamed:  # its first token was not seen
+            if passage.is_late:
+                self._violations.labels(tier, "whole").inc()
+            return
         ttft_s = passage.first_token_s - request.arrival_s
         self._ttft.labels(tier).observe(ttft_s)
-        self._duration.labels(tier).observe(passage.last_token_s - request.arrival_s)
-        if passage.tokens > 1 and request.is_streamed:
+        if passage.tokens > 1:
             self._tpot.labels(tier).observe((passage.last_token_s - passage.first_token_s) / (passage.tokens - 1))
         if passage.is_late:
             self._violations.labels(tier, "ttft" if ttft_s > request.ttft_s else "tpot").inc()

@@ -2,7 +2,7 @@
 
 Bytes go on as they come, unparsed; only events are counted. A stream's token count is trued up at its end from the
 `usage` that engines send. What the client was sent can't be taken back, so an instance that fails is replaced by
-another only before the first byte.
+another only before the first token; engines send a stream's head long before it, so that is held until then.
 """
 
 from __future__ import annotations
@@ -13,17 +13,22 @@ from typing import Protocol
 
 from polyslo.gateway.body import Ask
 from polyslo.gateway.request import Request
+from polyslo.gateway.stream_tokens import TokenCounter
 from polyslo.gateway.usage import completion_tokens, prompt_tokens
 from polyslo.wire.client import Call, Failure, Origin, end_to_end
 from polyslo.wire.server import Exchange
-from polyslo.wire.sse import EventCounter
 
 Header = tuple[bytes, bytes]
 
-RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})  # of an engine: another one may do better
 OUR_HEADERS = frozenset({b"x-request-id"})  # of which the response has ours
 ERROR_EVENT = b'data: {"error"'
 TAIL_BYTES = 4096  # of a stream, where its usage stands
+MOST_HELD_BYTES = 65_536  # of a stream that has shown no token
+
+
+def may_do_better(status: int) -> bool:
+    """Tell whether another instance may answer better than with this status: this one is full, or failed."""
+    return status == 429 or status >= 500
 
 
 @dataclass(slots=True)
@@ -35,6 +40,7 @@ class Passage:
     tier_label: str  # as metrics and logs name its tier
     told: tuple[Header, ...] = ()  # headers of ours that its response has
     wants_receipt: bool = False
+    key_name: str | None = None  # of the API key that it came with
     sent_s: float = 0.0
     first_token_s: float = 0.0
     last_token_s: float = 0.0
@@ -42,7 +48,8 @@ class Passage:
     prompt_tokens: int | None = None  # as the engine counted them
     is_late: bool = False
     is_relegated: bool = False
-    num_tries: int = 0
+    num_tries: int = 0  # how often it was sent
+    num_failures: int = 0  # how often an instance failed it
 
 
 class Watcher(Protocol):
@@ -56,6 +63,9 @@ class Watcher(Protocol):
 
     def failed(self, relay: Relay, failure: Failure | int) -> bool:
         """An instance failed it (or answered with an error status); True when it will be tried again."""
+
+    def rejected(self, relay: Relay, status: int) -> None:
+        """An instance answered that the request itself is wrong."""
 
     def left(self, relay: Relay) -> None:
         """The client is gone."""
@@ -81,34 +91,47 @@ class Relay:
         self.request = request
         self.instance: int | None = None
         self.passage = passage
+        self.receipt: tuple[Header, ...] = ()  # of the last decision
         self._headers = headers
         self._watcher = watcher
         self._clock = clock
         self._call: Call | None = None
-        self._counter = EventCounter()
+        self._idle_timeout_s = 0.0
+        self._counter = TokenCounter(passage.ask)
         self._due_s = request.arrival_s + request.ttft_s
         self._pieces: list[bytes] = []
-        self._head: tuple[int, list[Header]] | None = None
+        self._num_held_bytes = 0
+        self._head: tuple[int, list[Header]] = (0, [])
         self._tail = b""
         self._has_failed = False
         self.has_started = False
         exchange.on_gone = self._on_gone
         exchange.on_blocked = self._on_blocked
 
-    def send(self, i: int, origin: Origin, body: bytes, *, head_timeout_s: float, idle_timeout_s: float) -> None:
+    def send(
+        self,
+        i: int,
+        origin: Origin,
+        body: bytes,
+        credentials: Sequence[Header] = (),
+        *,
+        first_byte_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> None:
         """Send the request to an instance; a second one is sent it afresh."""
         self.instance = i
         self.passage.num_tries += 1
         self.passage.sent_s = self._clock()
-        self._counter, self._pieces, self._head = EventCounter(), [], None
+        self._let_go()
+        self._idle_timeout_s = idle_timeout_s
         self._call = origin.send(
             self.exchange.method,
             self.exchange.path + (b"?" + self.exchange.query if self.exchange.query else b""),
-            self._headers,
+            [*self._headers, *credentials],
             body,
             self,
-            head_timeout_s=head_timeout_s,
-            idle_timeout_s=idle_timeout_s,
+            head_timeout_s=first_byte_timeout_s,
+            idle_timeout_s=first_byte_timeout_s,
         )
 
     def take_back(self) -> bool:
@@ -116,6 +139,8 @@ class Relay:
         if self.has_started:
             return False
         self._drop()
+        self._let_go()
+        self.instance = None
         return True
 
     def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
@@ -131,78 +156,107 @@ class Relay:
         self.exchange.abort()
 
     def on_head(self, status: int, headers: list[Header]) -> None:
-        """See `Sink`: streams go on at once, other answers when they are complete."""
-        kept = [header for header in end_to_end(headers) if header[0] not in OUR_HEADERS] + list(self.passage.told)
-        self._head = status, kept
-        if self.request.is_streamed and status == 200:
-            self.has_started = True
-            self.exchange.start(status, kept)
+        """See `Sink`: it goes on with the first token of a stream, else with the whole answer."""
+        self._head = status, [header for header in end_to_end(headers) if header[0] not in OUR_HEADERS]
 
     def on_data(self, data: bytes) -> None:
         """See `Sink`."""
-        if not self.has_started:
-            self._pieces.append(data)
+        if self.has_started:
+            self._pass_on(data, self._counter.feed(data))
             return
+        self._pieces.append(data)
+        if not self._is_stream:
+            return
+        self._num_held_bytes += len(data)
         tokens = self._counter.feed(data)
-        self.exchange.write(data)
-        self._tail = data if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
-        if ERROR_EVENT in data:
-            self._has_failed = True
-        elif tokens:
-            self._count(tokens)
+        if ERROR_EVENT not in data and (tokens or self._num_held_bytes > MOST_HELD_BYTES):
+            self._start(tokens)
 
     def on_end(self) -> None:
         """See `Sink`."""
         self._call = None
         if self.has_started:
             self._end_stream()
-            return
-        assert self._head is not None
-        status, headers = self._head
-        body = b"".join(self._pieces)
-        if status in RETRIED_STATUSES and self._watcher.failed(self, status):
-            return
-        self._detach()
-        self.exchange.respond(status, headers, body)
-        if status == 200:
-            self._count(completion_tokens(body) or 1)
-            self.passage.prompt_tokens = prompt_tokens(body)
-            self._watcher.ended(self, self.passage.tokens)
-        elif status not in RETRIED_STATUSES:
-            self._watcher.failed(self, status)
+        elif self._is_stream:
+            self.on_failure(Failure("reset", "its stream ended without a token", started=True))
+        else:
+            self._end_whole(*self._head, b"".join(self._pieces))
 
     def on_failure(self, failure: Failure) -> None:
         """See `Sink`."""
         self._call = None
-        if self._watcher.failed(self, failure):
-            return
-        if self.has_started:
+        if not self._watcher.failed(self, failure) and self.has_started:
             self.break_off()
 
+    @property
+    def _is_stream(self) -> bool:
+        return self.request.is_streamed and self._head[0] == 200
+
+    def _start(self, tokens: int) -> None:
+        """Begin the response with what was held."""
+        status, headers = self._head
+        self.exchange.start(status, [*headers, *self.passage.told, *self.receipt])
+        self.has_started = True
+        call = self._call
+        if call is not None:  # from now on silence is judged as between tokens; pausing sets the call's timer anew
+            call.idle_timeout_s = self._idle_timeout_s
+            call.pause()
+            call.resume()
+        held, self._pieces = b"".join(self._pieces), []
+        self._pass_on(held, tokens)
+
+    def _pass_on(self, data: bytes, tokens: int) -> None:
+        """Count tokens, then send them: what is sent last may find that the client has left."""
+        self._tail = data if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
+        if ERROR_EVENT in data:
+            self._has_failed = True
+        elif tokens:
+            self._count(tokens)
+        self.exchange.write(data)
+
     def _end_stream(self) -> None:
+        passage = self.passage
         self._detach()
-        self.exchange.end()
-        if self._has_failed or not self.passage.tokens:
+        if self._has_failed or not passage.tokens or ERROR_EVENT in self._tail:
             self._watcher.failed(self, 500)
-            return
-        told = completion_tokens(self._tail)
-        if told is not None:
-            self.passage.tokens = told
-        self.passage.prompt_tokens = prompt_tokens(self._tail)
-        self._watcher.ended(self, self.passage.tokens)
+        else:
+            passage.tokens = completion_tokens(self._tail) or passage.tokens
+            passage.prompt_tokens = prompt_tokens(self._tail)
+            self._watcher.ended(self, self._output_tokens)
+        self.exchange.end()
+
+    def _end_whole(self, status: int, headers: list[Header], body: bytes) -> None:
+        passage = self.passage
+        if may_do_better(status):
+            if self._watcher.failed(self, status):
+                return
+        elif status != 200:
+            self._watcher.rejected(self, status)
+        else:
+            self._count(completion_tokens(body) or 1)
+            passage.prompt_tokens = prompt_tokens(body)
+            self._watcher.ended(self, self._output_tokens)
+        self._detach()
+        self.exchange.respond(status, [*headers, *passage.told, *self.receipt], body)
+
+    @property
+    def _output_tokens(self) -> int:
+        """How long each of its answers got."""
+        return max(1, self.passage.tokens // self.request.num_sequences)
 
     def _count(self, tokens: int) -> None:
-        """Count tokens, and hold the last of them against its deadline."""
+        """Count tokens, and hold them against their deadline."""
         now_s = self._clock()
-        passage = self.passage
+        passage, request = self.passage, self.request
         if passage.tokens == 0:
             passage.first_token_s = now_s
+        # Of tokens that come together the first is due first; an answer that comes whole is due with its last.
+        judged = passage.tokens if request.is_streamed else passage.tokens + tokens - 1
         passage.tokens += tokens
         passage.last_token_s = now_s
-        # Of tokens that come together the first is due first.
-        if now_s > self._due_s + (passage.tokens - tokens) * self.request.tpot_s:
+        if now_s > self._due_s + judged // request.num_sequences * request.tpot_s:
             passage.is_late = True
-        if self.request.is_streamed:
+        if request.shows_tokens:
             self._watcher.saw_tokens(self.r, tokens)
 
     def _on_gone(self) -> None:
@@ -217,6 +271,10 @@ class Relay:
             self._call.pause()
         else:
             self._call.resume()
+
+    def _let_go(self) -> None:
+        """Forget what an instance answered: another one will."""
+        self._counter, self._pieces, self._num_held_bytes, self._head = TokenCounter(self.passage.ask), [], 0, (0, [])
 
     def _drop(self) -> None:
         call, self._call = self._call, None

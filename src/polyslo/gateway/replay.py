@@ -17,7 +17,6 @@ import numpy.typing as npt
 from polyslo.core.scaling import owned_instance_s
 from polyslo.core.state import (
     DISPATCH,
-    FITS,
     REASONS,
     REFUSE,
     RELEGATE,
@@ -25,6 +24,7 @@ from polyslo.core.state import (
     RUNGS,
     START,
     TRANSFER,
+    UNHEALTHY,
     WITHDRAW,
 )
 from polyslo.errors import InputError
@@ -36,11 +36,13 @@ from polyslo.gateway.journal_records import (
     Choice,
     Closing,
     Digest,
+    Entry,
     Input,
     Loss,
     Outcome,
     Record,
     Release,
+    Stay,
 )
 from polyslo.gateway.journal_requests import RequestsSeen
 from polyslo.gateway.journal_state import restore
@@ -60,14 +62,16 @@ class Difference:
     """The first input after which something else was decided than live."""
 
     number: int  # of the input, from 1
-    record: Input
-    decided: Sequence[Action] | None  # now; None: the request was even given another record
+    record: Input | Entry
+    now: str  # what was decided now
 
     def __str__(self) -> str:
-        live, now = _told(self.record.actions), "another record" if self.decided is None else _told(self.decided)
-        who = f" of request {self.record.r}" if isinstance(self.record, Arrival | Loss) else ""
-        what = type(self.record).__name__.lower()
-        return f"input {self.number:,}, {what}{who} at {self.record.now_s:.6f} s: live {live}; now {now}"
+        record = self.record
+        if isinstance(record, Entry):
+            return f"before input {self.number:,}: a request got record {record.r} live; now {self.now}"
+        who = f" of request {record.r}" if isinstance(record, Arrival | Loss | Stay) else ""
+        what = f"input {self.number:,}, {type(record).__name__.lower()}{who} at {record.now_s:.6f} s"
+        return f"{what}: live {_told(record.actions)}; now {self.now}"
 
 
 @dataclass(slots=True)
@@ -126,9 +130,9 @@ class _Replayer:
             return
         if isinstance(record, Choice):
             self._choice = record
-        elif isinstance(record, Release):
+        elif isinstance(record, Entry | Release):
             if self._found.difference is None:
-                self.decider.release(_within(record.r, len(self.decider.fleet.requests)))
+                self._repeat_taking(record)
         else:
             self._count(record)
             if self._found.difference is None:
@@ -142,10 +146,19 @@ class _Replayer:
         self._found.placements_by_rung.update(dict(zip(RUNGS, placed, strict=False)))
         self._found.refusals_by_reason.update(dict(zip(REASONS, refused, strict=False)))
 
+    def _repeat_taking(self, record: Entry | Release) -> None:
+        """Take a record, or give one back."""
+        if isinstance(record, Release):
+            self.decider.release(_within(record.r, len(self.decider.fleet.requests)))
+            return
+        r = self.decider.enter()
+        if r != record.r:
+            self._found.difference = Difference(self._found.num_inputs + 1, record, f"record {r}")
+
     def _count(self, record: Input) -> None:
         found = self._found
         found.actions.update(ACTION_NAMES.get(kind, str(kind)) for kind, _, _ in record.actions)
-        if isinstance(record, Closing) and record.reason != FITS:
+        if isinstance(record, Closing) and record.reason == UNHEALTHY:
             found.num_closings += 1
         if isinstance(record, Arrival):
             choice, self._choice = self._choice, None
@@ -156,11 +169,11 @@ class _Replayer:
     def _repeat(self, record: Input) -> None:
         found = self._found
         self._carried.clear()
-        has_record = _apply(self.decider, record)
+        _apply(self.decider, record)
         found.num_inputs += 1
         found.num_decisions += len(record.actions)
-        if not has_record or self._carried != record.actions:
-            found.difference = Difference(found.num_inputs, record, tuple(self._carried) if has_record else None)
+        if self._carried != record.actions:
+            found.difference = Difference(found.num_inputs, record, _told(self._carried))
 
     def _read_owned(self, now_s: float) -> None:
         """Read what groups have owned at the moments that lie before `now_s`."""
@@ -170,12 +183,11 @@ class _Replayer:
             owned_s.append(np.array([owned_instance_s(fleet.handle, k, at_s) for k in range(len(fleet.group_size))]))
 
 
-def _apply(decider: Decider, record: Input) -> bool:
-    """Tell a decider what a record tells of; False when a new request would have another record than live."""
+def _apply(decider: Decider, record: Input) -> None:
+    """Tell a decider what a record tells of."""
     num_requests = len(decider.fleet.requests)
     if isinstance(record, Arrival):
-        if decider.enter() != record.r:
-            return False
+        _within(record.r, num_requests)
         _within(record.tier, len(decider.fleet.tpots_s))
         request = Request(
             record.arrival_s, record.ttft_s, record.tpot_s, record.tier, record.input_tokens, record.max_tokens,
@@ -192,9 +204,10 @@ def _apply(decider: Decider, record: Input) -> bool:
         decider.lose(_within(record.r, num_requests), record.now_s)
     elif isinstance(record, Closing):
         decider.close(_within(record.i, len(decider.fleet.instances)), record.reason, record.now_s)
+    elif isinstance(record, Stay):
+        decider.keep(_within(record.r, num_requests), _within(record.i, len(decider.fleet.instances)), record.now_s)
     else:
         decider.tick(record.now_s)
-    return True
 
 
 def _within(index: int, size: int) -> int:

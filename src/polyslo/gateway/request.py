@@ -16,3 +16,9 @@ class Request:
     input_tokens: int
     max_tokens: int
     is_streamed: bool
+    num_sequences: int = 1  # answers to it: prompts times n
+
+    @property
+    def shows_tokens(self) -> bool:
+        """Whether its stream tells of iterations: several answers' tokens come with each."""
+        return self.is_streamed and self.num_sequences == 1

@@ -7,31 +7,31 @@ of streams is gathered for a moment and digested together: engines send a step's
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Protocol
 
-import orjson
-
 from polyslo.core.state import (
     DISPATCH,
+    DRAINING,
     FITS,
     REFUSE,
     RELEGATE,
     RETIER,
-    RUNGS,
     UNHEALTHY,
     WITHDRAW,
     Fleet,
 )
-from polyslo.gateway.body import encode_body
 from polyslo.gateway.decider import Decider
+from polyslo.gateway.instance import Instance
+from polyslo.gateway.listeners import Listener
 from polyslo.gateway.relay import Header, Passage, Relay
 from polyslo.gateway.request import Request
 from polyslo.gateway.shadow import Shadow
 from polyslo.gateway.tokens import TokenEstimate
-from polyslo.wire.client import Failure, Origin
+from polyslo.gateway.told import body_with_slo, receipt
+from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 
 TICK_S = 0.005  # while requests pend: their deadlines pass
@@ -40,45 +40,31 @@ GATHER_S = 0.002  # news is digested this long after its first piece: an engine 
 DELAY_S = 0.001  # from the end of a step in an engine to its news here, about, and from here to there
 
 
-@dataclass(slots=True)
-class Instance:
-    """An engine behind one address."""
-
-    index: int
-    name: str
-    url: str
-    origin: Origin
-    api_key: str | None = field(default=None, repr=False)  # that the engine wants
-    closed: int = FITS
-    running: set[int] = field(default_factory=set)  # requests sent there
-
-
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long engines are waited for, and how often a request is tried."""
 
-    head_timeout_s: float = 600.0
+    first_byte_timeout_s: float = 300.0  # of streams: other answers come when they are whole
     idle_timeout_s: float = 60.0
+    request_timeout_s: float = 1800.0  # from a request's arrival
     max_retries: int = 2
 
 
-class Listener(Protocol):
-    """What is told of decisions and outcomes: metrics, logs, the page."""
+class Handle(Protocol):
+    """A call to come."""
 
-    def arrived(self, relay: Relay) -> None:
-        """A request was taken in."""
+    def cancel(self) -> None:
+        """Take it back."""
 
-    def decided(self, model: ServedModel, relay: Relay, kind: int, i: int) -> None:
-        """A decision about a request is carried out."""
 
-    def moved(self, model: ServedModel, i: int) -> None:
-        """An instance changed its group."""
+class Loop(Protocol):
+    """What is needed of an event loop."""
 
-    def health_changed(self, model: ServedModel, i: int) -> None:
-        """An instance was closed or opened."""
+    def call_soon(self, callback: Callable[..., object], *args: object) -> Handle:
+        """Call after what happens now."""
 
-    def finished(self, relay: Relay, outcome: str) -> None:
-        """A request is over: attained, missed, refused, failed or cancelled."""
+    def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> Handle:
+        """Call in `delay` seconds."""
 
 
 class HealthWatch(Protocol):
@@ -100,6 +86,9 @@ class Refusals(Protocol):
     def unavailable(self, relay: Relay, failure: Failure | int) -> tuple[int, Sequence[Header], bytes]:
         """Answer a request whose instances failed."""
 
+    def expired(self, relay: Relay) -> tuple[int, Sequence[Header], bytes]:
+        """Answer a request that took longer than any may."""
+
 
 class ServedModel:
     """The `Watcher` of a model's relayed requests."""
@@ -116,6 +105,8 @@ class ServedModel:
         patience: Patience = Patience(),
         tells_slos: bool = False,
         slack_s: float = 0.0,
+        clock: Callable[[], float] = monotonic,
+        loop: Loop | None = None,
     ) -> None:
         self.name = name
         self.policy = policy
@@ -126,23 +117,30 @@ class ServedModel:
         self.kv_capacity_tokens = int(fleet.instances["kv_capacity_tokens"].min())
         self.estimates = (TokenEstimate(), TokenEstimate())  # of prompts' tokens: completions, chat
         self.decider = Decider(fleet, policy, self._carry_out, delay_s=DELAY_S)
+        self.health: HealthWatch | None = None
+        self.shadow: Shadow | None = None
         self._refusals = refusals
         self._listener = listener
         self._patience = patience
         self._tells_slos = tells_slos
         self._slack_s = slack_s
-        self.health: HealthWatch | None = None
-        self.shadow: Shadow | None = None
-        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._loop: Loop = loop or asyncio.get_running_loop()
         self._digest_is_due = False
+        self._expiries: dict[Relay, Handle] = {}
         self._ticker = self._loop.call_later(IDLE_TICK_S, self._tick)
         for i in range(len(self.instances), len(fleet.instances)):
-            self.decider.close(i, UNHEALTHY, monotonic())  # room for instances that come later
+            self.decider.close(i, UNHEALTHY, clock())  # room for instances that come later
 
     @property
     def num_in_flight(self) -> int:
         """Requests that are not over."""
         return len(self.relays) - self.decider.num_free
+
+    @property
+    def has_open_instance(self) -> bool:
+        """Whether any instance takes requests."""
+        return any(instance.closed == FITS for instance in self.instances)
 
     def admit(
         self,
@@ -153,11 +151,15 @@ class ServedModel:
         passage: Passage,
     ) -> Relay | None:
         """Take a request in and decide about it at once; None when there is no room for one more."""
+        if not self.decider.num_free and self.decider.has_news:
+            self.decider.digest(self._clock())  # which frees the records of streams that have just ended
         r = self.decider.enter()
         if r is None:
             return None
-        relay = Relay(r, exchange, body, request, self, monotonic, headers, passage)
+        relay = Relay(r, exchange, body, request, self, self._clock, headers, passage)
         self.relays[r] = relay
+        left_s = request.arrival_s + self._patience.request_timeout_s - self._clock()
+        self._expiries[relay] = self._loop.call_later(max(0.0, left_s), self._expire, relay)
         self._listener.arrived(relay)
         self._decide(relay)
         return relay
@@ -165,16 +167,18 @@ class ServedModel:
     def close_instance(self, i: int, reason: int) -> None:
         """Send an instance nothing new, for a reason of `core.state`; FITS opens it again."""
         self.instances[i].closed = reason
-        self.decider.close(i, reason, monotonic())
+        self.decider.close(i, reason, self._clock())
         self._listener.health_changed(self, i)
 
     def stop(self) -> None:
-        """Stop the clock; requests under way go on."""
+        """Stop the clock and take in the last news; requests under way go on."""
         self._ticker.cancel()
+        if self.decider.has_news:
+            self.decider.digest(self._clock())
 
     def saw_tokens(self, r: int, tokens: int) -> None:
         """See `Watcher`."""
-        self.decider.saw_tokens(r, tokens, monotonic())
+        self.decider.saw_tokens(r, tokens, self._clock())
         self._digest_soon()
 
     def ended(self, relay: Relay, output_tokens: int) -> None:
@@ -184,34 +188,36 @@ class ServedModel:
             self.health.succeeded(relay.instance)
         if relay.passage.prompt_tokens is not None:
             self.estimates[relay.passage.ask.is_chat].learn(relay.passage.ask, relay.passage.prompt_tokens)
-        self.decider.saw_end(relay.r, output_tokens, monotonic())
+        self.decider.saw_end(relay.r, output_tokens, self._clock())
         self._digest_soon()
-        self._listener.finished(relay, "missed" if relay.passage.is_late else "attained")
+        self._finish(relay, "missed" if relay.passage.is_late else "attained")
 
     def failed(self, relay: Relay, failure: Failure | int) -> bool:
         """See `Watcher`: before the client was sent anything, another instance is tried."""
         self._forget(relay)
-        now_s = monotonic()
         self._note_failure(relay, failure)
-        self.decider.lose(relay.r, now_s)
-        may_help = not isinstance(failure, int) or failure >= 429
-        if not relay.has_started and may_help and relay.passage.num_tries <= self._patience.max_retries:
-            again = self.decider.enter()
-            assert again is not None  # one was freed just now
-            relay.r = again
-            self.relays[again] = relay
-            self._decide(relay)
+        self.decider.lose(relay.r, self._clock())
+        relay.passage.num_failures += 1
+        may_try = relay.passage.num_failures <= self._patience.max_retries and self.has_open_instance
+        if may_try and not relay.has_started:
+            self._try_again(relay)
             return True
-        if not isinstance(failure, int) and not relay.has_started:
+        if isinstance(failure, Failure) and not relay.has_started:
             relay.answer(*self._refusals.unavailable(relay, failure))
-        self._listener.finished(relay, "failed")
+        self._finish(relay, "failed")
         return False
+
+    def rejected(self, relay: Relay, status: int) -> None:
+        """See `Watcher`."""
+        self._forget(relay)
+        self.decider.lose(relay.r, self._clock())
+        self._finish(relay, "rejected")
 
     def left(self, relay: Relay) -> None:
         """See `Watcher`."""
         self._forget(relay)
-        self.decider.lose(relay.r, monotonic())
-        self._listener.finished(relay, "cancelled")
+        self.decider.lose(relay.r, self._clock())
+        self._finish(relay, "cancelled")
 
     def _note_failure(self, relay: Relay, failure: Failure | int) -> None:
         if self.health is None or relay.instance is None or (isinstance(failure, int) and failure < 500):
@@ -219,86 +225,96 @@ class ServedModel:
         has_no_connection = isinstance(failure, Failure) and failure.kind == "connect"
         self.health.failed(relay.instance, at_once=has_no_connection)
 
-    def _decide(self, relay: Relay) -> None:
-        r, request, now_s = relay.r, relay.request, monotonic()
-        hurried = replace(request, ttft_s=max(request.ttft_s - self._slack_s, 0.5 * request.ttft_s))
-        if self.shadow is None:
-            self.decider.arrive(r, hurried, now_s)
+    def _try_again(self, relay: Relay) -> None:
+        """Decide about a request that an instance failed; that one is not asked while another is open."""
+        again, failed = self.decider.enter(), relay.instance
+        assert again is not None  # one was freed just now
+        relay.r = again
+        self.relays[again] = relay
+        is_open = failed is not None and self.instances[failed].closed == FITS
+        if failed is None or not is_open or sum(instance.closed == FITS for instance in self.instances) == 1:
+            self._decide(relay)
             return
-        choice = self.shadow.choose(r, hurried, now_s)
+        self.decider.close(failed, DRAINING, self._clock())
+        self._decide(relay)
+        self.decider.open(failed, self._clock())
+
+    def _expire(self, relay: Relay) -> None:
+        """Give up a request that takes longer than any may."""
+        self._forget(relay)
+        self.decider.lose(relay.r, self._clock())
+        if relay.has_started:
+            relay.break_off()
+        else:
+            relay.answer(*self._refusals.expired(relay))
+        self._finish(relay, "failed")
+
+    def _decide(self, relay: Relay) -> None:
+        r, request, now_s = relay.r, relay.request, self._clock()
+        hurried = replace(request, ttft_s=max(request.ttft_s - self._slack_s, 0.5 * request.ttft_s))
+        choice = None if self.shadow is None else self.shadow.choose(r, hurried, now_s)
         self.decider.arrive(r, hurried, now_s)
-        self.shadow.compare(r, choice)
+        if self.shadow is not None:
+            self.shadow.compare(r, choice)
 
     def _carry_out(self, kind: int, r: int, i: int) -> None:
         if kind == RETIER:
             self._listener.moved(self, i)
             return
         relay = self.relays[r] if r >= 0 else None
-        if relay is None:
+        if relay is None or (kind == DISPATCH and relay.has_started):  # withdrawn and sent on at once, but it stays
             return
+        self._listener.decided(self, relay, kind, i)
         if kind == DISPATCH:
             self._dispatch(relay, i)
         elif kind == WITHDRAW:
-            if relay.take_back():
-                self._leave_instance(relay)
+            self._withdraw(relay)
         elif kind == REFUSE:
-            self._forget(relay)
-            relay.answer(*self._refusals.refused(relay))
-            self.decider.release(r)
-            self._listener.finished(relay, "refused")
-            return
+            self._refuse(relay)
         elif kind == RELEGATE:
             relay.passage.is_relegated = True
-        self._listener.decided(self, relay, kind, i)
 
     def _dispatch(self, relay: Relay, i: int) -> None:
-        if relay.has_started:  # withdrawn when its client had been sent some of it: it never stopped
-            return
-        self.instances[i].running.add(relay.r)
+        instance, patience, now_s = self.instances[i], self._patience, self._clock()
+        record, body = self.fleet.requests[relay.r], relay.body
+        instance.running.add(relay)
         if relay.passage.wants_receipt:
-            relay.passage.told += self._receipt(relay, i)
+            relay.receipt = receipt(relay, record, instance.name, now_s)
+        if self._tells_slos:
+            body = body_with_slo(relay, record, float(self.fleet.instances["budget_s"][i]), now_s)
+        is_streamed = relay.request.is_streamed
         relay.send(
             i,
-            self.instances[i].origin,
-            self._told_slo(relay, i) if self._tells_slos else relay.body,
-            head_timeout_s=self._patience.head_timeout_s,
-            idle_timeout_s=self._patience.idle_timeout_s,
+            instance.origin,
+            body,
+            instance.credentials,
+            first_byte_timeout_s=patience.first_byte_timeout_s if is_streamed else patience.request_timeout_s,
+            idle_timeout_s=patience.idle_timeout_s,
         )
 
-    def _told_slo(self, relay: Relay, i: int) -> bytes:
-        """Return the body with the SLO that the engine's scheduler goes by: its instance's pace, and what is left."""
-        record = self.fleet.requests[relay.r]
-        told = {
-            "polyslo_tpot_ms": round(1e3 * float(record["tpot_s"]), 3),
-            "polyslo_pace_ms": round(1e3 * float(self.fleet.instances["budget_s"][i]), 3),
-            "polyslo_first_due_ms": round(1e3 * (float(record["first_due_s"]) - monotonic()), 3),
-        }
-        body = relay.body.rstrip()
-        if b'"vllm_xargs"' not in body:  # spliced in: bodies may be large
-            return b'%b,"vllm_xargs":%b}' % (body[:-1], orjson.dumps(told))
-        given = relay.passage.ask.body.get("vllm_xargs")
-        return encode_body({**relay.passage.ask.body, "vllm_xargs": {**(given or {}), **told}})
+    def _withdraw(self, relay: Relay) -> None:
+        """Take a request back from its instance, to be sent again later; if its client has had some of it, it stays."""
+        instance = relay.instance
+        assert instance is not None  # what was never sent is never withdrawn
+        if relay.take_back():
+            self.instances[instance].running.discard(relay)
+        else:
+            self.decider.stay(relay.r, instance)
 
-    def _receipt(self, relay: Relay, i: int) -> tuple[Header, ...]:
-        """Return what was decided, as response headers."""
-        record, waited_s = self.fleet.requests[relay.r], monotonic() - relay.request.arrival_s
-        receipt = {
-            "tier": relay.passage.tier_label,
-            "rung": RUNGS[int(record["rung"])],
-            "instance": self.instances[i].name,
-            "predicted-ttft-ms": f"{1e3 * (float(record['predicted_first_s']) - relay.request.arrival_s):.1f}",
-            "predicted-tpot-ms": f"{1e3 * float(record['predicted_tpot_s']):.2f}",
-            "queue-ms": f"{1e3 * waited_s:.1f}",
-        }
-        return tuple((f"x-polyslo-{name}".encode(), text.encode()) for name, text in receipt.items())
+    def _refuse(self, relay: Relay) -> None:
+        self._forget(relay)
+        self.decider.release(relay.r)
+        relay.answer(*self._refusals.refused(relay))
+        self._finish(relay, "refused")
 
     def _forget(self, relay: Relay) -> None:
         self.relays[relay.r] = None
-        self._leave_instance(relay)
-
-    def _leave_instance(self, relay: Relay) -> None:
         if relay.instance is not None:
-            self.instances[relay.instance].running.discard(relay.r)
+            self.instances[relay.instance].running.discard(relay)
+
+    def _finish(self, relay: Relay, outcome: str) -> None:
+        self._expiries.pop(relay).cancel()
+        self._listener.finished(relay, outcome)
 
     def _digest_soon(self) -> None:
         if not self._digest_is_due:
@@ -307,9 +323,11 @@ class ServedModel:
 
     def _digest(self) -> None:
         self._digest_is_due = False
-        self.decider.digest(monotonic())
+        self.decider.digest(self._clock())
 
     def _tick(self) -> None:
-        self.decider.tick(monotonic())
-        pends = bool(self.fleet.pending_size.any())
-        self._ticker = self._loop.call_later(TICK_S if pends or self.num_in_flight else IDLE_TICK_S, self._tick)
+        try:
+            self.decider.tick(self._clock())
+        finally:
+            is_busy = self.num_in_flight > 0
+            self._ticker = self._loop.call_later(TICK_S if is_busy else IDLE_TICK_S, self._tick)

@@ -75,7 +75,7 @@ class Shadow:
         """
         enter(
             self._streams.handle, r, request.arrival_s, request.arrival_s + request.ttft_s, request.tpot_s,
-            request.tier, request.input_tokens, request.max_tokens, not request.is_streamed,
+            request.tier, request.input_tokens, request.max_tokens, not request.shows_tokens,
         )  # fmt: skip
         loads = self._live.instances["committed_tokens"]
         self._fleet.order[_GROUP] = np.argsort(-loads, kind="stable")  # most loaded first, as the core keeps groups

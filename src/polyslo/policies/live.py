@@ -16,6 +16,7 @@ from polyslo.core.streams import (
     follow_tokens,
     settle_touched,
     show_hidden,
+    stay,
     touch,
 )
 from polyslo.policies.decide import on_arrival, on_finished, on_gone, on_progress
@@ -53,6 +54,8 @@ def live_digest(
         num_touched = touch(streams, i, num_touched)
         show_hidden(streams, r, output_tokens)
         on_finished(policy, fleet, i, r, output_tokens, now_s)
+        if fleet.instances[i].num_decodes == 0 and fleet.instances[i].num_queued == 0:
+            fleet.instances[i].busy = 0  # what was foreseen for it does not run
     for k in range(num_touched):
         on_progress(policy, fleet, settle_touched(streams, k, seen_s, delay_s), now_s)
 
@@ -61,6 +64,12 @@ def live_digest(
 def live_gone(policy: int, streams: Streams, r: int, now_s: float) -> None:
     """A request is over before its end: its client left, or its engine failed it."""
     on_gone(policy, streams.fleet, r, now_s)
+
+
+@compiled
+def live_stay(streams: Streams, r: int, i: int, now_s: float) -> None:
+    """A request that was to be withdrawn goes on at its instance: its client has been sent some of it."""
+    stay(streams, r, i, now_s)
 
 
 @compiled

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from polyslo.compiled import compiled
-from polyslo.core.state import TRANSFERRING, Fleet, prefill_group
+from polyslo.core.gradient import least_loaded_open
+from polyslo.core.state import NONE, TRANSFERRING, Fleet, prefill_group
 
 
 @compiled
 def least_loaded_of_tier(fleet: Fleet, r: int, now_s: float) -> int:
-    """Return the least loaded instance of the request's tier; a tier without any uses the nearest tighter one."""
+    """Return the least loaded open instance of the request's tier, else of the nearest tighter, else looser one."""
     if fleet.settings[0].disaggregated == 1 and fleet.requests[r].stage != TRANSFERRING:
-        group = prefill_group(fleet)
-    else:
-        group = fleet.requests[r].tier
-        while group > 0 and fleet.group_size[group] == 0:
-            group -= 1
-        while fleet.group_size[group] == 0:
-            group += 1
-    return fleet.order[group, fleet.group_size[group] - 1]
+        return least_loaded_open(fleet, prefill_group(fleet))
+    tier = fleet.requests[r].tier
+    for group in range(tier, -1, -1):
+        i = least_loaded_open(fleet, group)
+        if i != NONE:
+            return i
+    for group in range(tier + 1, prefill_group(fleet)):
+        i = least_loaded_open(fleet, group)
+        if i != NONE:
+            return i
+    return NONE

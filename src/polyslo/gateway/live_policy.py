@@ -1,0 +1,53 @@
+"""Which policy a live fleet really gets: what PolyServe promises depends on the engines' chunk.
+
+Engines that size their chunks by SLOs keep every iteration within the tier's TPOT. Stock engines put up to
+`max_num_batched_tokens` prompt tokens into an iteration; where such an iteration takes longer than a tier's TPOT,
+nothing can be promised to that tier, and PolyServe would relegate all of its requests. Then the least loaded instance
+is the better choice, and the operator is told what to change. Source: ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from polyslo.core.profile import Profile
+from polyslo.gateway.config_models import ModelConfig
+from polyslo.sim.fleet import PolicySpec
+
+FALLBACK = "minimal"
+BATCH, CONTEXT_TOKENS = 16, 1000  # beside which a chunk is recommended: decodes, and the KV tokens of each
+
+log = logging.getLogger("polyslo")
+
+
+def live_policy(model: ModelConfig, profile: Profile, tiers_s: Sequence[float]) -> PolicySpec:
+    """Return the configured policy as it can work with a model's engines, or the fallback, with a warning."""
+    spec = PolicySpec.parse(model.policy)
+    if not spec.kind.elastic or model.dynamic_chunking:
+        return spec
+    warning = too_large_chunk(model, profile, tiers_s)
+    if warning is not None:
+        log.warning("%s", warning)
+        return replace(PolicySpec.parse(FALLBACK), chunk_tokens=model.chunk_limit_tokens)
+    return replace(spec, without=spec.without | {"chunking"}, chunk_tokens=model.chunk_limit_tokens)
+
+
+def too_large_chunk(model: ModelConfig, profile: Profile, tiers_s: Sequence[float]) -> str | None:
+    """Return what is wrong where a full chunk takes longer than the tightest tier's TPOT, and the remedy."""
+    chunk = model.chunk_limit_tokens
+    full_s = profile.iteration_s(0, chunk, 0.0, 0.5 * chunk)
+    if full_s <= tiers_s[0]:
+        return None
+    fitting = profile.largest_chunk(tiers_s[0], BATCH, BATCH * CONTEXT_TOKENS, 0, chunk)
+    remedy = (
+        f"start the engines with --max-num-batched-tokens {fitting} and set chunk_limit_tokens = {fitting}"
+        if fitting >= 16
+        else "loosen the tightest tier"
+    )
+    return (
+        f"model {model.name!r}: a full step of {chunk} tokens takes {1e3 * full_s:.0f} ms, the tightest tier is "
+        f"{1e3 * tiers_s[0]:g} ms: nothing can be promised, so requests go to the least loaded instance; {remedy}, "
+        "or use engines with dynamic chunking"
+    )

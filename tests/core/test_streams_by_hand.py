@@ -1,0 +1,321 @@
+"""What tokens on live streams tell, worked out by hand (I17); the profile is that of test_ladder_by_hand.py.
+
+An iteration takes 5 ms + 0.01 ms a batch token + 0.0001 ms a KV token. A prompt of 1,000 tokens alone: 15 ms; one
+decode over 1,000 KV tokens: 5.11 ms; both in one iteration, the decode having 1,000 KV tokens: 15.11 ms.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from polyslo.core.state import DECODING, DISPATCH, NONE, QUEUED, RELEGATED, WITHDRAW
+from polyslo.core.streams import MOST_AT_ONCE, new_streams
+from polyslo.policies.live import live_arrival, live_digest, live_gone, live_stay, live_tick
+from polyslo.policies.table import POLYSERVE
+
+COUNTERS = ("num_residents", "num_decodes", "num_own", "num_queued", "queued_tokens", "decode_kv_tokens", "kv_tokens",
+            "committed_tokens", "busy")  # fmt: skip
+
+
+class Live:
+    """A fleet filled by hand, and what its streams show."""
+
+    def __init__(self, hand, num_instances=1):
+        self.filled = hand(num_instances)
+        self.fleet = self.filled.fleet
+        self.streams = new_streams(self.fleet, num_news=16)
+        self.count = 0
+
+    def send(self, input_tokens, output_tokens, *, at_s=0.0, ttft_s=0.5, tier=1, hidden=False):
+        """Let a request arrive and return its number."""
+        r, self.count = self.count, self.count + 1
+        self.fleet.requests["expected_tokens"][r] = output_tokens
+        live_arrival(POLYSERVE, self.streams.handle, r, at_s, at_s + ttft_s, float(self.fleet.tpots_s[tier]), tier,
+                     input_tokens, 10_000, hidden, at_s)  # fmt: skip
+        return r
+
+    def see(self, now_s, *news, ended=()):
+        """Digest (request, tokens) and, of streams that ended, (request, output tokens)."""
+        for k, row in enumerate(news):
+            self.streams.news[k] = row
+        for k, row in enumerate(ended):
+            self.streams.ended[k] = row
+        live_digest(POLYSERVE, self.streams.handle, len(news), len(ended), now_s, 0.0, now_s)
+
+    def tick(self, now_s):
+        """Let time pass."""
+        live_tick(POLYSERVE, self.streams.handle, now_s)
+
+    def stands(self, *names):
+        """Return these counters of instance 0."""
+        return tuple(self.fleet.instances[name][0] for name in names)
+
+    @property
+    def end_s(self):
+        """When instance 0's iteration is expected to end."""
+        return float(self.fleet.instances["iteration_end_s"][0])
+
+    def check_empty(self):
+        """Nothing is believed to be anywhere."""
+        for name in COUNTERS:
+            assert not self.fleet.instances[name].any(), name
+        assert not self.fleet.pending_size.any()
+
+
+@pytest.fixture
+def live(hand):
+    """Return a live fleet of one instance."""
+    return Live(hand)
+
+
+def test_a_first_token_ends_the_iteration_that_nobody_else_shows(live):
+    """I17: the prompt of 1,000 ends at 15 ms; the next iteration holds its decode alone, 5.11 ms, to 20.11."""
+    r = live.send(1000, 100)
+    assert (live.stands("busy", "iteration"), live.end_s) == ((1, 0), pytest.approx(0.015))
+    live.see(0.015, (r, 1))
+    assert live.fleet.requests["stage"][r] == DECODING
+    assert live.stands("busy", "iteration", "num_decodes", "kv_tokens") == (1, 1, 1, 1000)
+    assert live.end_s == pytest.approx(0.02011)
+
+
+@pytest.mark.parametrize(
+    ("first_piece", "end_s"), [(0, 0.04522), (1, 0.03532)], ids=["decode first", "first token first"]
+)
+def test_an_iteration_whose_news_comes_in_pieces_ends_once(live, first_piece, end_s):
+    """I17: at 30.11 ms one stream shows its second, another its first token, 0.1 ms apart: one iteration, 2,001 KV.
+
+    The next one is foreseen with the first piece: where that is the first token, for two decodes over 2,001 KV tokens,
+    5.2201 ms; where it is not, the prompt is believed to have missed its step, and to be in the next: 15.1101 ms.
+    """
+    streams = [live.send(1000, 100), live.send(1000, 100)]
+    live.see(0.015, (streams[0], 1))
+    assert live.end_s == pytest.approx(0.03011)
+    live.see(0.03011, (streams[first_piece], 1))
+    assert live.stands("iteration") == (2,)
+    live.see(0.03021, (streams[1 - first_piece], 1))
+    assert live.stands("iteration", "num_decodes", "num_queued", "kv_tokens") == (2, 2, 0, 2001)
+    assert live.end_s == pytest.approx(end_s, abs=2e-5)
+
+
+def test_news_of_one_iteration_counts_once_however_many_streams_tell(live):
+    """I17: three decodes show a token each in one digest: one iteration, and each holds one token more."""
+    streams = [live.send(1000, 100, at_s=0.0) for _ in range(3)]
+    live.see(0.015, (streams[0], 1))
+    live.see(0.0402, *((r, 1) for r in streams))
+    assert live.stands("iteration", "num_decodes", "kv_tokens") == (2, 3, 3001)
+    live.see(0.0456, *((r, 1) for r in streams))
+    assert live.stands("iteration", "num_decodes", "kv_tokens") == (3, 3, 3004)
+
+
+def test_several_tokens_at_once_are_as_many_iterations(live):
+    """I17: three tokens of a decode in one event: iterations 2, 3 and 4 have ended, its KV is 1,003."""
+    r = live.send(1000, 100)
+    live.see(0.015, (r, 1))
+    live.see(0.031, (r, 3))
+    assert live.stands("iteration", "kv_tokens", "decode_kv_tokens") == (4, 1003, 1003)
+
+
+def test_a_first_piece_may_hold_several_tokens(live):
+    """I17: a stream that shows three tokens at first holds 1,002, and its next one ends one iteration more."""
+    r = live.send(1000, 100)
+    live.see(0.026, (r, 3))
+    assert live.stands("iteration", "num_decodes", "kv_tokens") == (1, 1, 1002)
+    live.see(0.032, (r, 1))
+    assert live.stands("iteration", "kv_tokens") == (2, 1003)
+    live.see(0.032, ended=[(r, 4)])
+    live.check_empty()
+
+
+def _two_decodes(live):
+    """Return two streams that decode after two iterations, at 40 ms."""
+    streams = live.send(1000, 100), live.send(1000, 100)
+    live.see(0.015, (streams[0], 1))
+    live.see(0.04, *((r, 1) for r in streams))
+    return streams
+
+
+def test_a_paused_stream_that_catches_up_changes_nothing(live):
+    """I17: while one client dawdles the other's stream shows four iterations; then four tokens come at once."""
+    shown, paused = _two_decodes(live)
+    for k in range(4):
+        live.see(0.05 + 0.006 * k, (shown, 1))
+    assert live.stands("iteration", "kv_tokens") == (6, 2001 + 8)
+    live.see(0.08, (paused, 4))
+    assert live.stands("iteration", "kv_tokens") == (6, 2001 + 8)
+
+
+def test_a_stream_that_fell_behind_holds_less(live):
+    """I17: preempted for three of four iterations, it shows one token: 3 KV tokens of 8 were not made."""
+    shown, preempted = _two_decodes(live)
+    for k in range(4):
+        live.see(0.05 + 0.006 * k, (shown, 1))
+    live.see(0.08, (preempted, 1))
+    assert live.stands("iteration", "kv_tokens") == (6, 2001 + 8 - 3)
+    live.see(0.09, (shown, 1), (preempted, 1))
+    assert live.stands("iteration", "kv_tokens") == (7, 2001 + 8 - 3 + 2)
+    live.see(0.09, ended=[(shown, 7), (preempted, 3)])
+    live.check_empty()
+
+
+def test_a_stream_that_runs_away_was_miscounted(live):
+    """I4, I17: more tokens at once than iterations can have ended move neither the iteration nor the KV at its end."""
+    shown, mad = _two_decodes(live)
+    live.see(0.05, (mad, MOST_AT_ONCE + 1))
+    assert live.stands("iteration", "kv_tokens") == (2, 2001)
+    live.see(0.056, (shown, 1), (mad, 1))
+    assert live.stands("iteration", "kv_tokens") == (3, 2003)
+    live.see(0.056, ended=[(shown, 3), (mad, 9)])
+    live.check_empty()
+
+
+def test_hidden_requests_pass_as_forecast(live):
+    """I17: nothing shows, so the prompt is believed to end at 15 ms and each token to come on time: 20.11, 25.2201."""
+    r = live.send(1000, 100, hidden=True)
+    live.tick(0.0149)
+    assert live.fleet.requests["stage"][r] == QUEUED
+    live.tick(0.0151)
+    assert live.fleet.requests["stage"][r] == DECODING
+    assert (live.stands("iteration", "kv_tokens"), live.end_s) == ((1, 1000), pytest.approx(0.02011))
+    live.tick(0.0253)
+    assert (live.stands("iteration", "kv_tokens"), live.end_s) == ((3, 1002), pytest.approx(0.0303303))
+    live.see(0.0253, ended=[(r, 40)])
+    live.check_empty()
+
+
+def test_a_hidden_request_ends_before_it_was_believed_to_begin(live):
+    """I4: its end is known before its first token was forecast: nothing of it is left."""
+    r = live.send(1000, 100, hidden=True)
+    live.see(0.01, ended=[(r, 1)])
+    live.tick(0.02)
+    live.check_empty()
+
+
+def test_hidden_requests_follow_a_stream_that_shows(live):
+    """I17: a stream tells of each iteration; a hidden prompt in the second one decodes after it, 15.11 ms later."""
+    shown, hidden = live.send(1000, 100), live.send(1000, 100, hidden=True)
+    live.see(0.015, (shown, 1))
+    live.tick(0.0302)
+    assert live.fleet.requests["stage"][hidden] == QUEUED  # forecast to have ended, but not seen to
+    live.see(0.0333, (shown, 1))
+    assert live.fleet.requests["stage"][hidden] == DECODING
+    assert live.stands("iteration", "num_decodes", "kv_tokens") == (2, 2, 2001)
+
+
+def test_a_long_prompt_alone_passes_as_forecast_until_it_shows(live):
+    """I17: 10,000 tokens in chunks of 4,500 (50 ms each) and one of 1,000 (15 ms), whose end is waited for."""
+    r = live.send(10_000, 100)
+    assert live.stands("chunk") == (4500,)
+    live.tick(0.06)
+    assert live.stands("iteration", "chunk", "kv_tokens") == (1, 4500, 9000)
+    live.tick(0.3)
+    assert (live.stands("iteration", "chunk", "kv_tokens"), live.end_s) == ((2, 1000, 10_000), pytest.approx(0.115))
+    live.see(0.31, (r, 1))
+    assert live.stands("iteration", "num_decodes", "kv_tokens") == (3, 1, 10_000)
+
+
+def test_a_prompt_that_missed_its_last_iteration_waits_for_its_last_chunk(live):
+    """I17: of 10,000 tokens the last 1,000 are believed to be in iteration 3; it ends without them, so they wait."""
+    long, other = live.send(10_000, 100), live.send(100, 100, at_s=0.001, ttft_s=5.0)
+    live.tick(0.101)
+    assert live.stands("iteration", "queued_tokens", "kv_tokens") == (2, 0, 10_100)
+    live.see(0.12, (other, 1))
+    assert live.fleet.requests["stage"][long] == QUEUED
+    # Given back and planned anew, beside the other's decode.
+    assert live.stands("iteration", "chunk", "queued_tokens", "kv_tokens") == (3, 1000, 0, 10_100)
+    live.see(0.14, (other, 1), (long, 1))
+    assert live.stands("iteration", "num_decodes", "num_queued", "kv_tokens") == (4, 2, 0, 10_101)
+
+
+def test_slowness_is_what_was_seen_over_what_was_foreseen(live):
+    """I17: a decode foreseen for 5.11 ms takes 10.22: twice, of which 2% enter the average; 200 ms count as 20-fold."""
+    r = live.send(1000, 100)
+    live.see(0.015, (r, 1))
+    assert live.streams.slowness_ratio[0] == 1.0
+    live.see(0.015 + 0.01022, (r, 1))
+    assert live.streams.slowness_ratio[0] == pytest.approx(1.02)
+    live.see(0.015 + 0.01022 + 0.2, (r, 1))
+    assert live.streams.slowness_ratio[0] == pytest.approx(1.02 + 0.02 * (20.0 - 1.02))
+
+
+def test_a_client_that_leaves_takes_its_tokens_with_it(live):
+    """I4: before its first token and after its third: every count is zero again."""
+    waiting, decoding = live.send(1000, 100), live.send(1000, 100)
+    live.see(0.015, (waiting, 1))
+    live.see(0.04, (waiting, 1), (decoding, 1))
+    live.see(0.05, (waiting, 1), (decoding, 1))
+    late = live.send(500, 100, at_s=0.05)
+    for r in (decoding, late, waiting):
+        live_gone(POLYSERVE, live.streams.handle, r, 0.051)
+    live.check_empty()
+
+
+def _relegated(live):
+    """Return a request that alone takes 15 ms and has 14 left: it decodes as best-effort, two tokens after 21 ms."""
+    r = live.send(1000, 100, at_s=0.001, ttft_s=0.014)
+    live.tick(0.001)
+    live.see(0.0161, (r, 1))
+    live.see(0.0213, (r, 1))
+    live.filled.actions()
+    return r
+
+
+def test_best_effort_work_that_is_taken_back_leaves_nothing(live):
+    """I4: claimed for another, the instance holds that one alone; the first waits with its tokens as prompt."""
+    r = _relegated(live)
+    urgent = live.send(1000, 100, at_s=0.022)
+    kinds = [action for action in live.filled.actions() if action[0] in (WITHDRAW, DISPATCH)]
+    assert kinds == [(WITHDRAW, r, 0), (DISPATCH, urgent, 0)]
+    assert live.fleet.requests["stage"][r] == RELEGATED
+    assert live.stands("num_residents", "num_decodes", "kv_tokens") == (1, 0, 0)
+
+
+def test_best_effort_work_that_cannot_leave_stays(live):
+    """I4: its client has had two tokens, so it goes on beside the one that claimed: 1,001 KV tokens, two residents."""
+    r = _relegated(live)
+    urgent = live.send(1000, 100, at_s=0.022)
+    live_stay(live.streams.handle, r, 0, 0.022)
+    assert live.fleet.requests["stage"][r] == DECODING
+    assert live.fleet.requests["instance"][r] == 0
+    assert not live.fleet.pending_size.any()
+    assert live.stands("num_residents", "num_decodes", "num_own", "kv_tokens") == (2, 1, 2, 1001)
+    assert live.stands("committed_tokens") == (2 * 1100,)
+    live.see(0.0265, (r, 1))
+    assert live.stands("iteration", "kv_tokens") == (3, 1002 + 1000)  # the urgent prompt is in the next one
+    live.see(0.0416, (r, 1), (urgent, 1))
+    assert live.stands("iteration", "num_decodes", "kv_tokens") == (4, 2, 1003 + 1000)
+    live.see(0.05, ended=[(r, 4), (urgent, 1)])
+    live.check_empty()
+
+
+def test_what_was_sent_elsewhere_in_the_same_breath_stays_where_it_is(hand):
+    """I4: of two instances the first is claimed and the second would take the work over; it never leaves the first."""
+    live = Live(hand, 2)
+    r = live.send(1000, 100, at_s=0.001, ttft_s=0.014)
+    live.tick(0.001)
+    host = int(live.fleet.requests["instance"][r])
+    live.see(0.0161, (r, 1))
+    other = 1 - host
+    live.fleet.requests["tier"][r] = 1
+    first = live.send(1000, 100, at_s=0.02, tier=0)
+    claimed = int(live.fleet.requests["instance"][first])
+    assert claimed == other  # the empty one
+    live_stay(live.streams.handle, r, host, 0.02)  # told without need, it changes nothing but the tokens in flight
+    assert live.fleet.requests["instance"][r] == host
+    live.see(0.03, ended=[(r, 2)])
+    live_gone(POLYSERVE, live.streams.handle, first, 0.03)
+    live.check_empty()
+
+
+def test_what_stays_before_its_first_token_is_known_is_prefilled_as_before(live):
+    """I4: the news of its first token was under way: it is queued again, and the news then finds it there."""
+    r = live.send(1000, 100, at_s=0.001, ttft_s=0.014)
+    live.tick(0.001)
+    live.send(1000, 100, at_s=0.017)
+    live_stay(live.streams.handle, r, 0, 0.017)
+    assert live.fleet.requests["stage"][r] == QUEUED
+    assert live.stands("num_residents", "num_queued") == (2, 2)
+    live.see(0.0175, (r, 1))
+    assert live.fleet.requests["stage"][r] == DECODING
+    assert live.fleet.requests["next"][r] == NONE
+    assert np.count_nonzero(live.fleet.instances["num_decodes"]) == 1

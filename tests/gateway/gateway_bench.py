@@ -1,0 +1,199 @@
+"""The real gateway before real emulated engines, all in one process, through real sockets on free ports."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import orjson
+import uvloop
+
+from polyslo.engines.emulated_engine import EngineSettings
+from polyslo.engines.emulated_instance import EmulatedInstance
+from polyslo.engines.output_lengths import OutputLengths
+from polyslo.gateway.app import Gateway
+from polyslo.gateway.config import parse_config
+from polyslo.profiles.library import load_profile
+from polyslo.wire.client import Origin
+
+HANG_S = 10.0  # only so that a hang fails instead of hanging
+MODEL = "emulated"
+SPEED = 50.0
+LOOSE = {"chat": {"ttft_ms": 3_600_000, "tpot_ms": 50}}  # nothing is ever late, so nothing depends on the machine
+CHAT, COMPLETIONS = b"/v1/chat/completions", b"/v1/completions"
+PROFILE = "llama-3.1-8b-h200-tp1"
+
+
+def run(main):
+    """Run a coroutine function on uvloop; what the loop's exception handler is told fails the test."""
+    told = []
+
+    async def watched():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        async with asyncio.timeout(HANG_S):
+            return await main()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        result = runner.run(watched())
+    assert told == []
+    return result
+
+
+class Reply:
+    """A response as it comes; the sink of a client's call."""
+
+    def __init__(self):
+        self.status, self.headers, self.body, self.failure = None, [], b"", None
+        self.num_ends = 0
+        self._changed = asyncio.Event()
+
+    def header(self, name):
+        """Return a header's value; None where it is not given, or more than once."""
+        found = [value for key, value in self.headers if key == name]
+        return found[0] if len(found) == 1 else None
+
+    @property
+    def is_over(self):
+        """Whether it has ended, well or not."""
+        return self.num_ends > 0
+
+    @property
+    def json(self):
+        """The body of a whole answer."""
+        return orjson.loads(self.body)
+
+    @property
+    def code(self):
+        """The code of an error."""
+        return self.json["error"]["code"]
+
+    async def until(self, holds):
+        """Wait until something holds of it."""
+        while not holds(self):
+            self._changed.clear()
+            await self._changed.wait()
+        return self
+
+    async def over(self):
+        """Wait for its end."""
+        return await self.until(lambda reply: reply.is_over)
+
+    def on_head(self, status, headers):
+        """Keep it."""
+        self.status, self.headers = status, headers
+        self._changed.set()
+
+    def on_data(self, data):
+        """Keep it."""
+        self.body += data
+        self._changed.set()
+
+    def on_end(self):
+        """Note it."""
+        self.num_ends += 1
+        self._changed.set()
+
+    def on_failure(self, failure):
+        """Note it."""
+        self.num_ends += 1
+        self.failure = failure
+        self._changed.set()
+
+
+class Bench:
+    """Engines, the gateway before them, and a client: `async with Bench(2, server={...}) as bench`."""
+
+    def __init__(self, num_engines=1, *, speed=SPEED, settings=None, model=None, **tables):
+        self._num_engines, self._speed, self._settings = num_engines, speed, settings or EngineSettings()
+        self._model = {"name": MODEL, "profile": PROFILE, "speed": speed, **(model or {})}
+        self._tables = {"classes": LOOSE, **tables}
+        self.engines = []
+        self.gateway = None
+
+    async def __aenter__(self):
+        profile = load_profile(PROFILE).profile
+        for _ in range(self._num_engines):
+            engine = EmulatedInstance(
+                profile, self._settings, OutputLengths.parse("8"), model=MODEL, speed=self._speed, allows_faults=True
+            )
+            await engine.start()
+            self.engines.append(engine)
+        endpoints = [{"url": engine.url, "name": f"e{k}"} for k, engine in enumerate(self.engines)]
+        table = {"models": [{**self._model, "endpoints": endpoints}], **self._tables}
+        table["server"] = {"port": 0, "metrics_port": 0, "metrics_host": "localhost", **table.get("server", {})}
+        self.gateway = Gateway(parse_config(table, "test.toml"))
+        await self.gateway.start()
+        self.origin = Origin(f"http://127.0.0.1:{self.gateway.listener.port}")
+        self.management = Origin(f"http://localhost:{self.gateway.management_listener.port}")
+        return self
+
+    async def __aexit__(self, *error):
+        await self.origin.close()
+        await self.management.close()
+        await self.gateway.stop()
+        for engine in self.engines:
+            await engine.stop(0.0)
+
+    @property
+    def model(self):
+        """The served model."""
+        return self.gateway.models[MODEL]
+
+    def send(self, path=COMPLETIONS, body=None, headers=(), *, method=b"POST", origin=None):
+        """Send a request and return its reply, which comes."""
+        reply = Reply()
+        raw = body if isinstance(body, bytes) else orjson.dumps(body) if body is not None else b""
+        reply.call = (origin or self.origin).send(
+            method, path, list(headers), raw, reply, head_timeout_s=HANG_S, idle_timeout_s=HANG_S
+        )
+        return reply
+
+    async def ask(self, *args, **more):
+        """Send a request and return its whole reply."""
+        return await self.send(*args, **more).over()
+
+    async def get(self, path, *, origin=None):
+        """GET from the management port, or from elsewhere."""
+        return await self.ask(path, method=b"GET", origin=origin or self.management)
+
+    async def settle(self):
+        """Wait until nothing is under way, then check that nothing is left behind."""
+        while self.model.num_in_flight or any(engine.engine.num_residents for engine in self.engines):
+            await asyncio.sleep(0.002)
+        self.check_empty()
+
+    def check_empty(self):
+        """No request, no token and no KV is believed to be anywhere, and nobody holds a place."""
+        model = self.model
+        assert model.decider.num_free == len(model.relays)
+        assert not any(model.relays)
+        assert not any(instance.running for instance in model.instances)
+        assert self.gateway.places.num_taken == self.gateway.places.num_waiting == 0
+        assert not model.fleet.pending_size.any()
+        records = model.fleet.instances
+        for name in ("num_residents", "num_decodes", "num_own", "num_queued", "queued_tokens", "decode_kv_tokens",
+                     "kv_tokens", "committed_tokens"):  # fmt: skip
+            assert not records[name].any(), (name, records[name])
+
+
+def completion(output_tokens=8, *, prompt="once upon a time", stream=False, **more):
+    """Return the body of a completion with so many tokens."""
+    return {"model": MODEL, "prompt": prompt, "max_tokens": output_tokens, "stream": stream, "ignore_eos": True,
+            "vllm_xargs": {"emulate_output_tokens": output_tokens}, **more}  # fmt: skip
+
+
+def chat(output_tokens=8, *, prompt="once upon a time", stream=False, **more):
+    """Return the body of a chat with so many tokens."""
+    messages = [{"role": "user", "content": prompt}]
+    return {"model": MODEL, "messages": messages, "max_tokens": output_tokens, "stream": stream, "ignore_eos": True,
+            "vllm_xargs": {"emulate_output_tokens": output_tokens}, **more}  # fmt: skip
+
+
+def plain(body):
+    """Return a body without when it was created."""
+    return re.sub(rb'"created":\d+', b'"created":0', body)
+
+
+def num_tokens(body):
+    """Return how many text chunks a stream has."""
+    return body.count(b'"text":')

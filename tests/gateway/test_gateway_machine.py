@@ -1,0 +1,421 @@
+"""Clients come and leave, engines answer, fail and dawdle, in any order: after every step all accounts balance.
+
+Hypothesis looks for an order that breaks an invariant of docs/invariants.md (G1 to G8) and shrinks what it finds;
+random walks go further than its short examples do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import FakeExchange, FakeLoop, FakeOrigin
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from journal_in_memory import JournalInMemory
+
+from polyslo.core.fluid import LengthMoments
+from polyslo.core.state import DECODING, DONE, DRAINING, FITS, NONE, PENDING, QUEUED, REFUSED, RELEGATED, UNHEALTHY
+from polyslo.gateway.answers import Answers
+from polyslo.gateway.body import read_body
+from polyslo.gateway.config_server import HealthConfig, ServerConfig
+from polyslo.gateway.health import Health
+from polyslo.gateway.instance import Instance
+from polyslo.gateway.listeners import OUTCOMES, Listeners
+from polyslo.gateway.places import Places
+from polyslo.gateway.relay import Passage
+from polyslo.gateway.request import Request
+from polyslo.gateway.served_model import Patience, ServedModel
+from polyslo.profiles.library import load_profile
+from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
+
+PROFILE = load_profile("llama-3.1-8b-h200-tp1").profile
+TPOTS_S = (0.02, 0.05, 0.1)
+NUM_INSTANCES, NUM_PLACES, CAPACITY = 3, 12, 20_000
+LENGTHS = LengthMoments.of(np.array([1000]), np.array([200]))
+RAW = {False: b'{"model":"m","prompt":"x"}', True: b'{"model":"m","prompt":"x","stream":true}'}
+TOKEN, DONE_EVENT = b'data: {"choices":[{"text":"x"}]}\n\n', b"data: [DONE]\n\n"
+ERROR_EVENT = b'data: {"error":{"message":"died","code":500}}\n\n'
+USAGE = b'{"choices":[{"text":"x"}],"usage":{"prompt_tokens":7,"total_tokens":%d,"completion_tokens":%d}}'
+STATUSES = (400, 404, 413, 429, 500, 501, 503)
+FAILURES = ("connect", "timeout", "reset", "malformed")
+PAUSES_S = (0.0, 0.001, 0.003, 0.02, 0.1, 0.5, 3.0)
+COUNTERS = ("num_residents", "num_decodes", "num_own", "num_queued", "queued_tokens", "decode_kv_tokens", "kv_tokens",
+            "committed_tokens")  # fmt: skip
+
+
+class Ends:
+    """The listener that counts how requests end."""
+
+    def __init__(self):
+        self.num_arrived = 0
+        self.outcomes = {}
+
+    def arrived(self, relay):
+        """Count it."""
+        self.num_arrived += 1
+
+    def decided(self, model, relay, kind, i):
+        """Nothing to count."""
+        assert relay not in self.outcomes, "decided about after its end"
+
+    def moved(self, model, i):
+        """Nothing to count."""
+
+    def health_changed(self, model, i):
+        """Nothing to count."""
+
+    def finished(self, relay, outcome):
+        """Count it."""
+        assert outcome in OUTCOMES
+        assert relay not in self.outcomes, f"ended twice: {self.outcomes[relay]}, {outcome}"
+        self.outcomes[relay] = outcome
+
+
+class GatewayMachine(RuleBasedStateMachine):
+    """A served model of three instances between fakes."""
+
+    @initialize(policy=st.sampled_from(["polyserve", "minimal"]), refuse=st.booleans())
+    def start(self, policy="polyserve", refuse=False):
+        """Nothing has happened."""
+        spec = PolicySpec.parse(policy)
+        config = FleetConfig(num_instances=NUM_INSTANCES, kv_capacity_tokens=CAPACITY, max_residents=16, refuse=refuse)
+        shares = np.full(len(TPOTS_S), 1 / len(TPOTS_S))
+        fleet = build_fleet(config, spec, PROFILE, np.array(TPOTS_S), shares, LENGTHS, NUM_PLACES)
+        fleet.num_actions[0] = 0
+        self.loop, self.ends, self.exchanges = FakeLoop(), Ends(), []
+        self.origins = [FakeOrigin() for _ in range(NUM_INSTANCES)]
+        instances = [Instance(i, f"i{i}", f"http://i{i}", origin) for i, origin in enumerate(self.origins)]
+        self.places = Places(
+            ServerConfig(max_concurrent_requests=NUM_PLACES, queue_size=3, queue_timeout_s=2.0), self.loop
+        )
+        self.model = ServedModel(
+            "m", fleet, spec.kind.code, instances, Answers(), Listeners([self.ends, self.places]),
+            patience=Patience(request_timeout_s=6.0), clock=self.loop.time_s, loop=self.loop,
+        )  # fmt: skip
+        self.journal = JournalInMemory(self.model.decider, policy)
+        self.model.health = Health(instances, self.model.close_instance, HealthConfig(failure_threshold=3))
+
+    @rule(
+        tier=st.integers(0, len(TPOTS_S) - 1),
+        input_tokens=st.sampled_from([1, 50, 1000, 6000, 19_000]),
+        ttft_s=st.sampled_from([0.001, 0.05, 0.3, 5.0]),
+        is_streamed=st.booleans(),
+        copies=st.integers(1, 4),
+    )
+    def arrive(self, tier, input_tokens, ttft_s, is_streamed, copies):
+        """Some equal requests come."""
+        for _ in range(copies):
+            exchange = FakeExchange()
+            self.exchanges.append(exchange)
+            ask = read_body(exchange.path, RAW[is_streamed])
+            request = Request(
+                self.loop.now_s, ttft_s, TPOTS_S[tier], tier, input_tokens, CAPACITY - input_tokens, is_streamed
+            )
+            refusal = self.places.take(exchange, None, lambda e=exchange, a=ask, q=request: self._enter(e, a, q))
+            if refusal is not None:
+                exchange.respond(429, [], b"")
+
+    def _enter(self, exchange, ask, request):
+        passage = Passage("id", ask, "tier", wants_receipt=True)
+        assert self.model.admit(exchange, b"{}", request, [], passage) is not None, "a place without a record"
+
+    @precondition(lambda self: self._calls())
+    @rule(which=st.integers(0, 100), num_tokens=st.integers(1, 5), at_once=st.booleans())
+    def tokens(self, which, num_tokens, at_once):
+        """An engine sends tokens of a stream; or reads a request that is not streamed."""
+        call = self._call(which)
+        if not call.has_head:
+            call.head()
+        if not call.sink.request.is_streamed:
+            return
+        for piece in [TOKEN * num_tokens] if at_once else [TOKEN] * num_tokens:
+            if call.is_over:
+                return
+            call.num_tokens += 1
+            call.data(piece)
+
+    @precondition(lambda self: self._calls())
+    @rule(num_tokens=st.integers(1, 3))
+    def iteration(self, num_tokens):
+        """Every engine sends every stream a token: a few times, a little apart."""
+        for _ in range(num_tokens):
+            for k in range(len(self._calls())):
+                calls = self._calls()
+                if k < len(calls):
+                    self._show(calls[k])
+            self.wait(0.02)
+
+    def _show(self, call):
+        if not call.has_head:
+            call.head()
+        if call.sink.request.is_streamed and not call.is_over:
+            call.num_tokens += 1
+            call.data(TOKEN)
+
+    @precondition(lambda self: self._calls())
+    @rule(which=st.integers(0, 100), usage=st.booleans(), split=st.booleans())
+    def finish(self, which, usage, split):
+        """An engine ends an answer well, with or without telling how long it was."""
+        call = self._call(which)
+        if not call.has_head:
+            call.head()
+        if not call.sink.request.is_streamed:
+            call.data(USAGE % (17, 10) if usage else b'{"choices":[{"text":"x"}]}')
+            call.end()
+            return
+        last = (b"data: " + USAGE % (8, call.num_tokens + 1) + b"\n\n" if usage else TOKEN) + DONE_EVENT
+        for piece in [last[:9], last[9:]] if split else [last]:
+            if not call.is_over:
+                call.data(piece)
+        if not call.is_over:
+            call.end()
+
+    @precondition(lambda self: self._calls())
+    @rule(which=st.integers(0, 100), whole=st.booleans())
+    def die(self, which, whole):
+        """An engine tells of its death: an error event and [DONE], or a stream that ends without a word."""
+        call = self._call(which)
+        if not call.has_head:
+            call.head(200 if call.sink.request.is_streamed else 500)
+        if whole:
+            call.data(ERROR_EVENT + DONE_EVENT)
+        if not call.is_over:
+            call.end()
+
+    @precondition(lambda self: self._calls())
+    @rule(which=st.integers(0, 100), status=st.sampled_from(STATUSES))
+    def refuse(self, which, status):
+        """An engine answers with an error status."""
+        call = self._call(which)
+        if call.has_head:
+            return
+        call.head(status)
+        call.data(b'{"error":{}}')
+        call.end()
+
+    @precondition(lambda self: self._calls())
+    @rule(which=st.integers(0, 100), kind=st.sampled_from(FAILURES))
+    def fail(self, which, kind):
+        """A connection fails, before or after the first byte."""
+        self._call(which).fail(kind)
+
+    @precondition(lambda self: self._calls())
+    @rule(which=st.integers(0, 2))
+    def crash(self, which):
+        """An engine loses all its connections at once."""
+        for call in list(self.origins[which].calls):
+            if not call.is_over:
+                call.fail("reset")
+
+    @precondition(lambda self: self._open())
+    @rule(which=st.integers(0, 100))
+    def leave(self, which):
+        """A client leaves, whatever its request is doing."""
+        exchanges = self._open()
+        exchanges[which % len(exchanges)].leave()
+
+    @precondition(lambda self: self._open())
+    @rule(which=st.integers(0, 100), is_blocked=st.booleans())
+    def block(self, which, is_blocked):
+        """A client takes less than it is sent, or has caught up."""
+        exchanges = self._open()
+        exchanges[which % len(exchanges)].block(is_blocked)
+
+    @rule(i=st.integers(0, NUM_INSTANCES - 1), reason=st.sampled_from([FITS, FITS, DRAINING, UNHEALTHY]))
+    def set_closed(self, i, reason):
+        """An instance is closed or opened."""
+        self.model.close_instance(i, reason)
+
+    @rule(i=st.integers(0, NUM_INSTANCES - 1))
+    def look(self, i):
+        """A look at an instance finds it well."""
+        self.model.health.succeeded(i)
+
+    @rule(for_s=st.sampled_from(PAUSES_S))
+    def wait(self, for_s):
+        """Time passes."""
+        self.loop.run_until(self.loop.now_s + for_s)
+
+    def _calls(self):
+        return [call for origin in self.origins for call in origin.calls]
+
+    def _call(self, which):
+        calls = self._calls()
+        return calls[which % len(calls)]
+
+    def _open(self):
+        return [exchange for exchange in self.exchanges if not exchange.is_over]
+
+    @invariant()
+    def everybody_is_in_one_place(self):
+        """G1, G2: free and used records are all records; what is under way has a client that waits for it."""
+        model = self.model
+        relays = [relay for relay in model.relays if relay is not None]
+        ended = model.decider._num_ended
+        free = model.decider.free
+        assert len(set(free)) == len(free), "G1: a record is free twice"
+        assert all(model.relays[r] is None for r in free), "G1: a record in use is free"
+        assert len(free) + len(relays) + ended == NUM_PLACES, "G1: a record is lost"
+        assert len(relays) == self.places.num_taken, "G1: a place is lost"
+        assert len(relays) + len(self.ends.outcomes) == self.ends.num_arrived, "G2: a request is lost"
+        assert {relay.exchange for relay in relays} | set(self.places._line) == set(self._open()), "G2"
+        assert all(model.relays[relay.r] is relay for relay in relays)
+        assert set(model._expiries) == set(relays)
+
+    @invariant()
+    def engines_have_what_is_believed(self):
+        """G3: each call belongs to one request under way, which knows where it is; nobody else is at an engine."""
+        model, stage = self.model, self.model.fleet.requests["stage"]
+        for i, origin in enumerate(self.origins):
+            sinks = [call.sink for call in origin.calls]
+            assert set(sinks) == model.instances[i].running, "G3"
+            assert len(set(sinks)) == len(sinks), "G3: sent twice"
+            for relay in sinks:
+                assert relay.instance == i
+                assert model.relays[relay.r] is relay
+                assert model.fleet.requests["instance"][relay.r] == i, "G3: believed elsewhere"
+                assert stage[relay.r] in (QUEUED, DECODING), "G3"
+        for relay in model.relays:
+            if relay is not None and relay.instance is None:
+                assert stage[relay.r] in (PENDING, RELEGATED), "G3: nowhere, and nobody waits to send it"
+
+    @invariant()
+    def belief_is_the_sum_of_its_requests(self):
+        """G4: what is believed of an instance is the sum of what is believed of its requests; none is negative."""
+        fleet, decider = self.model.fleet, self.model.decider
+        free = set(decider.free)
+        used = [r for r in range(NUM_PLACES) if r not in free]
+        records = fleet.requests
+        for i in range(NUM_INSTANCES):
+            instance = fleet.instances[i]
+            here = [r for r in used if records["instance"][r] == i and records["stage"][r] in (QUEUED, DECODING)]
+            queue = [r for r in here if records["stage"][r] == QUEUED]
+            decodes = [r for r in here if records["stage"][r] == DECODING]
+            assert (len(queue), len(decodes)) == (instance["num_queued"], instance["num_decodes"]), "G4"
+            assert instance["queued_tokens"] == records["remaining_tokens"][queue].sum(), "G4"
+            passed = (instance["iteration"] - records["start_iteration"][decodes]).sum()
+            decode_kv = records["prefill_tokens"][decodes].sum() + passed
+            assert instance["decode_kv_tokens"] == decode_kv, "G4: decode_kv_tokens"
+            queued_kv = (records["prefill_tokens"][queue] - records["remaining_tokens"][queue]).sum()
+            assert instance["kv_tokens"] == decode_kv + queued_kv, "G4: kv_tokens"
+            load = (records["input_tokens"][here] + records["expected_tokens"][here]).sum()
+            assert instance["committed_tokens"] == load, "G4: committed_tokens"
+            assert all(instance[name] >= 0 for name in COUNTERS), "G4: below zero"
+            if fleet.settings["elastic"][0]:
+                residents = fleet.resident[i, : instance["num_residents"]].tolist()
+                assert sorted(residents) == sorted(here), "G4: residents"
+        self._check_queues(records, free)
+
+    def _check_queues(self, records, free):
+        fleet = self.model.fleet
+        for queue in range(len(TPOTS_S) + 1):
+            waiting = fleet.pending[queue, : fleet.pending_size[queue]].tolist()
+            assert not set(waiting) & free, "G4: a free record is waited for"
+            assert len(set(waiting)) == len(waiting)
+            wanted = RELEGATED if queue == len(TPOTS_S) else PENDING
+            assert all(records["stage"][r] == wanted for r in waiting), "G4"
+        assert all(records["stage"][r] in (0, DONE, REFUSED) for r in free), "G4: a free record goes on"
+
+    @invariant()
+    def closed_instances_are_counted(self):
+        """G5: the pool knows how many of its instances nobody may claim; belief and shell agree on who is closed."""
+        fleet = self.model.fleet
+        idle = fleet.instances["group"] == len(TPOTS_S) + 1
+        closed = fleet.instances["closed"]
+        assert fleet.settings["num_closed_idle"][0] == (idle & (closed != FITS)).sum(), "G5"
+        assert closed.tolist() == [instance.closed for instance in self.model.instances], "G5"
+
+    def teardown(self):
+        """G6, G7: let everything end; every exchange has one ending, and all counts are exactly zero. G8: again."""
+        if not hasattr(self, "model"):
+            return
+        for i in range(NUM_INSTANCES):
+            self.model.close_instance(i, FITS)
+        for _ in range(400):
+            for call in self._calls():
+                if not call.is_over:
+                    self._show(call)
+                if not call.is_over:
+                    call.data(DONE_EVENT if call.sink.request.is_streamed else USAGE % (8, 1))
+                if not call.is_over:
+                    call.end()
+            self.wait(0.1)
+            if not self._open():
+                break
+        self.wait(0.1)
+        assert not self._open(), "G6: a client was never answered"
+        fleet = self.model.fleet
+        assert self.model.decider.num_free == NUM_PLACES, "G7"
+        assert self.model.num_in_flight == self.places.num_taken == self.places.num_waiting == 0, "G7"
+        assert not fleet.pending_size.any(), "G7"
+        for name in COUNTERS:
+            assert not fleet.instances[name].any(), f"G7: {name} = {fleet.instances[name]}"
+        assert (fleet.instances["queue_head"] == NONE).all(), "G7"
+        assert not any(origin.calls for origin in self.origins), "G7"
+        assert not self.model._expiries, "G7"
+        if fleet.settings["elastic"][0]:
+            assert fleet.group_size.tolist() == [0] * (len(TPOTS_S) + 1) + [NUM_INSTANCES], "G7"
+        self.model.stop()
+        self.journal.check()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_all_accounts_balance_on_long_random_walks(seed):
+    """G1 to G5 after each of 80 steps, G6 to G8 at the end."""
+    random = np.random.default_rng(seed)
+    walk = GatewayMachine()
+    walk.start(["polyserve", "minimal"][int(random.random() < 0.25)], refuse=bool(random.random() < 0.3))
+    steps = _steps(walk, random)
+    for _ in range(80):
+        step, weight = None, 0.0
+        while step is None or random.random() > weight:
+            step, weight, needs = steps[random.integers(len(steps))]
+            if needs is not None and not needs():
+                step = None
+                weight = 0.0
+        step()
+        walk.everybody_is_in_one_place()
+        walk.engines_have_what_is_believed()
+        walk.belief_is_the_sum_of_its_requests()
+        walk.closed_instances_are_counted()
+    walk.teardown()
+
+
+def _steps(walk, random):
+    """Return what may happen: (step, how likely, what it needs)."""
+
+    def any_of(*choices):
+        return choices[random.integers(len(choices))]
+
+    def number(high):
+        return int(random.integers(high))
+
+    def truth():
+        return bool(random.random() < 0.5)
+
+    def arrive():
+        prompt, ttft_s = any_of(1, 50, 1000, 6000, 19_000), any_of(0.001, 0.05, 0.3, 5.0)
+        walk.arrive(number(3), prompt, ttft_s, truth(), 1 + number(4))
+
+    calls, clients = walk._calls, walk._open
+    return [
+        (arrive, 1.0, None),
+        (lambda: walk.tokens(number(100), 1 + number(5), truth()), 1.0, calls),
+        (lambda: walk.iteration(1 + number(3)), 1.0, calls),
+        (lambda: walk.finish(number(100), truth(), truth()), 1.0, calls),
+        (lambda: walk.die(number(100), truth()), 0.3, calls),
+        (lambda: walk.refuse(number(100), any_of(*STATUSES)), 0.3, calls),
+        (lambda: walk.fail(number(100), any_of(*FAILURES)), 0.3, calls),
+        (lambda: walk.crash(number(3)), 0.1, calls),
+        (lambda: walk.leave(number(100)), 0.3, clients),
+        (lambda: walk.block(number(100), truth()), 0.2, clients),
+        (lambda: walk.set_closed(number(3), any_of(FITS, FITS, DRAINING, UNHEALTHY)), 0.3, None),
+        (lambda: walk.look(number(3)), 0.3, None),
+        (lambda: walk.wait(any_of(*PAUSES_S)), 1.0, None),
+    ]
+
+
+FAST = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+TestGateway = pytest.mark.slow(GatewayMachine.TestCase)
+TestGateway.settings = FAST

@@ -1,0 +1,459 @@
+"""The gateway through real sockets: answers, SLOs, keys, routes, bounds, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+import pytest
+from gateway_bench import CHAT, COMPLETIONS, MODEL, SPEED, Bench, chat, completion, num_tokens, plain, run
+
+from polyslo.gateway.keys import hash_of
+from polyslo.wire.client import Origin
+
+TTFT, TPOT = b"x-llm-d-slo-ttft-ms", b"x-llm-d-slo-tpot-ms"
+SAME = (b"x-request-id", b"same")
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize(("path", "make"), [(COMPLETIONS, completion), (CHAT, chat)], ids=["completion", "chat"])
+def test_an_answer_is_the_engines_own_to_the_byte(path, make, stream):
+    """Body and content type are what the engine itself answers to the same request; ours are the headers x-….
+
+    Left out: when it was created, the engine's `date`, and how the body is framed.
+    """
+
+    async def main():
+        async with Bench() as bench:
+            body = make(20, stream=stream, **({"stream_options": {"include_usage": True}} if stream else {}))
+            direct = Origin(bench.engines[0].url)
+            own = await bench.ask(path, body, [SAME], origin=direct)
+            ours = await bench.ask(path, body, [SAME])
+            await direct.close()
+            assert ours.status == own.status == 200
+            assert plain(ours.body) == plain(own.body)
+            differ = {name for name, _ in set(ours.headers) ^ set(own.headers)}
+            assert differ <= {b"x-request-id", b"content-length", b"transfer-encoding", b"connection", b"date"}
+            assert ours.header(b"content-type") == own.header(b"content-type")
+            assert ours.header(b"x-request-id") == b"same"
+            await bench.settle()
+            assert bench.gateway.boards[MODEL].totals["attained"] == 1
+            assert bench.gateway.boards[MODEL].num_tokens == 20
+
+    run(main)
+
+
+def test_many_at_once_all_end_and_leave_nothing_behind():
+    """Sixty mixed requests over three engines: each gets its own tokens; then every count is zero again."""
+
+    async def main():
+        async with Bench(3) as bench:
+            lengths = [3 + 7 * k % 40 for k in range(60)]
+            replies = [
+                bench.send(COMPLETIONS, completion(length, prompt=f"tale {k} " * (k + 1), stream=k % 3 > 0))
+                for k, length in enumerate(lengths)
+            ]
+            for k, (reply, length) in enumerate(zip(replies, lengths, strict=True)):
+                await reply.over()
+                assert (reply.status, reply.failure) == (200, None)
+                if k % 3:
+                    assert num_tokens(reply.body) == length
+                else:
+                    assert reply.json["usage"]["completion_tokens"] == length
+            await bench.settle()
+            assert bench.gateway.boards[MODEL].totals["attained"] == 60
+
+    run(main)
+
+
+def test_an_slo_too_tight_is_clamped_and_told():
+    """The tightest tier is 50 ms: a wish of 20 is granted as 50, and the response says so."""
+
+    async def main():
+        async with Bench() as bench:
+            reply = await bench.ask(COMPLETIONS, completion(), [(TPOT, b"20")])
+            assert reply.status == 200
+            assert reply.header(b"x-polyslo-slo-clamped") == b"tpot_ms=20->50"
+
+    run(main)
+
+
+def test_an_slo_too_tight_is_refused_where_that_is_asked_for():
+    """The same wish is a 429 slo-infeasible that no client should repeat."""
+
+    async def main():
+        async with Bench(slo={"on_tighter": "refuse"}) as bench:
+            reply = await bench.ask(COMPLETIONS, completion(), [(TPOT, b"20")])
+            assert (reply.status, reply.code) == (429, "slo_infeasible")
+            assert reply.header(b"x-llm-d-request-dropped-reason") == b"slo-infeasible"
+            assert reply.header(b"x-should-retry") == b"false"
+            assert reply.header(b"retry-after") is not None
+
+    run(main)
+
+
+@pytest.mark.parametrize("value", [b"soon", b"-1", b"0", b"nan", b"1_000", b"1e99", b"", b"1,2"])
+def test_a_malformed_slo_is_a_400_that_names_its_header(value):
+    """Never a silent default; and nothing is taken in."""
+
+    async def main():
+        async with Bench() as bench:
+            reply = await bench.ask(COMPLETIONS, completion(), [(TTFT, value)])
+            assert reply.status == 400
+            assert reply.json["error"]["param"] == TTFT.decode()
+            assert TTFT.decode() in reply.json["error"]["message"]
+            assert bench.gateway.places.num_taken == 0
+
+    run(main)
+
+
+def test_keys_open_the_gateway_and_are_not_passed_on():
+    """No key and a wrong one are the same 401; a class that a key may not name is a 403; the right one is served."""
+    keys = {"alice": {"hash": hash_of(b"open sesame"), "classes": ["chat"]}}
+    classes = {"chat": {"ttft_ms": 3_600_000, "tpot_ms": 50}, "voice": {"ttft_ms": 3_600_000, "tpot_ms": 30}}
+
+    async def main():
+        async with Bench(keys=keys, classes=classes) as bench:
+            bare = await bench.ask(COMPLETIONS, completion())
+            wrong = [
+                await bench.ask(COMPLETIONS, completion(), [(b"authorization", value)])
+                for value in (b"Bearer open sesam", b"Basic open sesame", b"Bearer", b"Bearer open sesame, open sesame")
+            ]
+            assert {reply.status for reply in (bare, *wrong)} == {401}
+            assert len({reply.body for reply in wrong if b"unknown" in reply.body}) == 1
+            assert bare.header(b"www-authenticate") == b"Bearer"
+            right = [(b"authorization", b"Bearer open sesame")]
+            assert (await bench.ask(COMPLETIONS, completion(), right)).status == 200
+            voice = await bench.ask(COMPLETIONS, completion(), [*right, (b"x-llm-d-inference-objective", b"voice")])
+            assert (voice.status, voice.code) == (403, "slo_class_not_allowed")
+            assert (await bench.ask(b"/v1/models", method=b"GET")).status == 401
+            assert (await bench.ask(b"/health", method=b"GET")).status == 200
+
+    run(main)
+
+
+def test_what_is_not_there_is_told():
+    """Unknown models and paths are 404, wrong methods 405, bodies that can't be read 400; nothing else is touched."""
+
+    async def main():
+        async with Bench() as bench:
+            unknown = await bench.ask(COMPLETIONS, {**completion(), "model": "other"})
+            assert (unknown.status, unknown.code) == (404, "model_not_found")
+            assert MODEL in unknown.json["error"]["message"]
+            assert (await bench.ask(b"/faults", {"kind": "crash"})).status == 404
+            assert (await bench.ask(b"/metrics", method=b"GET")).status == 404
+            assert (await bench.ask(COMPLETIONS, method=b"GET")).status == 405
+            for path in (b"/v1/%63ompletions", b"/v1/chat%2Fcompletions"):
+                assert (await bench.ask(path, completion())).status == 404
+            for body in (b"", b"[]", b"{", b'{"model":"emulated"}', b'{"model":7,"prompt":"x"}'):
+                assert (await bench.ask(COMPLETIONS, body)).status == 400
+            bench.check_empty()
+
+    run(main)
+
+
+def test_a_prompt_that_no_instance_holds_is_refused_at_the_door():
+    """A prompt of more tokens than an engine's KV cache is a 400 with OpenAI's code, and no engine hears of it."""
+
+    async def main():
+        async with Bench(model={"kv_capacity_tokens": 1000}) as bench:
+            reply = await bench.ask(COMPLETIONS, completion(prompt=list(range(1000))))
+            assert (reply.status, reply.code) == (400, "context_length_exceeded")
+            assert reply.json["error"]["param"] == "prompt"
+            assert bench.engines[0].engine.num_prompt_tokens == 0
+
+    run(main)
+
+
+def test_what_an_engine_finds_wrong_is_passed_on_and_nobodys_miss():
+    """An engine's own 400 comes through as it is, at the first try, and does not count as a miss."""
+
+    async def main():
+        async with Bench(2) as bench:
+            reply = await bench.ask(COMPLETIONS, completion(10_000_000))
+            assert (reply.status, reply.json["error"]["type"]) == (400, "BadRequestError")
+            await bench.settle()
+            assert bench.gateway.boards[MODEL].totals["rejected"] == 1
+            assert bench.gateway.boards[MODEL].windows[0].count(12) == (0, 0)
+
+    run(main)
+
+
+def test_other_routes_are_passed_on_to_an_instance():
+    """Models, one model and token counts come from an engine; what lies outside /v1/ is not for everybody."""
+
+    async def main():
+        async with Bench() as bench:
+            listed = await bench.ask(b"/v1/models", method=b"GET")
+            assert [card["id"] for card in listed.json["data"]] == [MODEL]
+            counted = await bench.ask(b"/tokenize", {"model": MODEL, "prompt": "once upon a time"})
+            assert counted.json["count"] == 4
+            assert (await bench.ask(b"/tokenize", {"model": "other", "prompt": "x"})).status == 404
+            nowhere = await bench.ask(b"/v1/nowhere", {"model": MODEL})
+            assert (nowhere.status, nowhere.json["error"]["type"]) == (404, "NotFoundError")
+
+    run(main)
+
+
+def test_several_models_are_listed_together():
+    """Each is asked at one of its instances; one whose instances are gone is still listed."""
+
+    async def main():
+        async with Bench(1) as bench:
+            other = {"name": "other", "endpoints": [{"url": "http://127.0.0.1:9"}]}
+            mine = {"name": MODEL, "speed": SPEED, "endpoints": [{"url": bench.engines[0].url}]}
+            async with Bench(0, models=[mine, other]) as both:
+                listed = (await both.ask(b"/v1/models", method=b"GET")).json
+                assert listed["object"] == "list"
+                assert [(card["id"], card["owned_by"]) for card in listed["data"]] == [
+                    (MODEL, "vllm"),
+                    ("other", "polyslo"),
+                ]
+                assert (await both.ask(COMPLETIONS, completion())).status == 200
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"a b", b'"quoted"', b"x" * 256])
+def test_a_request_id_is_echoed_as_it_came(name):
+    """Whatever a header can hold and a person can read comes back to the byte."""
+
+    async def main():
+        async with Bench() as bench:
+            reply = await bench.ask(COMPLETIONS, completion(), [(b"x-request-id", name)])
+            assert (reply.status, reply.header(b"x-request-id")) == (200, name)
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", [b"x" * 257, b"tab\tin it", b"soft\xadhyphen", b""])
+def test_a_request_id_that_nobody_can_read_is_a_400(name):
+    """Never a 500, and never a header that we could not send back."""
+
+    async def main():
+        async with Bench() as bench:
+            reply = await bench.ask(COMPLETIONS, completion(), [(b"x-request-id", name)])
+            assert (reply.status, reply.json["error"]["param"]) == (400, "x-request-id")
+
+    run(main)
+
+
+def test_receipts_say_what_was_decided():
+    """Tier, rung, instance, forecasts and wait, each once; none without asking, none where they are switched off."""
+
+    async def main():
+        async with Bench() as bench:
+            reply = await bench.ask(COMPLETIONS, completion(stream=True), [(b"x-polyslo-explain", b"1")])
+            told = {name: value for name, value in reply.headers if name.startswith(b"x-polyslo-")}
+            assert set(told) == {
+                b"x-polyslo-" + name
+                for name in (b"tier", b"rung", b"instance", b"predicted-ttft-ms", b"predicted-tpot-ms", b"queue-ms")
+            }
+            assert (told[b"x-polyslo-tier"], told[b"x-polyslo-rung"]) == (b"50ms", b"scaled_up")
+            assert told[b"x-polyslo-instance"] == b"e0"
+            silent = await bench.ask(COMPLETIONS, completion())
+            assert not [name for name, _ in silent.headers if name.startswith(b"x-polyslo-")]
+        async with Bench(telemetry={"receipts": "never"}) as bench:
+            reply = await bench.ask(COMPLETIONS, completion(), [(b"x-polyslo-explain", b"1")])
+            assert not [name for name, _ in reply.headers if name.startswith(b"x-polyslo-")]
+
+    run(main)
+
+
+def test_the_slo_reaches_engines_that_read_it():
+    """With dynamic chunking the engine is told pace and due time; the caller's own arguments stay."""
+
+    async def main():
+        async with Bench(model={"dynamic_chunking": True}) as bench:
+            for body in (completion(5), {key: value for key, value in completion(8).items() if key != "vllm_xargs"}):
+                assert (await bench.ask(COMPLETIONS, body)).status == 200
+            jobs = bench.engines[0].engine._world.jobs[:2]
+            assert jobs["tpot_s"] == pytest.approx(0.05 * 50)
+            assert (await bench.ask(COMPLETIONS, completion(vllm_xargs=7))).status == 400
+            deep = b'{"a":' * 300 + b"1" + b"}" * 300
+            body = orjson.dumps(completion())[:-1] + b',"deep":' + deep + b"}"
+            assert (await bench.ask(COMPLETIONS, body)).status == 200
+            await bench.settle()
+
+    run(main)
+
+
+def test_a_full_fleet_refuses_with_429_and_when_to_come_back():
+    """With `refuse` a request that can't have its first token in time is answered at once; nothing stays behind."""
+
+    async def main():
+        async with Bench(model={"refuse": True}) as bench:
+            reply = await bench.ask(COMPLETIONS, completion(prompt=[7] * 5000), [(TTFT, b"0.001")])
+            assert (reply.status, reply.code) == (429, "slo_unattainable_now")
+            assert reply.header(b"retry-after") == b"1"
+            assert reply.header(b"x-request-id") is not None
+            assert (await bench.ask(COMPLETIONS, completion())).status == 200
+            await bench.settle()
+            assert bench.gateway.boards[MODEL].totals["refused"] == 1
+            assert [event["kind"] for event in bench.gateway.boards[MODEL].events if event["kind"] == "refusal"]
+
+    run(main)
+
+
+def test_a_request_that_is_late_is_served_after_all_others_by_default():
+    """Without `refuse` the same request is relegated, and answered in full."""
+
+    async def main():
+        async with Bench() as bench:
+            reply = await bench.ask(COMPLETIONS, completion(prompt=[7] * 5000, stream=True), [(TTFT, b"0.001")])
+            assert (reply.status, num_tokens(reply.body)) == (200, 8)
+            await bench.settle()
+            assert bench.gateway.boards[MODEL].totals["missed"] == 1
+
+    run(main)
+
+
+def test_more_than_may_be_under_way_wait_in_line():
+    """Of three requests one runs, one waits its turn and one is refused; the one in line then gets its place."""
+
+    async def main():
+        async with Bench(server={"max_concurrent_requests": 1, "queue_size": 1}) as bench:
+            first = bench.send(COMPLETIONS, completion(100_000, stream=True))
+            await first.until(lambda reply: reply.body)
+            second = bench.send(COMPLETIONS, completion(3))
+            while not bench.gateway.places.num_waiting:
+                await asyncio.sleep(0.001)
+            third = await bench.ask(COMPLETIONS, completion(3))
+            assert (third.status, third.code) == (429, "saturated")
+            assert third.header(b"retry-after") is not None
+            assert not second.is_over
+            first.call.abort()
+            assert (await second.over()).status == 200
+            await bench.settle()
+
+    run(main)
+
+
+def test_who_waits_too_long_in_line_is_told():
+    """429 queue_timeout; and whoever leaves the line is forgotten at once."""
+
+    async def main():
+        server = {"max_concurrent_requests": 1, "queue_size": 2, "queue_timeout_s": 0.05}
+        async with Bench(server=server) as bench:
+            first = bench.send(COMPLETIONS, completion(100_000, stream=True))
+            await first.until(lambda reply: reply.body)
+            impatient = bench.send(COMPLETIONS, completion(3))
+            while not bench.gateway.places.num_waiting:
+                await asyncio.sleep(0.001)
+            impatient.call.abort()
+            while bench.gateway.places.num_waiting:
+                await asyncio.sleep(0.001)
+            late = await bench.ask(COMPLETIONS, completion(3))
+            assert (late.status, late.code) == (429, "queue_timeout")
+            assert late.header(b"x-llm-d-request-dropped-reason") == b"rejected-ttl-expired"
+            first.call.abort()
+            await bench.settle()
+
+    run(main)
+
+
+def test_a_key_has_so_many_requests_at_a_time():
+    """The second of a key with one place is a 429, whoever else has room; its place comes back when the first ends."""
+    key = {"hash": hash_of(b"one at a time"), "max_concurrent_requests": 1}
+    keys = {"alice": key, "bob": {"hash": hash_of(b"another")}}
+    alice, bob = [(b"authorization", b"Bearer one at a time")], [(b"authorization", b"Bearer another")]
+
+    async def main():
+        async with Bench(keys=keys) as bench:
+            first = bench.send(COMPLETIONS, completion(100_000, stream=True), alice)
+            await first.until(lambda reply: reply.body)
+            second = await bench.ask(COMPLETIONS, completion(), alice)
+            assert (second.status, second.code) == (429, "saturated")
+            assert (await bench.ask(COMPLETIONS, completion(), bob)).status == 200
+            first.call.abort()
+            await bench.settle()
+            assert (await bench.ask(COMPLETIONS, completion(), alice)).status == 200
+            await bench.settle()
+
+    run(main)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_a_request_that_takes_too_long_is_ended(stream):
+    """After `request_timeout_s` a stream is cut and a whole answer is a 504; the engine hears of it."""
+
+    async def main():
+        async with Bench(server={"request_timeout_s": 0.1}) as bench:
+            reply = await bench.ask(COMPLETIONS, completion(100_000, stream=stream))
+            if stream:
+                assert (reply.status, reply.failure.kind) == (200, "reset")
+            else:
+                assert (reply.status, reply.code) == (504, "request_timeout")
+            await bench.settle()
+            assert bench.gateway.boards[MODEL].totals["failed"] == 1
+
+    run(main)
+
+
+def test_an_engine_that_wants_a_key_is_sent_its_own(monkeypatch):
+    """The client's key is the gateway's business; the engine gets the one that the configuration names."""
+    monkeypatch.setenv("ENGINE_KEY", "for the engine")
+
+    async def main():
+        async with Bench(1) as bench:
+            seen = []
+            api = bench.engines[0].api
+            handle = api.handle
+
+            def watched(exchange):
+                seen.append((exchange.path, exchange.header(b"authorization")))
+                handle(exchange)
+
+            bench.engines[0]._listener.handler = watched
+            endpoint = {"url": bench.engines[0].url, "api_key_env": "ENGINE_KEY"}
+            async with Bench(0, models=[{"name": MODEL, "speed": SPEED, "endpoints": [endpoint]}]) as guarded:
+                mine = [(b"authorization", b"Bearer mine")]
+                assert (await guarded.ask(COMPLETIONS, completion(), mine)).status == 200
+                assert (await guarded.ask(b"/v1/models", None, mine, method=b"GET")).status == 200
+                await guarded.settle()
+            told = {path: key for path, key in seen if key is not None}
+            assert told[COMPLETIONS] == told[b"/v1/models"] == told[b"/health"] == b"Bearer for the engine"
+            assert b"Bearer mine" not in {key for _, key in seen}
+
+    run(main)
+
+
+def test_shutting_down_lets_what_runs_end_and_refuses_the_rest():
+    """A stream under way ends whole; who waits in line and who comes later is told 503."""
+
+    async def main():
+        async with Bench(server={"max_concurrent_requests": 1, "shutdown_grace_s": 20.0}) as bench:
+            running = bench.send(COMPLETIONS, completion(2000, stream=True))
+            await running.until(lambda reply: reply.body)
+            waiting = bench.send(COMPLETIONS, completion())
+            while not bench.gateway.places.num_waiting:
+                await asyncio.sleep(0.001)
+            idle = bench.send(b"/health", method=b"GET")
+            await idle.over()
+            stopping = asyncio.create_task(bench.gateway.stop())
+            refused = await waiting.over()
+            assert (refused.status, refused.code) == (503, "shutting_down")
+            await running.over()
+            assert running.failure is None
+            assert running.body.endswith(b"data: [DONE]\n\n")
+            await stopping
+            assert (await bench.ask(COMPLETIONS, completion())).failure.kind in ("connect", "reset")
+            bench.check_empty()
+
+    run(main)
+
+
+def test_shutting_down_cuts_what_outlasts_the_grace():
+    """The client sees that its stream is not whole, the engine that nobody listens, and nothing is left."""
+
+    async def main():
+        async with Bench(server={"shutdown_grace_s": 0.0}) as bench:
+            running = bench.send(COMPLETIONS, completion(100_000, stream=True))
+            await running.until(lambda reply: reply.body)
+            await bench.gateway.stop()
+            assert (await running.over()).failure is not None
+            while bench.engines[0].engine.num_residents:
+                await asyncio.sleep(0.001)
+            bench.check_empty()
+
+    run(main)
