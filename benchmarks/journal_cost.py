@@ -25,7 +25,7 @@ from polyslo.gateway.warmup import warm_up
 from polyslo.sim.setting import Setting
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from gateway.virtual_fleet import VirtualFleet  # noqa: E402 - the tests' harness
+from gateway.virtual_fleet import VirtualFleet
 
 SPAN_S = 10.0
 REPEATS, CALLS = 15, 2000
@@ -92,7 +92,9 @@ def _run(num_instances: int, load: float) -> None:
     copied_s = time.perf_counter() - begun
     raw, num_records = journal.take()
     stored, num_tokens = encode_block(RECORDS, raw), int(workload.output_tokens.sum())
-    print(f"\n{num_instances} instances, {len(workload)} requests, {num_tokens} tokens: {num_records} records, ", end="")
+    print(
+        f"\n{num_instances} instances, {len(workload)} requests, {num_tokens} tokens: {num_records} records, ", end=""
+    )
     print(f"{len(raw) / num_tokens:.1f} bytes a token held, {len(stored) / num_tokens:.2f} on the disk")
     print(f"CPU of the whole run: {middle - begin:.2f} s without a journal, {end - middle:.2f} s with one")
     print(f"a new file: {1e3 * copied_s:.2f} ms to copy the state, {len(encode_state(state)):,} bytes before deflating")

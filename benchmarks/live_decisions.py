@@ -19,7 +19,7 @@ from polyslo.gateway.warmup import warm_up
 from polyslo.sim.setting import Setting
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from gateway.virtual_fleet import VirtualFleet  # noqa: E402 - the tests' harness
+from gateway.virtual_fleet import VirtualFleet  # the tests' harness
 
 SPAN_S = 10.0
 

@@ -1,6 +1,6 @@
 """Clients come and leave, engines answer, fail and dawdle, in any order: after every step all accounts balance.
 
-Hypothesis looks for an order that breaks an invariant of docs/invariants.md (G1 to G8) and shrinks what it finds;
+Hypothesis looks for an order that breaks an invariant of docs/invariants.md (G1 to G9) and shrinks what it finds;
 random walks go further than its short examples do.
 """
 
@@ -327,7 +327,7 @@ class GatewayMachine(RuleBasedStateMachine):
         assert closed.tolist() == [instance.closed for instance in self.model.instances], "G5"
 
     def teardown(self):
-        """G6, G7: let everything end; every exchange has one ending, and all counts are exactly zero. G8: again."""
+        """G6, G7: let everything end; every exchange has one ending, and all counts are exactly zero. G9: again."""
         if not hasattr(self, "model"):
             return
         for i in range(NUM_INSTANCES):
@@ -362,7 +362,7 @@ class GatewayMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_all_accounts_balance_on_long_random_walks(seed):
-    """G1 to G5 after each of 80 steps, G6 to G8 at the end."""
+    """G1 to G5 after each of 80 steps, G6, G7 and G9 at the end."""
     random = np.random.default_rng(seed)
     walk = GatewayMachine()
     walk.start(["polyserve", "minimal"][int(random.random() < 0.25)], refuse=bool(random.random() < 0.3))

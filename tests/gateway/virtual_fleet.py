@@ -33,6 +33,7 @@ class VirtualFleet:
         self.decider = Decider(self.fleet, spec.kind.code, self._carry_out)
         self.requests = {}
         self.resident = {}
+        self.host = {}
         self.first_s = np.full(len(workload), np.nan)
         self.last_s = np.full(len(workload), np.nan)
         self.late = np.zeros(len(workload), dtype=bool)
@@ -74,17 +75,22 @@ class VirtualFleet:
         self.decider.arrive(r, request, now_s)
 
     def _carry_out(self, kind, r, i):
+        k = self.requests.get(r)
+        has_started = k is not None and self._seen[k] > 0 and not self.hidden
         if kind == WITHDRAW:
-            self.engines[i].abort(self.resident.pop(r))
-        if kind != DISPATCH:
+            if has_started:  # its client has been sent some of it
+                self.decider.stay(r, self.host[r])
+            else:
+                self.engines[i].abort(self.resident.pop(r))
+                self._seen[k] = 0
+        if kind != DISPATCH or has_started:
             return
-        w, k = self.workload, self.requests[r]
+        w, self.host[r] = self.workload, i
         due_in_s = w.arrival_s[k] + w.ttft_s[k] - self.clock.now_s()
         pace_s = float(self.fleet.instances["budget_s"][i])
-        left = int(w.output_tokens[k]) - self._seen[k]
         self.resident[r] = self.engines[i].submit(
-            int(w.input_tokens[k]) + int(self._seen[k]),
-            int(left),
+            int(w.input_tokens[k]),
+            int(w.output_tokens[k]),
             lambda last, r=r, k=k: self._token(r, k, last),
             first_due_in_s=due_in_s,
             tpot_s=float(w.tpot_s[k]),

@@ -6,6 +6,7 @@ in order. News of streams is collected and digested together, once a turn of the
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -62,8 +63,9 @@ class Decider:
         self.free = list(range(len(fleet.requests) - 1, -1, -1))  # records; the last is used next
         self.num_used = 0  # records that ever were in use: the first ones
         self.recorder: Recorder | None = None  # may be set and taken away between two inputs
-        self._num_recorded = 0  # of the actions that wait to be carried out
+        self._num_recorded = 0  # of the actions that the core has told of
         self._iterations = fleet.instances["iteration"]
+        self._actions: deque[list[int]] = deque()  # decided, not carried out yet: kind, request, instance
         self._is_acting = False
         self._stays: dict[int, int] = {}
         self._num_news = self._num_ended = 0
@@ -195,19 +197,28 @@ class Decider:
         return decided
 
     def _act(self, now_s: float) -> None:
-        """Carry out what was decided, in order: what carrying out decides comes after what was decided before."""
+        """Carry out what was decided, in order: what carrying out decides comes after what was decided before.
+
+        Should the shell fail, the rest is carried out after the next decision.
+        """
         if self._is_acting:
             return
-        num_actions = self.fleet.num_actions
         self._is_acting = True
         try:
-            while count := int(num_actions[0]):
-                actions = self.fleet.actions[:count].tolist()
-                num_actions[0] = self._num_recorded = 0
-                for kind, r, i in actions:
-                    self._carry_out(kind, r, i)
-                for r, i in self._stays.items():
-                    self.keep(r, i, now_s)
-                self._stays.clear()
+            while self._take_actions():
+                while self._actions:
+                    self._carry_out(*self._actions.popleft())
+            for r, i in self._stays.items():
+                self.keep(r, i, now_s)
+            self._stays.clear()
         finally:
             self._is_acting = False
+
+    def _take_actions(self) -> bool:
+        """Line up what was decided; tell whether there is anything to do."""
+        num_actions = self.fleet.num_actions
+        count = int(num_actions[0])
+        if count:
+            self._actions.extend(self.fleet.actions[:count].tolist())
+            num_actions[0] = self._num_recorded = 0
+        return bool(self._actions)

@@ -157,6 +157,7 @@ class Relay:
 
     def on_head(self, status: int, headers: list[Header]) -> None:
         """See `Sink`: it goes on with the first token of a stream, else with the whole answer."""
+        status = status if status <= 599 else 502  # what HTTP has no room for can't be passed on
         self._head = status, [header for header in end_to_end(headers) if header[0] not in OUR_HEADERS]
 
     def on_data(self, data: bytes) -> None:

@@ -1,0 +1,100 @@
+"""What the page is told: windows that advance by themselves, tokens of streams that run, bounded memory."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from polyslo.gateway.board import MOST_STORIES, NUM_TOKEN_MARKS, Board
+from polyslo.gateway.relay import Passage
+from polyslo.gateway.request import Request
+from polyslo.gateway.windows import BUCKET_S
+
+
+class Clock:
+    """Time moved by hand."""
+
+    now_s = 100.0
+
+    def __call__(self):
+        """Return the time."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock():
+    """Time moved by hand."""
+    return Clock()
+
+
+def _relay(name="r", *, arrival_s=100.0, streamed=True, tokens=0):
+    passage = Passage(name, None, "50ms", tokens=tokens, first_token_s=arrival_s + 0.1, last_token_s=arrival_s + 0.6)
+    return SimpleNamespace(passage=passage, request=Request(arrival_s, 1.0, 0.05, 0, 10, 10, streamed), instance=0, r=0)
+
+
+def _model(relays=(), *, owned=0, pending=0):
+    fleet = SimpleNamespace(group_size=np.array([owned, 0, 1]), pending_size=np.array([pending, 0]))
+    return SimpleNamespace(fleet=fleet, relays=[None, *relays])
+
+
+def test_windows_advance_though_nobody_looks(clock):
+    """Two requests that end twelve seconds apart are in different buckets, with a quiet one between them."""
+    board = Board(clock, 1)
+    for _ in range(3):
+        board.finished(_relay(tokens=5), "attained")
+        for _ in range(int(2 * BUCKET_S)):
+            clock.now_s += 1.0
+            board.tick(_model(owned=2, pending=3))
+    buckets = list(board.windows[0].buckets)[-7:]
+    assert [bucket.requests for bucket in buckets] == [1, 0, 1, 0, 1, 0, 0]
+    assert [(bucket.instances, bucket.pending) for bucket in buckets[-3:]] == [(2, 3)] * 3
+
+
+def test_tokens_of_streams_that_run_count(clock):
+    """A stream with 30 tokens and one that ended with 20: 50 until now, kept over a bounded number of ticks."""
+    board = Board(clock, 1)
+    running, over = _relay("a", tokens=30), _relay("b", tokens=20)
+    board.finished(over, "attained")
+    assert board._tokens_until_now(_model([running])) == 50
+    for _ in range(3 * NUM_TOKEN_MARKS):
+        clock.now_s += 1.0
+        running.passage.tokens += 10
+        board.tick(_model([running]))
+    since_s, tokens = board._token_marks[0]
+    assert (board._tokens_until_now(_model([running])) - tokens) / (clock.now_s - since_s) == pytest.approx(10.0)
+
+
+def test_a_request_that_nobody_missed_does_not_count_as_a_miss(clock):
+    """Cancelled and rejected ones are totals, but not of the attainment."""
+    board = Board(clock, 1)
+    for outcome in ("attained", "missed", "refused", "failed", "rejected", "cancelled"):
+        board.finished(_relay(tokens=3), outcome)
+    assert board.windows[0].count(12) == (4, 1)
+    assert board.totals["rejected"] == board.totals["cancelled"] == 1
+
+
+def test_times_of_answers_that_are_not_streamed_are_left_out(clock):
+    """Their first token was not seen, so their TTFT is not known."""
+    board = Board(clock, 1)
+    board.finished(_relay(streamed=False, tokens=3), "attained")
+    assert board.windows[0].ttfts_s(0.0) == []
+    board.finished(_relay(tokens=3), "attained")
+    assert board.windows[0].ttfts_s(0.0) == pytest.approx([0.1])
+
+
+def test_old_stories_are_forgotten_and_over_ones_hold_nothing(clock):
+    """At most so many stories; of two requests of one name the later one is told."""
+    board = Board(clock, 1)
+    relays = [_relay(f"r{k}") for k in range(MOST_STORIES + 5)]
+    for relay in relays:
+        board.arrived(relay)
+        board.finished(relay, "attained")
+    assert len(board.stories) == MOST_STORIES
+    assert all(story.relay is None for story in board.stories.values())
+    first, second = _relay("same", tokens=1), _relay("same", tokens=2)
+    board.arrived(first)
+    board.arrived(second)
+    board.finished(first, "attained")
+    assert board.stories["same"].relay is second
