@@ -33,7 +33,7 @@ SLO_HEADERS = frozenset((*TTFT_HEADERS, *TPOT_HEADERS, *CLASS_HEADERS, EXPLAIN_H
 _ALL_HEADERS = SLO_HEADERS | {*TENANT_HEADERS, *SESSION_HEADERS, *REQUEST_ID_HEADERS}
 OWN_FIELDS = ("slo", "nvext")
 _SLO_KEYS = ("ttft_ms", "tpot_ms", "class")
-_NUMBER = re.compile(r"\d{1,12}(\.\d{0,12})?([eE][+-]?\d{1,3})?")
+_NUMBER = re.compile(r"\d{1,12}(\.\d{0,20})?([eE][+-]?\d{1,3})?")  # as any float is written
 _SWITCH = {"1": True, "true": True, "0": False, "false": False}
 MAX_NAME_CHARS = 256
 
