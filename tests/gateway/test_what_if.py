@@ -98,5 +98,5 @@ def test_a_journal_with_too_few_requests_is_refused(tmp_path: Path) -> None:
         },
     )
     JournaledFleet(tmp_path / "journal", one).run()
-    with pytest.raises(InputError, match="has 1 requests, a simulation needs two"):
+    with pytest.raises(InputError, match="1 requests arrived in the journal, a simulation needs two"):
         relive([JournalReader(tmp_path / "journal")])

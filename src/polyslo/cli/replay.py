@@ -66,6 +66,9 @@ def _replay(journals: Sequence[JournalReader]) -> None:
             replay(journal, found, seen, progress=progress)
     for journal in journals:
         _show(journal)
+    if seen.num_from_before:
+        count = f"{seen.num_from_before:,} requests that ended here had arrived before"
+        click.echo(f"notice: {journals[0].path}: {count}; give earlier files to see them", err=True)
     Console().print(replay_table(journals[0].head, found, seen, journals[0].state["tpots_s"].tolist()))
     if found.difference is not None:
         click.echo(f"\nDIFFERENT: {found.difference}")

@@ -41,12 +41,14 @@ def relive(journals: Sequence[JournalReader]) -> Lived:
     profile = Profile(**{name: np.ascontiguousarray(first.state[f"profile.{name}"]) for name in Profile.ARRAYS})
     capacity = first.head.config.kv_capacity_tokens or profile.kv_capacity_tokens
     requests = sorted(seen.requests, key=lambda one: one.arrival.arrival_s)
+    _check_clock(first, requests)
     output_tokens, notes = _output_tokens(requests, len(first.state["tpots_s"]))
     input_tokens = np.array([_prompt_tokens(one) for one in requests], dtype=np.int64)
     fits = input_tokens + output_tokens <= capacity
     if not fits.all():
         notes.append(f"{(~fits).sum():,} requests with more tokens than an instance holds are left out.")
     kept = [one for one, fit in zip(requests, fits, strict=True) if fit]
+    _check_clock(first, kept)
     workload = _workload(journals, kept, input_tokens[fits], output_tokens[fits])
     longest = np.maximum(1, capacity - input_tokens[fits])
     max_tokens = np.minimum(longest, np.array([one.arrival.max_tokens for one in kept], dtype=np.int64))
@@ -59,6 +61,14 @@ def _check_same_fleet(first: JournalReader, journal: JournalReader) -> None:
         raise InputError(
             f"{journal.path.name} and {first.path.name} are of different models, fleets or policies; "
             "replay them one by one"
+        )
+
+
+def _check_clock(first: JournalReader, requests: Sequence[SeenRequest]) -> None:
+    if len({one.arrival.arrival_s for one in requests}) < 2:
+        raise InputError(
+            f"{first.path.name}: {len(requests)} requests arrived in the journal, a simulation needs two at different "
+            "times; give earlier files too, or let the gateway serve longer"
         )
 
 
@@ -101,11 +111,6 @@ def _workload(
 ) -> Workload:
     arrivals = [one.arrival for one in requests]
     arrival_s = np.array([one.arrival_s for one in arrivals])
-    if len(arrivals) < 2 or arrival_s[0] == arrival_s[-1]:
-        raise InputError(
-            f"{journals[0].path.name}: has {len(arrivals)} requests, a simulation needs two at different times; "
-            "let the gateway serve longer"
-        )
     return Workload(
         name=f"journal {journals[0].path.name}" + (f" and {len(journals) - 1} more" if len(journals) > 1 else ""),
         arrival_s=arrival_s - arrival_s[0],
