@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.journal import Journal
+from polyslo.gateway.journal_coding import unpack_records
 from polyslo.gateway.journal_head import JournalHead
-from polyslo.gateway.journal_records import unpack_records
 from polyslo.gateway.journal_state import capture, decode_state, encode_state
 from polyslo.gateway.replay import Replayed, replay
 

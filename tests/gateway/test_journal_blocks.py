@@ -22,9 +22,9 @@ from polyslo.gateway.journal_blocks import (
     encode_block,
     read_blocks,
 )
+from polyslo.gateway.journal_coding import unpack_records
 from polyslo.gateway.journal_head import JournalHead
 from polyslo.gateway.journal_reader import JournalReader
-from polyslo.gateway.journal_records import unpack_records
 from polyslo.gateway.journal_state import decode_state, encode_state, restore
 from polyslo.gateway.replay import Replayed, replay
 

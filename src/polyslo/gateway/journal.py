@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from polyslo.gateway.journal_records import (
-    Outcome,
+from polyslo.gateway.journal_coding import (
     pack_arrival,
     pack_choice,
     pack_closing,
@@ -25,6 +24,7 @@ from polyslo.gateway.journal_records import (
     pack_stay,
     pack_tick,
 )
+from polyslo.gateway.journal_records import Outcome
 from polyslo.gateway.request import Request
 
 Actions = Sequence[Sequence[int]]

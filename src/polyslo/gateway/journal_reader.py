@@ -8,8 +8,9 @@ from pathlib import Path
 
 from polyslo.errors import InputError
 from polyslo.gateway.journal_blocks import HEAD, RECORDS, STATE, CutOffError, read_blocks
+from polyslo.gateway.journal_coding import unpack_records
 from polyslo.gateway.journal_head import JournalHead
-from polyslo.gateway.journal_records import Record, unpack_records
+from polyslo.gateway.journal_records import Record
 from polyslo.gateway.journal_state import Arrays, decode_state
 
 Progress = Callable[[int, int], None]  # bytes read, bytes in all

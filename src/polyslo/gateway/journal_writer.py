@@ -91,8 +91,9 @@ class JournalWriter:
         held = self.journal.take()
         number = self._head.sequence + 1
         self._head = replace(self._head, sequence=number, began_s=monotonic(), began_unix_s=time())
+        job = partial(_begin, self._files, self._head, capture(self._decider))
         self.journal.is_open = True
-        self._run(partial(_begin, self._files, self._head, capture(self._decider)), *held)
+        self._run(job, *held)
 
     def _run(self, job: Callable[[bytearray], None], records: bytearray, num_records: int) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
