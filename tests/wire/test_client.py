@@ -10,7 +10,7 @@ import pytest
 from polyslo.errors import ConfigError
 from polyslo.wire.client import Origin, end_to_end
 from polyslo.wire.server import Exchange
-from tests.wire.raw import Recorder, Script, echo, get, origin_at, saying, scripted, serving
+from wire.raw import Recorder, Script, echo, get, origin_at, saying, scripted, serving
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

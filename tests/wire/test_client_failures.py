@@ -9,7 +9,7 @@ import pytest
 
 from polyslo.wire.client import Origin
 from polyslo.wire.server import Exchange
-from tests.wire.raw import Recorder, Script, get, origin_at, saying, scripted, serving
+from wire.raw import Recorder, Script, get, origin_at, saying, scripted, serving
 
 OK = b"HTTP/1.1 200 OK\r\n"
 SOON_S = 0.03

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from polyslo.wire.server import Exchange, Limits
-from tests.wire.raw import answer_to, echo, serving, visiting
+from wire.raw import answer_to, echo, serving, visiting
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 SOON_S = 0.03

@@ -8,7 +8,7 @@ import pytest
 
 from polyslo.wire.fetch import FetchError, fetch
 from polyslo.wire.server import Exchange
-from tests.wire.raw import origin_at, serving
+from wire.raw import origin_at, serving
 
 
 def test_a_response_is_whole(run):

@@ -13,7 +13,7 @@ from polyslo.wire.client import Call, Failure, Origin, end_to_end
 from polyslo.wire.fetch import fetch
 from polyslo.wire.server import Exchange, Handler, Listener, listen
 from polyslo.wire.sse import EventCounter
-from tests.wire.raw import Recorder, get, origin_at, serving, visiting
+from wire.raw import Recorder, get, origin_at, serving, visiting
 
 POST = b"POST /v1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"
 EVENT = b"data: %b\n\n" % (b"x" * 100)

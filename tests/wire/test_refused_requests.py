@@ -8,7 +8,7 @@ import re
 import pytest
 
 from polyslo.wire.server import Exchange, Limits
-from tests.wire.raw import answer_to, serving, visiting
+from wire.raw import answer_to, serving, visiting
 
 POST = b"POST /v1 HTTP/1.1\r\nhost: a\r\n"
 CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"

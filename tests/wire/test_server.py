@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from polyslo.wire.server import Exchange, Limits
-from tests.wire.raw import answer_to, echo, serving, visiting
+from wire.raw import answer_to, echo, serving, visiting
 
 GET = b"GET /a?b=c HTTP/1.1\r\nhost: a\r\n"
 CLOSE = b"connection: close\r\n\r\n"
