@@ -87,8 +87,11 @@ class Conversation(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take a request, or more of it."""
-        self._parser.feed_data(data)
+        """Take a request, or more of it; what is none, HTTP/2 among it, ends the connection."""
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop its stream."""

@@ -179,7 +179,8 @@ class ServedModel:
     def saw_tokens(self, r: int, tokens: int) -> None:
         """See `Watcher`."""
         self.decider.saw_tokens(r, tokens, self._clock())
-        self._digest_soon()
+        if not self._digest_is_due:
+            self._digest_soon()
 
     def ended(self, relay: Relay, output_tokens: int) -> None:
         """See `Watcher`."""

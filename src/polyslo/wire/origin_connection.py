@@ -2,6 +2,7 @@
 
 llhttp (through httptools) takes the bytes apart and refuses what is malformed; ours are the bounds, the times, the
 end of a response that ends with its connection, and that no byte is ever taken for a response nobody asked for.
+Between two chunks llhttp stands still, so a piece that is one whole chunk, as engines write their tokens, passes it by.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from polyslo.wire.deadline import Deadline
 _MAX_FRAMING_BYTES = 64 * 1024  # of heads, chunk sizes or trailers in a row
 _STALE_S = 1.0  # a kept connection that the peer had closed before says so within a round trip
 _BODILESS = (204, 304)
+_SIZE_LINE_BYTES = 10  # of a chunk that is recognized at sight
+_TURN_BYTES = 128 * 1024  # after which other connections have their turn; libuv reads on for up to 8 MB
 
 
 class Keeper(Protocol):
@@ -41,6 +44,7 @@ class OriginConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._num_carried = 0
         self._is_lost = False
+        self._is_between = False  # the parser stands between two chunks of a body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be ready to carry."""
@@ -58,6 +62,7 @@ class OriginConnection(asyncio.Protocol):
         self._pieces: list[bytes] = []  # of the body, from the bytes that are being parsed
         self._status = 0
         self._malformation = ""
+        self._is_between = False
         self._heard = self._started = self._is_complete = self._ends_with_connection = self._is_reusable = False
         self._sent_s = self._loop.time()
         if not self.is_usable:
@@ -113,15 +118,14 @@ class OriginConnection(asyncio.Protocol):
         self._heard = True
         if self._started:
             self._deadline.set(call.idle_timeout_s)
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._malformation = str(error)
-        if self._pieces:
+        if self._is_between and (start := _start_of_only_chunk(data)):
+            self._pieces.append(data[start:-2])
             self._num_framing_bytes = 0
         else:
-            self._bound_framing(len(data))
+            self._parse(data)
         self._deliver(call)
+        if len(data) >= _TURN_BYTES:
+            self._wait_a_turn()
 
     def eof_received(self) -> None:
         """Take the end of the bytes; the transport closes by itself."""
@@ -153,6 +157,14 @@ class OriginConnection(asyncio.Protocol):
         elif not self._status:
             self._status = status
 
+    def on_chunk_header(self) -> None:
+        """Note that a chunk's size was read."""
+        self._is_between = False
+
+    def on_chunk_complete(self) -> None:
+        """Note that a chunk was read."""
+        self._is_between = True
+
     def on_body(self, data: bytes) -> None:
         """Note a piece of the body, unless it is nobody's."""
         if not self._is_complete:
@@ -163,6 +175,31 @@ class OriginConnection(asyncio.Protocol):
         if self._status and not self._is_complete:
             self._is_complete = True
             self._is_reusable = bool(self._parser.should_keep_alive())
+
+    def _parse(self, data: bytes) -> None:
+        self._is_between = False
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._malformation = str(error)
+        # Whatever else ends with CRLF (a size line, a trailer) has told of itself; half a size line does not.
+        self._is_between = self._is_between and data[-2:] == b"\r\n" and not self._malformation
+        if self._pieces:
+            self._num_framing_bytes = 0
+        else:
+            self._bound_framing(len(data))
+
+    def _wait_a_turn(self) -> None:
+        """Let others be read: one that is always ready would keep them waiting, health checks among them."""
+        call = self._call
+        if self.is_usable and not (call is not None and call.is_paused):
+            self.transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        call = self._call
+        if self.is_usable and not (call is not None and call.is_paused):
+            self.transport.resume_reading()
 
     def _deliver(self, call: Call) -> None:
         """Pass on what the parser found. The sink may abort the call at any step, so each looks whether it did."""
@@ -266,3 +303,11 @@ class OriginConnection(asyncio.Protocol):
             self._keeper.redial(call)
         else:
             self._fail("reset", detail)
+
+
+def _start_of_only_chunk(data: bytes) -> int:
+    """Return where the payload begins if these bytes are a chunk, whole and with a payload; 0 if not surely so."""
+    start = data.find(b"\r\n", 0, _SIZE_LINE_BYTES) + 2
+    size = len(data) - start - 2
+    is_chunk = start > 2 and size > 0 and data[: start - 2].lower() == b"%x" % size and data[-2:] == b"\r\n"
+    return start if is_chunk else 0
