@@ -14,8 +14,13 @@ HANG_S = 240.0  # importing them alone takes some of them half a minute on a bus
 HERE = Path(__file__).parent
 
 
+WANTED = "POLYSLO_CLIENTS"  # set by `make clients`: they would take most of the time of `make test`
+
+
 def needs(environment: Environment) -> pytest.MarkDecorator:
-    """Skip, with the reason, where a client is not installed."""
+    """Skip, with the reason, where a client is not asked for or not installed."""
+    if WANTED not in os.environ:
+        return pytest.mark.skip(reason=f"{environment.name} is tried by `make clients` ({WANTED} is not set)")
     return pytest.mark.skipif(not environment.is_ready, reason=environment.missing)
 
 

@@ -45,7 +45,7 @@ class Environment:
     @property
     def missing(self) -> str:
         """Why it can't be used, with the remedy."""
-        return f"{self.name} is not installed in {self.folder}: make {self.kind}"
+        return f"{self.name} is not installed in {self.folder}; `make {self.kind}` installs it"
 
     def program(self, name: str) -> str:
         """Return the path of one of its programs."""

@@ -32,10 +32,13 @@ def watched(environment, program, arguments, tmp_path):
 
 
 @needs(INFERENCE_PERF)
-@pytest.mark.parametrize("api", ["completion", "chat"])
-def test_inference_perf_sends_its_slos_and_reports_goodput(tmp_path, api):
+@pytest.mark.parametrize(("api", "data"), [("completion", "random"), ("chat", "shared_prefix")])
+def test_inference_perf_sends_its_slos_and_reports_goodput(tmp_path, api, data):
     """Its SLO headers choose the tier; every request succeeds, has the tokens asked for, and counts as good."""
     sizes = {"min": OUTPUT_TOKENS, "max": OUTPUT_TOKENS, "mean": OUTPUT_TOKENS, "std_dev": 0}
+    prefix = {"num_groups": 1, "num_prompts_per_group": NUM_REQUESTS, "system_prompt_len": OUTPUT_TOKENS,
+              "question_len": OUTPUT_TOKENS, "output_len": OUTPUT_TOKENS}  # fmt: skip
+    lengths = {"input_distribution": sizes, "output_distribution": sizes}
     slo = {"x-slo-ttft-ms": "3600000", "x-slo-tpot-ms": "50"}
 
     def arguments(url):
@@ -43,7 +46,7 @@ def test_inference_perf_sends_its_slos_and_reports_goodput(tmp_path, api):
             "api": {"type": api, "streaming": True, "headers": slo},
             "server": {"type": "vllm", "model_name": MODEL, "base_url": url, "ignore_eos": True},
             "tokenizer": {"pretrained_model_name_or_path": str(write_tokenizer(tmp_path / "tokenizer"))},
-            "data": {"type": "random", "input_distribution": sizes, "output_distribution": sizes},
+            "data": {"type": data, **(lengths if data == "random" else {"shared_prefix": prefix})},
             "load": {"type": "constant", "stages": [{"rate": NUM_REQUESTS, "duration": 1}], "num_workers": 1},
             "report": {"request_lifecycle": {"summary": True, "use_server_output_tokens": True}},
             "storage": {"local_storage": {"path": str(tmp_path / "reports")}},
