@@ -31,10 +31,11 @@ def hold(peer: Peer, num_streams: int, seconds: float) -> None:
         time.sleep(seconds)
         num_events, span_s = _events(sinks) - before, time.monotonic() - began_s
         cpu_s, grown_bytes = gateway.cpu_s - cpu_s, gateway.memory_bytes - full_bytes
+    cpu_us, kib = 1e6 * cpu_s / max(1, num_events), (full_bytes - empty_bytes) / num_streams / 1024
     print(
         f"{peer.name}: {num_streams:,} streams, {num_events / span_s:,.0f} tokens/s of {num_streams / PACE_S:,.0f} due, "
-        f"{cpu_s / max(1, num_events) * 1e6:.1f} us of CPU a token, {(full_bytes - empty_bytes) / num_streams / 1024:.1f} "
-        f"KiB a stream on {empty_bytes / 2**20:.0f} MiB, {grown_bytes / 2**20:+.1f} MiB over {span_s:.0f} s",
+        f"{cpu_us:.1f} us of CPU a token, {kib:.1f} KiB a stream on {empty_bytes / 2**20:.0f} MiB, "
+        f"{grown_bytes / 2**20:+.1f} MiB over {span_s:.0f} s",
         flush=True,
     )
 

@@ -1,4 +1,4 @@
-"""The clients of the benchmark: one process that opens streams and counts what comes, or asks as fast as it is answered.
+"""The clients of the benchmark: one process that opens streams and counts what comes, or asks over and over.
 
 Told through a pipe, answers through it: `("open", port, body, number, seconds)` and when all have had a first token,
 `("ask", port, body, number)`, `("count",)` for (events, whole answers, bytes) so far, `("close",)`.

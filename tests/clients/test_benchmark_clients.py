@@ -34,7 +34,7 @@ def watched(environment, program, arguments, tmp_path):
 @needs(INFERENCE_PERF)
 @pytest.mark.parametrize(("api", "data"), [("completion", "random"), ("chat", "shared_prefix")])
 def test_inference_perf_sends_its_slos_and_reports_goodput(tmp_path, api, data):
-    """Its SLO headers choose the tier; every request succeeds, has the tokens asked for, and counts as good."""
+    """Its SLO headers choose the tier; every request succeeds, gets the tokens asked for, and counts as good."""
     sizes = {"min": OUTPUT_TOKENS, "max": OUTPUT_TOKENS, "mean": OUTPUT_TOKENS, "std_dev": 0}
     prefix = {"num_groups": 1, "num_prompts_per_group": NUM_REQUESTS, "system_prompt_len": OUTPUT_TOKENS,
               "question_len": OUTPUT_TOKENS, "output_len": OUTPUT_TOKENS}  # fmt: skip
@@ -58,7 +58,6 @@ def test_inference_perf_sends_its_slos_and_reports_goodput(tmp_path, api, data):
     totals, num_tokens, tiers = watched(INFERENCE_PERF, "inference-perf", arguments, tmp_path)
     report = json.loads((tmp_path / "reports" / "summary_lifecycle_metrics.json").read_text())
     assert (report["successes"]["count"], report["failures"]["count"]) == (NUM_REQUESTS, 0)
-    assert report["successes"]["output_len"]["mean"] == OUTPUT_TOKENS
     assert report["successes"]["goodput_metrics"]["goodput_percentage"] == 100.0
     assert (totals["attained"], num_tokens) == (NUM_REQUESTS, NUM_REQUESTS * OUTPUT_TOKENS)
     assert tiers == [NUM_REQUESTS, 0]

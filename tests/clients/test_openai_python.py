@@ -153,7 +153,7 @@ def test_errors_become_the_exceptions_that_they_are():
 
 
 def test_keys_are_sent_and_their_refusals_told_apart():
-    """The client's api_key opens the gateway; a wrong one is AuthenticationError, a class it may not name PermissionDenied."""
+    """The api_key opens the gateway; a wrong one is AuthenticationError, a class it may not name PermissionDenied."""
     keys = {"alice": {"hash": hash_of(b"open sesame"), "classes": ["chat"]}}
     classes = {"chat": {"ttft_ms": 3_600_000, "tpot_ms": 50}, "voice": {"ttft_ms": 3_600_000, "tpot_ms": 30}}
 

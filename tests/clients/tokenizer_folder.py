@@ -25,8 +25,10 @@ def write_tokenizer(folder: Path) -> Path:
         for k, word in enumerate(SPECIALS)
     ]  # fmt: skip
     splits = {"type": "Split", "pattern": {"Regex": "[\\s\\S]{1,4}"}, "behavior": "Isolated", "invert": False}
-    tokenizer = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
-                 "pre_tokenizer": splits, "post_processor": None, "decoder": {"type": "Fuse"}, "model": model}  # fmt: skip
+    tokenizer = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
+        "pre_tokenizer": splits, "post_processor": None, "decoder": {"type": "Fuse"}, "model": model,
+    }  # fmt: skip
     facts = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": "<unk>",

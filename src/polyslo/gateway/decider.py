@@ -72,7 +72,7 @@ class Decider:
         self.delay_s = delay_s  # from an engine's step to its news here
         self._seen_s = 0.0  # when the oldest news came
         self._news, self._ended = self.streams.news, self.streams.ended
-        self._news_rows = memoryview(self._news)  # to write a number into, in a quarter of an array's time
+        self._news_rows = self._news.data  # to write a number into, in a quarter of an array's time
 
     @property
     def num_free(self) -> int:

@@ -49,7 +49,8 @@ class ModelList:
         card = await _card(model, name) or (_plain(name) if name in self._models else None)
         exchange.on_gone = None
         if card is None:
-            answer = Refusal("unknown_model", f"model: no model {name[:200]!r}; GET /v1/models lists them", "model").answer()
+            told = f"model: no model {name[:200]!r}; GET /v1/models lists them"
+            answer = Refusal("unknown_model", told, "model").answer()
             exchange.respond(answer.status, answer.headers, answer.body)
         else:
             exchange.respond(200, JSON_HEADERS, orjson.dumps(card))

@@ -213,7 +213,8 @@ class Relay:
         self._num_tail_bytes += len(data)
         if self._num_tail_bytes > 2 * TAIL_BYTES:
             self._cut_tail()
-        if ERROR_EVENT in data:
+        # Nearly every piece is one event, which tells at its beginning; what a cut hides is found in the tail.
+        if data.startswith(ERROR_EVENT) if tokens == 1 else ERROR_EVENT in data:
             self._has_failed = True
         elif tokens:
             self._count(tokens)

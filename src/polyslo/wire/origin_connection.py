@@ -8,6 +8,7 @@ Between two chunks llhttp stands still, so a piece that is one whole chunk, as e
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Protocol, cast
 
 import httptools
@@ -41,10 +42,14 @@ class OriginConnection(asyncio.Protocol):
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._call: Call | None = None
+        # Has an entry while the parser stands between two chunks. A list, because the parser's calls for every chunk
+        # are then C calling C.
+        self._between: list[None] = []
+        self.on_chunk_header = self._between.clear
+        self.on_chunk_complete = partial(self._between.append, None)
         self._parser = httptools.HttpResponseParser(self)
         self._num_carried = 0
         self._is_lost = False
-        self._is_between = False  # the parser stands between two chunks of a body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be ready to carry."""
@@ -62,7 +67,7 @@ class OriginConnection(asyncio.Protocol):
         self._pieces: list[bytes] = []  # of the body, from the bytes that are being parsed
         self._status = 0
         self._malformation = ""
-        self._is_between = False
+        self._between.clear()
         self._heard = self._started = self._is_complete = self._ends_with_connection = self._is_reusable = False
         self._sent_s = self._loop.time()
         if not self.is_usable:
@@ -118,12 +123,12 @@ class OriginConnection(asyncio.Protocol):
         self._heard = True
         if self._started:
             self._deadline.set(call.idle_timeout_s)
-        if self._is_between and (start := _start_of_only_chunk(data)):
-            self._pieces.append(data[start:-2])
-            self._num_framing_bytes = 0
+        start = _start_of_only_chunk(data) if self._between else 0
+        if start:
+            self._hand_over(call, data[start:-2])
         else:
             self._parse(data)
-        self._deliver(call)
+            self._deliver(call)
         if len(data) >= _TURN_BYTES:
             self._wait_a_turn()
 
@@ -157,14 +162,6 @@ class OriginConnection(asyncio.Protocol):
         elif not self._status:
             self._status = status
 
-    def on_chunk_header(self) -> None:
-        """Note that a chunk's size was read."""
-        self._is_between = False
-
-    def on_chunk_complete(self) -> None:
-        """Note that a chunk was read."""
-        self._is_between = True
-
     def on_body(self, data: bytes) -> None:
         """Note a piece of the body, unless it is nobody's."""
         if not self._is_complete:
@@ -177,17 +174,27 @@ class OriginConnection(asyncio.Protocol):
             self._is_reusable = bool(self._parser.should_keep_alive())
 
     def _parse(self, data: bytes) -> None:
-        self._is_between = False
+        self._between.clear()
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._malformation = str(error)
         # Whatever else ends with CRLF (a size line, a trailer) has told of itself; half a size line does not.
-        self._is_between = self._is_between and data[-2:] == b"\r\n" and not self._malformation
+        if self._malformation or data[-2:] != b"\r\n":
+            self._between.clear()
         if self._pieces:
             self._num_framing_bytes = 0
         else:
             self._bound_framing(len(data))
+
+    def _hand_over(self, call: Call, payload: bytes) -> None:
+        """Pass on a chunk that the parser was not shown; its response goes on."""
+        self._num_framing_bytes = 0
+        try:
+            call.sink.on_data(payload)
+        except Exception as error:
+            report(call.sink, error)
+            self._fail("reset", "the sink failed")
 
     def _wait_a_turn(self) -> None:
         """Let others be read: one that is always ready would keep them waiting, health checks among them."""
