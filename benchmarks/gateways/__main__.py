@@ -32,6 +32,12 @@ from phases import Sizes
 
 NUM_ENGINES = 4
 QUICK = Sizes(pairs=200, resting_streams=200, seconds=1.5)
+STEPS = (
+    (phases.requests, ("requests_per_s", "request_cpu_s")),
+    (phases.paced, ("paced_cpu_s", "kept_pace_ratio")),
+    (phases.memory, ("stream_bytes",)),
+    (phases.flood, ("flood_per_s", "flood_cpu_s")),
+)
 COLUMNS = (
     ("added P50, ms", "added_p50_s", 1e3, "{:.2f}"),
     ("added P99, ms", "added_p99_s", 1e3, "{:.2f}"),
@@ -63,7 +69,11 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in there}
     for run in range(options.runs):
         for peer in there:
-            found[peer.name].append(measure(peer, sizes))
+            try:
+                found[peer.name].append(measure(peer, sizes))
+            except (RuntimeError, OSError) as error:
+                print(f"{peer.name}: {error}", file=sys.stderr, flush=True)
+                continue
             print(f"run {run + 1}: {_row(peer.name, found[peer.name][-1:])}", file=sys.stderr, flush=True)
     _print_table(found)
     if options.json:
@@ -74,17 +84,15 @@ def main() -> None:
 def measure(peer: Peer, sizes: Sizes) -> dict[str, float]:
     """Start a gateway, measure it once and stop it; what fails is left out and told."""
     found: dict[str, float] = {}
-    with source(NUM_ENGINES) as ports, clients() as load:
-        try:
-            with running(peer, ports) as gateway:
-                names = ("added_p50_s", "added_p99_s", "added_first_s")
-                found |= zip(names, phases.added_latency_s(gateway, ports[0], sizes), strict=True)
-                found |= zip(("requests_per_s", "request_cpu_s"), phases.requests(gateway, load, sizes), strict=True)
-                found |= zip(("paced_cpu_s", "kept_pace_ratio"), phases.paced(gateway, load, sizes), strict=True)
-                found["stream_bytes"] = phases.memory(gateway, load, sizes)
-                found |= zip(("flood_per_s", "flood_cpu_s"), phases.flood(gateway, load, sizes), strict=True)
-        except (RuntimeError, OSError) as error:
-            print(f"{peer.name}: {error}", file=sys.stderr, flush=True)
+    with source(NUM_ENGINES) as ports, running(peer, ports) as gateway:
+        names = ("added_p50_s", "added_p99_s", "added_first_s")
+        found |= zip(names, phases.added_latency_s(gateway, ports[0], sizes), strict=True)
+        for step, names in STEPS:
+            with clients() as load:
+                try:
+                    found |= zip(names, step(gateway, load, sizes), strict=True)
+                except (RuntimeError, OSError) as error:
+                    print(f"{peer.name}, {step.__name__}: {error}", file=sys.stderr, flush=True)
     return found
 
 

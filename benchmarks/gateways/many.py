@@ -33,8 +33,8 @@ def hold(peer: Peer, num_streams: int, seconds: float) -> None:
         cpu_s, grown_bytes = gateway.cpu_s - cpu_s, gateway.memory_bytes - full_bytes
     cpu_us, kib = 1e6 * cpu_s / max(1, num_events), (full_bytes - empty_bytes) / num_streams / 1024
     print(
-        f"{peer.name}: {num_streams:,} streams, {num_events / span_s:,.0f} tokens/s of {num_streams / PACE_S:,.0f} due, "
-        f"{cpu_us:.1f} us of CPU a token, {kib:.1f} KiB a stream on {empty_bytes / 2**20:.0f} MiB, "
+        f"{peer.name}: {num_streams:,} streams, {num_events / span_s:,.0f} tokens/s of {num_streams / PACE_S:,.0f} "
+        f"due, {cpu_us:.1f} us of CPU a token, {kib:.1f} KiB a stream on {empty_bytes / 2**20:.0f} MiB, "
         f"{grown_bytes / 2**20:+.1f} MiB over {span_s:.0f} s",
         flush=True,
     )
