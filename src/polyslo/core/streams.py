@@ -90,9 +90,12 @@ def new_streams(fleet: Fleet, *, num_news: int = 1 << 14) -> Streams:
 @compiled
 def enter(
     streams: Streams, r: int, arrival_s: float, first_due_s: float, tpot_s: float, tier: int, input_tokens: int,
-    max_tokens: int, hidden: bool,
+    max_tokens: int, expected_tokens: int, hidden: bool,
 ) -> None:  # fmt: skip
-    """Fill a free record with a new request, as `arrive` takes it."""
+    """Fill a free record with a new request, as `arrive` takes it.
+
+    `expected_tokens` is how long its caller expects the answer to get; 0: nobody said, it is what was learned.
+    """
     fleet = streams.fleet
     request = fleet.requests[r]
     request.arrival_s = arrival_s
@@ -110,6 +113,16 @@ def enter(
     streams.stream_remaining[r] = input_tokens
     streams.stream_hidden[r] = 1 if hidden else 0
     arrive(fleet, r)
+    if expected_tokens > 0:
+        request.expected_tokens = min(expected_tokens, max_tokens)
+
+
+@compiled
+def forget_instance(streams: Streams, i: int) -> None:
+    """An engine is gone: what its streams have shown says nothing of the one that comes in its place."""
+    streams.advanced_s[i] = 0.0
+    streams.began_s[i] = 0.0
+    streams.slowness_ratio[i] = 1.0
 
 
 @compiled

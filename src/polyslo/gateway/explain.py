@@ -15,11 +15,12 @@ from pathlib import Path
 from polyslo.core.tiers import tier_of
 from polyslo.errors import ConfigError, PolysloError
 from polyslo.gateway.config import GatewayConfig
-from polyslo.gateway.config_models import ANY_MODEL, EndpointConfig, ModelConfig
+from polyslo.gateway.config_models import EndpointConfig, ModelConfig
 from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.config_table import MistakenConfigError
 from polyslo.gateway.fleets import live_profile
-from polyslo.gateway.instances_file import Listed, parse_instances
+from polyslo.gateway.instances_file import Listed
+from polyslo.gateway.listed_instances import misplaced, read_instances_file
 from polyslo.gateway.shadow import shadow_policy
 from polyslo.gateway.tokens import load_tokenizer
 from polyslo.profiles.library import NamedProfile, load_profile
@@ -76,17 +77,6 @@ def _resolve(model: ModelConfig, profiles: dict[str, NamedProfile], mistakes: li
         mistakes.append(f"model {model.name!r}: {error}")
 
 
-def read_instances_file(file: str) -> tuple[Listed, ...]:
-    """Return the instances of a file now. Raises `ConfigError` where it can't be read or has mistakes."""
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file}: can't be read, {error.strerror}; check the path") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not text in UTF-8 (byte {error.start}); check the path") from error
-    return parse_instances(text, file)
-
-
 def _read_instances(config: GatewayConfig, mistakes: list[str]) -> tuple[Listed, ...]:
     if config.instances_file is None:
         return ()
@@ -98,24 +88,8 @@ def _read_instances(config: GatewayConfig, mistakes: list[str]) -> tuple[Listed,
     except ConfigError as error:
         mistakes.append(str(error))
         return ()
-    mistakes += _strangers(config, listed)
+    mistakes += misplaced(config, listed)
     return listed
-
-
-def _strangers(config: GatewayConfig, listed: tuple[Listed, ...]) -> Iterator[str]:
-    """Complain of listed instances whose model is none of ours."""
-    names = [model.name for model in config.models]
-    for entry in listed:
-        if entry.model is None and len(names) > 1:
-            yield (
-                f"{config.instances_file}: {entry.endpoint.title!r} must say its model, there are {len(names)}, "
-                f"got no label; add labels.model, one of {', '.join(names)}"
-            )
-        elif entry.model is not None and names not in ([], [ANY_MODEL]) and entry.model not in names:
-            yield (
-                f"{config.instances_file}: {entry.endpoint.title!r} must be of a configured model, got "
-                f"{entry.model!r}; use one of {', '.join(names)}, or add [[models]]"
-            )
 
 
 def _missing_files(config: GatewayConfig) -> Iterator[str]:

@@ -30,7 +30,7 @@ def live_fleet(model: ModelConfig, tiers_s: Sequence[float], num_records: int) -
     config = live_config(model)
     tpots_s = np.asarray(tiers_s, dtype=np.float64)
     shares = np.full(len(tpots_s), 1.0 / len(tpots_s))
-    fleet = build_fleet(config, spec, live_profile(model), tpots_s, shares, TYPICAL, num_records)
+    fleet = build_fleet(config, spec, live_profile(model), tpots_s, shares, TYPICAL, num_records, model.num_slots)
     if not model.dynamic_chunking:
         fleet.settings["by_deadline"] = 0
     fleet.num_actions[0] = 0
@@ -40,7 +40,7 @@ def live_fleet(model: ModelConfig, tiers_s: Sequence[float], num_records: int) -
 def live_config(model: ModelConfig) -> FleetConfig:
     """Return what a model's fleet is."""
     return FleetConfig(
-        num_instances=len(model.endpoints),
+        num_instances=max(1, len(model.endpoints)),  # at first
         max_residents=model.max_residents,
         chunk_limit_tokens=model.chunk_limit_tokens,
         kv_capacity_tokens=model.kv_capacity_tokens,

@@ -1,0 +1,65 @@
+"""What became of requests, step by step, for whoever clicks on one. Bounded: the oldest stories are dropped."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from polyslo.gateway.relay import Relay
+from polyslo.gateway.request import Request
+
+MOST_STORIES = 500
+
+Step = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Story:
+    """One request's steps. `relay` is None once it is over: bodies are large."""
+
+    request_id: str
+    request: Request
+    relay: Relay | None
+    steps: list[Step] = field(default_factory=list)
+    outcome: str | None = None
+    tokens: int = 0  # of a request that is over
+    instance: int | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Output tokens until now."""
+        return self.tokens if self.relay is None else self.relay.passage.tokens
+
+    @property
+    def place(self) -> int | None:
+        """The instance that it was sent to last."""
+        return self.instance if self.relay is None else self.relay.instance
+
+
+class Stories:
+    """The latest requests' stories, by request id."""
+
+    def __init__(self) -> None:
+        self._stories: OrderedDict[str, Story] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many are remembered."""
+        return len(self._stories)
+
+    def begin(self, relay: Relay) -> Story:
+        """Begin a request's story; another one with its id is forgotten."""
+        request_id = relay.passage.request_id
+        story = self._stories[request_id] = Story(request_id, relay.request, relay)
+        if len(self._stories) > MOST_STORIES:
+            self._stories.popitem(last=False)
+        return story
+
+    def get(self, request_id: str) -> Story | None:
+        """Return a story; None when it is not known (any more)."""
+        return self._stories.get(request_id)
+
+    def latest(self) -> Iterator[Story]:
+        """Go through them, the latest first."""
+        return reversed(self._stories.values())
