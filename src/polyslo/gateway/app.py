@@ -33,6 +33,7 @@ from polyslo.gateway.metrics import Metrics
 from polyslo.gateway.origins import Origins
 from polyslo.gateway.places import Places
 from polyslo.gateway.served_model import Patience, ServedModel
+from polyslo.gateway.tls import server_context
 from polyslo.wire.server import Handler, Limits, Listener, listen
 
 log = logging.getLogger("polyslo")
@@ -95,7 +96,7 @@ class Gateway:
             self.models[model.name] = self._served(model, listeners)
         self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
         self.front = Front(config, self.models, self.places)
-        self._health = {name: self._watch(model) for name, model in self.models.items()}
+        self._health = {name: self._health_of(model) for name, model in self.models.items()}
         self.changes = Changes(
             self.written, self.models, self._health, self.origins, self.front, self.journals, self._file, self._reread
         )
@@ -106,10 +107,15 @@ class Gateway:
             max_body_bytes=server.max_body_bytes,
             max_connections=server.max_connections,
         )
-        self.listener = await _listen(self.front.handle, server.host, server.port, "port", limits, _tls(config))
+        self.listener = await _listen(
+            self.front.handle, server.host, server.port, "port", limits, server_context(server)
+        )
         self.management_listener = await _listen(
             self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", MANAGEMENT_LIMITS, None
         )
+        for name, model in self.models.items():
+            for instance in model.instances:
+                self._health[name].watch(instance)
         self.changes.start()
         self._watch_boards()
 
@@ -141,7 +147,9 @@ class Gateway:
     def snapshot(self) -> dict[str, Any]:
         """Return what the page shows, of the first model."""
         name = next(iter(self.models))
-        return self.boards[name].snapshot(self.models[name], *self._policies[name])
+        scheme = "https" if self.config.server.tls_cert_file else "http"
+        shown = self.boards[name].snapshot(self.models[name], *self._policies[name])
+        return {**shown, "requests_at": {"scheme": scheme, "port": self.listener.port}}
 
     def story(self, request_id: str) -> dict[str, Any] | None:
         """Return a request's story, whichever model had it."""
@@ -190,10 +198,8 @@ class Gateway:
         for name, board in self.boards.items():
             board.tick(self.models[name])
 
-    def _watch(self, model: ServedModel) -> Health:
+    def _health_of(self, model: ServedModel) -> Health:
         health = model.health = Health(model.instances, model.close_instance, self.config.health)
-        for instance in model.instances:
-            health.watch(instance)
         return health
 
 
@@ -206,12 +212,3 @@ async def _listen(
         raise ConfigError(
             f"server.{key}: can't listen on {host}:{port}, {error.strerror or error}; choose another one"
         ) from error
-
-
-def _tls(config: GatewayConfig) -> ssl.SSLContext | None:
-    server = config.server
-    if server.tls_cert_file is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(server.tls_cert_file, server.tls_key_file)
-    return context

@@ -233,7 +233,7 @@ class Board:
 
     def _recent(self, model: ServedModel, now_s: float) -> list[dict[str, Any]]:
         shown = []
-        for story in self.stories.latest():
+        for story in reversed(self.stories.values()):
             request, relay, tokens = story.request, story.relay, story.num_tokens
             due_s = request.arrival_s + request.ttft_s + tokens * request.tpot_s
             stage = STAGES[int(model.fleet.requests["stage"][relay.r])] if relay is not None else story.outcome

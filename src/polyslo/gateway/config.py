@@ -197,7 +197,7 @@ def _check_models(config: GatewayConfig, mistakes: Mistakes) -> None:
         mistakes.add(
             "models",
             "there must be an instance, got none",
-            "add [[models.endpoints]], --worker-urls, instances_file, or server.admin_key_hash for POST /workers",
+            "add [[models.endpoints]], instances_file or --worker-urls",
         )
     for message in _wrong_fleets(config):
         mistakes.add(*message)
@@ -250,6 +250,6 @@ _CHECKS: tuple[tuple[Callable[[GatewayConfig, Mistakes], None], frozenset[str]],
     (_check_slos, frozenset({"slo", "classes"})),
     (_check_tiers, frozenset({"tiers", "classes"})),
     (_check_keys, frozenset({"slo", "classes", "keys"})),
-    (_check_models, frozenset({"models", "instances_file", "server"})),
+    (_check_models, frozenset({"models", "instances_file"})),
     (_check_server, frozenset({"server"})),
 )

@@ -7,7 +7,7 @@ the file of instances. For `polyslo check`, and for the gateway before it listen
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,10 +18,11 @@ from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import EndpointConfig, ModelConfig
 from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.config_table import MistakenConfigError
-from polyslo.gateway.fleets import live_profile
+from polyslo.gateway.fleets import live_fleet, live_profile
 from polyslo.gateway.instances_file import Listed
-from polyslo.gateway.listed_instances import misplaced, read_instances_file
+from polyslo.gateway.listed_instances import misplaced, read_instances_file, with_listed
 from polyslo.gateway.shadow import shadow_policy
+from polyslo.gateway.tls import server_context
 from polyslo.gateway.tokens import load_tokenizer
 from polyslo.profiles.library import NamedProfile, load_profile
 from polyslo.sim.fleet import PolicySpec
@@ -43,7 +44,7 @@ def explain(config: GatewayConfig, environment: Mapping[str, str] = os.environ) 
     mistakes: list[str] = []
     profiles: dict[str, NamedProfile] = {}
     for model in config.models:
-        _resolve(model, profiles, mistakes)
+        _resolve(config, model, profiles, mistakes)
     listed = _read_instances(config, mistakes)
     mistakes += _missing_files(config)
     warnings = (
@@ -60,7 +61,7 @@ def explain(config: GatewayConfig, environment: Mapping[str, str] = os.environ) 
     return Explanation(tuple(mistakes), warnings, summary)
 
 
-def _resolve(model: ModelConfig, profiles: dict[str, NamedProfile], mistakes: list[str]) -> None:
+def _resolve(config: GatewayConfig, model: ModelConfig, profiles: dict[str, NamedProfile], mistakes: list[str]) -> None:
     """Load what a model names, complaining of each thing that can't be."""
     try:
         named = load_profile(model.profile_name, host_s=model.host_ms / 1e3)
@@ -69,6 +70,8 @@ def _resolve(model: ModelConfig, profiles: dict[str, NamedProfile], mistakes: li
         mistakes.append(f"model {model.name!r}: {error}")
     try:
         PolicySpec.parse(model.policy)
+        if model.name in profiles:
+            live_fleet(model, config.tiers_s, 1, warns=False)
         if model.shadow is not None:
             shadow_policy(model.shadow)
         if model.tokenizer is not None:
@@ -88,15 +91,29 @@ def _read_instances(config: GatewayConfig, mistakes: list[str]) -> tuple[Listed,
     except ConfigError as error:
         mistakes.append(str(error))
         return ()
-    mistakes += misplaced(config, listed)
+    found = tuple(misplaced(config, listed))
+    mistakes += found or _complaint(lambda: with_listed(config))
     return listed
 
 
+def _complaint(do: Callable[[], object]) -> tuple[str, ...]:
+    """Do what serving does, and return why it can't be done."""
+    try:
+        do()
+    except ConfigError as error:
+        return (str(error),)
+    return ()
+
+
 def _missing_files(config: GatewayConfig) -> Iterator[str]:
+    missing = False
     for key in ("tls_cert_file", "tls_key_file"):
         file = getattr(config.server, key)
         if file is not None and not os.access(file, os.R_OK):
+            missing = True
             yield f"server.{key}: must be a file that can be read, got {file!r}; check the path"
+    if not missing:
+        yield from _complaint(lambda: server_context(config.server))
     if config.journal.file is not None and not Path(config.journal.file).absolute().parent.is_dir():
         yield f"journal.file: must be in a folder that exists, got {config.journal.file!r}; make the folder"
 

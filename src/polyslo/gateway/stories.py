@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,28 +37,13 @@ class Story:
         return self.instance if self.relay is None else self.relay.instance
 
 
-class Stories:
-    """The latest requests' stories, by request id."""
-
-    def __init__(self) -> None:
-        self._stories: OrderedDict[str, Story] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Return how many are remembered."""
-        return len(self._stories)
+class Stories(OrderedDict[str, Story]):
+    """The latest requests' stories, by request id, in the order in which they began."""
 
     def begin(self, relay: Relay) -> Story:
         """Begin a request's story; another one with its id is forgotten."""
         request_id = relay.passage.request_id
-        story = self._stories[request_id] = Story(request_id, relay.request, relay)
-        if len(self._stories) > MOST_STORIES:
-            self._stories.popitem(last=False)
+        story = self[request_id] = Story(request_id, relay.request, relay)
+        if len(self) > MOST_STORIES:
+            self.popitem(last=False)
         return story
-
-    def get(self, request_id: str) -> Story | None:
-        """Return a story; None when it is not known (any more)."""
-        return self._stories.get(request_id)
-
-    def latest(self) -> Iterator[Story]:
-        """Go through them, the latest first."""
-        return reversed(self._stories.values())
