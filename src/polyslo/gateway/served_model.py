@@ -196,7 +196,7 @@ class ServedModel:
         """Decide about a request that an instance failed; that one is not asked while another is open."""
         again, failed = self.decider.enter(), relay.instance
         assert again is not None  # one was freed just now
-        relay.r = again
+        relay.r, relay.instance = again, None
         self.relays[again] = relay
         is_open = failed is not None and self.instances[failed].closed == FITS
         if failed is None or not is_open or sum(instance.closed == FITS for instance in self.instances) == 1:
