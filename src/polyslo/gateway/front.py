@@ -19,7 +19,7 @@ from polyslo.gateway.body import CHAT, COMPLETIONS, Ask, encode_body, read_body
 from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import ANY_MODEL
 from polyslo.gateway.config_slo import KeyConfig
-from polyslo.gateway.grants import Slo, grant, tenant_of
+from polyslo.gateway.grants import Slo, grant
 from polyslo.gateway.keys import KeyRing
 from polyslo.gateway.model_list import MODELS, ModelList
 from polyslo.gateway.openai_errors import JSON_HEADERS, BadRequest, Refusal
@@ -160,7 +160,6 @@ class Front:
             wants_receipt=wish.wants_receipt and self._config.telemetry.receipts == ASKED,
             key_name=None if key is None else key.name,
             session=wish.session,
-            tenant=tenant_of(wish, key),
         )
 
         def enter() -> Refusal | None:

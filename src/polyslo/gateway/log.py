@@ -42,7 +42,6 @@ class RequestLog:
         line: dict[str, Any] = {
             "request_id": passage.request_id,
             **({"session": passage.session} if passage.session else {}),
-            **({"tenant": passage.tenant} if passage.tenant else {}),
             "outcome": outcome,
             "slo_tier": passage.tier_label,
             "instance": relay.instance,

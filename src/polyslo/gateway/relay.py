@@ -42,7 +42,6 @@ class Passage:
     wants_receipt: bool = False
     key_name: str | None = None  # of the API key that it came with
     session: str | None = None
-    tenant: str | None = None  # whom it counts for
     sent_s: float = 0.0
     first_token_s: float = 0.0
     last_token_s: float = 0.0
