@@ -1,4 +1,4 @@
-"""`polyslo serve`'s command line: URLs as sglang-router's users write them, and what is refused before anything runs."""
+"""`polyslo serve`'s command line: URLs as sglang-router's users write them, and what is refused at once."""
 
 from __future__ import annotations
 

@@ -84,6 +84,7 @@ REQUEST = np.dtype(
         ("remaining_tokens", np.int64),  # of prefill_tokens, not yet in a finished or running iteration
         ("emitted_tokens", np.int64),  # as of the last preemption; else derived from the iterations
         ("max_tokens", np.int64),
+        ("hinted_tokens", np.int64),  # output, as its caller expects; 0: nobody said
         ("expected_tokens", np.int64),  # output
         ("tier", np.int64),
         ("stage", np.int64),

@@ -104,6 +104,7 @@ def enter(
     request.tier = tier
     request.input_tokens = input_tokens
     request.max_tokens = max_tokens
+    request.hinted_tokens = expected_tokens
     request.reasons = 0
     request.predicted_first_s = np.inf
     request.predicted_tpot_s = 0.0
@@ -113,8 +114,6 @@ def enter(
     streams.stream_remaining[r] = input_tokens
     streams.stream_hidden[r] = 1 if hidden else 0
     arrive(fleet, r)
-    if expected_tokens > 0:
-        request.expected_tokens = min(expected_tokens, max_tokens)
 
 
 @compiled

@@ -113,8 +113,8 @@ class Gateway:
         self.management_listener = await _listen(
             self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", MANAGEMENT_LIMITS, None
         )
-        for name, model in self.models.items():
-            for instance in model.instances:
+        for name, served in self.models.items():
+            for instance in served.instances:
                 self._health[name].watch(instance)
         self.changes.start()
         self._watch_boards()
