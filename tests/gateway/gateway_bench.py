@@ -16,6 +16,7 @@ from polyslo.gateway.config import parse_config
 from polyslo.profiles.library import load_profile
 from polyslo.wire.client import Origin
 
+HELD_S = 1e9  # of an engine's time
 HANG_S = 10.0  # only so that a hang fails instead of hanging
 MODEL = "emulated"
 SPEED = 50.0
@@ -66,6 +67,14 @@ class Reply:
     def code(self):
         """The code of an error."""
         return self.json["error"]["code"]
+
+    def hold(self, k=0):
+        """Let an engine do nothing until it is told to go on: its streams stand."""
+        self.engines[k].engine.stall(HELD_S)
+
+    def go_on(self, k=0):
+        """Let an engine that was held go on."""
+        self.engines[k].engine.stall(-HELD_S)
 
     async def until(self, holds):
         """Wait until something holds of it."""
@@ -142,6 +151,14 @@ class Bench:
         await engine.start()
         self.engines.append(engine)
         return engine
+
+    def hold(self, k=0):
+        """Let an engine do nothing until it is told to go on: its streams stand."""
+        self.engines[k].engine.stall(HELD_S)
+
+    def go_on(self, k=0):
+        """Let an engine that was held go on."""
+        self.engines[k].engine.stall(-HELD_S)
 
     async def until(self, holds):
         """Wait until something holds; the test's time is bounded elsewhere."""

@@ -1,6 +1,6 @@
 """Clients come and leave, engines answer, fail and dawdle, in any order: after every step all accounts balance.
 
-Hypothesis looks for an order that breaks an invariant of docs/invariants.md (G1 to G9) and shrinks what it finds;
+Hypothesis looks for an order that breaks an invariant of docs/invariants.md (G1 to G10) and shrinks what it finds;
 random walks go further than its short examples do.
 """
 
@@ -437,7 +437,7 @@ class GatewayMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_all_accounts_balance_on_long_random_walks(seed):
-    """G1 to G5 after each of 80 steps, G6, G7 and G9 at the end."""
+    """G1 to G5 and G10 after each of 80 steps, G6, G7 and G9 at the end."""
     random = np.random.default_rng(seed)
     walk = GatewayMachine()
     walk.start(["polyserve", "minimal"][int(random.random() < 0.25)], refuse=bool(random.random() < 0.3))

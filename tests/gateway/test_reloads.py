@@ -47,8 +47,9 @@ def test_the_instances_file_is_followed(tmp_path):
             async with Bench(0, health=WELL, instances_file=str(file)) as bench:
                 looks = bench.gateway.changes.reloads.look
                 assert [instance.name for instance in bench.model.instances] == ["l0"]
-                running = bench.send(COMPLETIONS, completion(2000, stream=True))
-                await running.until(lambda reply: reply.body)
+                engines.hold()
+                running = bench.send(COMPLETIONS, completion(100, stream=True))
+                await bench.until(lambda: engines.engines[0].engine.num_residents)
                 file.write_text(listed((0, engines.engines[0]), (1, engines.engines[1])))
                 await looks()
                 await bench.until(lambda: bench.model.instances[1].closed == FITS)
@@ -57,8 +58,9 @@ def test_the_instances_file_is_followed(tmp_path):
                 assert bench.model.instances[0].is_leaving
                 reply = await bench.ask(COMPLETIONS, completion(), [(b"x-polyslo-explain", b"1")])
                 assert reply.header(b"x-polyslo-instance") == b"l1"
+                engines.go_on()
                 await running.over()
-                assert (running.failure, num_tokens(running.body)) == (None, 2000)
+                assert (running.failure, num_tokens(running.body)) == (None, 100)
                 await bench.until(lambda: len(bench.model.instances) == 1)
                 await bench.settle()
 
@@ -103,13 +105,15 @@ def test_what_finds_no_room_waits_for_it(tmp_path):
             file.write_text(listed((0, engines.engines[0])))
             table = {"instances_file": str(file), "health": WELL, "model": {"max_instances": 1}}
             async with Bench(0, **table) as bench:
-                running = bench.send(COMPLETIONS, completion(1000, stream=True))
-                await running.until(lambda reply: reply.body)
+                engines.hold()
+                running = bench.send(COMPLETIONS, completion(100, stream=True))
+                await bench.until(lambda: engines.engines[0].engine.num_residents)
                 file.write_text(listed((1, engines.engines[1])))
                 await bench.gateway.changes.reloads.look()
                 assert [instance.name for instance in bench.model.instances] == ["l0"]
+                engines.go_on()
                 await running.over()
-                assert num_tokens(running.body) == 1000
+                assert num_tokens(running.body) == 100
                 await bench.until(lambda: bench.model.instances.find("l1") is not None)
                 await bench.until(lambda: bench.model.has_open_instance)
                 await bench.settle()
@@ -128,8 +132,9 @@ def test_keys_and_classes_hold_from_the_next_request_on(tmp_path):
         async with Bench(1, file=str(file), keys=keys, classes=classes) as bench:
             look = bench.gateway.changes.reloads.look
             await look()
-            running = bench.send(COMPLETIONS, completion(2000, stream=True), bearer(b"alice's"))
-            await running.until(lambda reply: reply.body)
+            bench.hold()
+            running = bench.send(COMPLETIONS, completion(100, stream=True), bearer(b"alice's"))
+            await bench.until(lambda: bench.engines[0].engine.num_residents)
             bench.table |= {
                 "keys": {"bob": {"hash": hash_of(b"bob's")}},
                 "classes": {**classes, "slow": {**HOUR, "tpot_ms": 500}},
@@ -137,10 +142,11 @@ def test_keys_and_classes_hold_from_the_next_request_on(tmp_path):
             file.write_text("new")
             await look()
             assert (await bench.ask(COMPLETIONS, completion(), bearer(b"alice's"))).status == 401
+            bench.go_on()
             named = [*bearer(b"bob's"), (b"x-llm-d-inference-objective", b"slow")]
             assert (await bench.ask(COMPLETIONS, completion(), named)).status == 200
             await running.over()
-            assert (running.failure, num_tokens(running.body)) == (None, 2000)
+            assert (running.failure, num_tokens(running.body)) == (None, 100)
             bench.table["keys"] = {"bob": {"hash": "plain"}}
             file.write_text("mistaken")
             await look()
@@ -257,3 +263,26 @@ def test_what_holds_from_the_next_start_on_is_named():
     assert effective.tiers_s == pytest.approx(started.tiers_s)
     assert (effective.server.port, effective.models) == (started.server.port, started.models)
     assert (effective.keys, effective.classes, effective.slo) == (new.keys, new.classes, new.slo)
+
+
+def test_an_instance_that_is_listed_under_another_name_joins_anew(tmp_path):
+    """It drains under its old name; as soon as it is gone it joins under the new one. Labels are taken over at once."""
+    file = tmp_path / "i.json"
+
+    async def main():
+        async with Bench(1) as engines:
+            (engine,) = engines.engines
+            file.write_text(listed((0, engine)))
+            async with Bench(0, health=WELL, instances_file=str(file)) as bench:
+                text = listed((0, engine)).replace('"l0",', '"l0", "labels": {"zone": "b"},')
+                file.write_text(text)
+                await bench.gateway.changes.reloads.look()
+                assert bench.model.instances[0].labels == (("zone", "b"),)
+                assert not bench.model.instances[0].is_leaving
+                file.write_text(listed((1, engine)))
+                await bench.gateway.changes.reloads.look()
+                await bench.until(lambda: [one.name for one in bench.model.instances if one.closed == FITS] == ["l1"])
+                assert (await bench.ask(COMPLETIONS, completion())).status == 200
+                await bench.settle()
+
+    run(main)

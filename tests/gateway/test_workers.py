@@ -11,6 +11,7 @@ from polyslo.cli.main import cli
 from polyslo.core.state import DRAINING, FITS
 from polyslo.gateway.journal_reader import JournalReader
 from polyslo.gateway.keys import hash_of
+from polyslo.gateway.lived import relive
 from polyslo.gateway.replay import Replayed, replay
 
 ADMIN = {"admin_key_hash": hash_of(b"the admin's")}
@@ -91,8 +92,9 @@ def test_what_runs_at_an_instance_that_leaves_ends_whole():
 
     async def main():
         async with Bench(1, server=ADMIN, health=WELL, model={"max_instances": 2}) as bench:
-            running = bench.send(COMPLETIONS, completion(3000, stream=True))
-            await running.until(lambda reply: reply.body)
+            bench.hold()
+            running = bench.send(COMPLETIONS, completion(100, stream=True))
+            await bench.until(lambda: bench.engines[0].engine.num_residents)
             engine = await bench.add_engine()
             await post(bench, {"url": engine.url, "name": "other"})
             await bench.until(lambda: bench.model.instances[1].closed == FITS)
@@ -100,8 +102,9 @@ def test_what_runs_at_an_instance_that_leaves_ends_whole():
             assert await placed(bench) == "other"
             full = await post(bench, {"url": "http://127.0.0.1:9"})
             assert (full.status, full.code) == (409, "no_room_for_instance")
+            bench.go_on()
             await running.over()
-            assert (running.failure, num_tokens(running.body)) == (None, 3000)
+            assert (running.failure, num_tokens(running.body)) == (None, 100)
             await bench.until(lambda: len(bench.model.instances) == 1)
             assert (await post(bench, {"url": bench.engines[0].url, "name": "again"})).status == 202
             await bench.until(lambda: bench.model.instances[0].closed == FITS)
@@ -139,13 +142,15 @@ def test_one_that_leaves_may_stay_after_all():
 
     async def main():
         async with Bench(1, server=ADMIN, health=WELL) as bench:
-            running = bench.send(COMPLETIONS, completion(2000, stream=True))
-            await running.until(lambda reply: reply.body)
+            bench.hold()
+            running = bench.send(COMPLETIONS, completion(100, stream=True))
+            await bench.until(lambda: bench.engines[0].engine.num_residents)
             await delete(bench, "e0")
             assert (await post(bench, {"url": bench.engines[0].url, "name": "e0"})).status == 202
             await bench.until(lambda: bench.model.instances[0].closed == FITS)
+            bench.go_on()
             await running.over()
-            assert (running.failure, num_tokens(running.body)) == (None, 2000)
+            assert (running.failure, num_tokens(running.body)) == (None, 100)
             assert await names(bench) == {"e0": "ready"}
             await bench.settle()
 
@@ -265,6 +270,7 @@ def test_a_journal_has_who_joined_and_left(tmp_path, capsys):
     assert found.num_inputs > 20
     assert (found.joined, found.left) == (["late"], ["e0"])
     assert list(journal.head.instances) == ["e0"]
+    assert any("late joined, e0 left" in note for note in relive([JournalReader(path)]).notes)
     with pytest.raises(SystemExit) as over:
         cli(["replay", str(path)])
     assert over.value.code == 0

@@ -58,10 +58,9 @@ class JournalHead:
             ) from error
 
     def with_instances(self, names: Sequence[str]) -> JournalHead:
-        """Return it with the instances that are there now; without any it stays as it is."""
-        if not names:
-            return self
-        return replace(self, instances=tuple(names), fleet={**self.fleet, "num_instances": len(names)})
+        """Return it with the instances that are there now; the fleet has at least one."""
+        fleet = {**self.fleet, "num_instances": len(names)} if names else self.fleet
+        return replace(self, instances=tuple(names), fleet=fleet)
 
     def encode(self) -> bytes:
         """Return it as JSON."""

@@ -151,10 +151,9 @@ class Membership:
             self._timer.cancel()
 
     def _stay(self, known: Instance, endpoint: EndpointConfig, source: str) -> Instance | Refusal:
-        if known.url != endpoint.url or not known.is_leaving:
-            return Refusal(
-                "already_there", f"there is an instance {known.name!r} at {known.url}; remove that one first"
-            )
+        is_same = (known.url, known.name, known.role) == (endpoint.url, endpoint.title, endpoint.role)
+        if not is_same or not known.is_leaving:
+            return Refusal("already_there", f"{known.name!r} at {known.url} is there; remove that one first")
         known.is_leaving, known.is_joining, known.source = False, True, source
         self._watch.watch(known)
         return known

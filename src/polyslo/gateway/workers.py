@@ -92,9 +92,10 @@ class Workers:
             return membership
         role = None if posted.role == REGULAR else posted.role
         endpoint = EndpointConfig(posted.url, posted.name, role, posted.labels)
-        taken = self._find(endpoint.title)
-        if not isinstance(taken, Refusal) and taken[0] is not membership.model:
-            return Refusal("already_there", f"model {taken[0].name!r} has an instance {endpoint.title!r}; name it")
+        for wanted in (endpoint.url, endpoint.title):
+            taken = self._find(wanted)
+            if not isinstance(taken, Refusal) and taken[0] is not membership.model:
+                return Refusal("already_there", f"model {taken[0].name!r} has an instance {wanted!r}; use another one")
         joined = membership.join(endpoint, POSTED, posted.api_key)
         if isinstance(joined, Refusal):
             return joined
