@@ -80,7 +80,8 @@ class JournalHead:
                 f"replay it with polyslo {written_by}"
             )
         known = {entry.name for entry in fields(cls)}
-        return cls(**{name: value for name, value in told.items() if name in known})
+        given = {name: value for name, value in told.items() if name in known}
+        return cls(**given | {"instances": tuple(given.get("instances", ()))})
 
     def notices(self) -> list[str]:
         """Say what could make decisions differ from the live ones though nothing is wrong."""
