@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from polyslo.cli.output import check_writable, output_option
+from polyslo.cli.profile_measure import measure_command
 from polyslo.core.measured import residuals
 from polyslo.errors import InputError
 from polyslo.profiles.gpus import GPUS
@@ -47,7 +48,7 @@ def list_command() -> None:
 @click.argument("name")
 def show_command(name: str) -> None:
     """Show a profile's source, its fit, and what fits into the usual TPOTs."""
-    _show(load_profile(name))
+    show(load_profile(name))
 
 
 @profile_group.command("roofline")
@@ -61,7 +62,7 @@ def roofline_command(model: str, gpu: str, tensor_parallel: int, dtype: str | No
     roofline = Roofline.of(model, gpu, tensor_parallel=tensor_parallel, dtype=dtype)
     if output:
         _write(Path(output), profile_text(roofline.content()))
-    _show(estimate(roofline))
+    show(estimate(roofline))
 
 
 @profile_group.command("plot")
@@ -79,7 +80,11 @@ def plot_command(name: str, output: str | None, theme: str) -> None:
     click.echo(f"wrote {target}", err=True)
 
 
-def _show(named: NamedProfile) -> None:
+profile_group.add_command(measure_command)
+
+
+def show(named: NamedProfile) -> None:
+    """Print a profile: its facts, its fit, and what fits into the usual TPOTs."""
     for key, value in named.facts.items():
         click.echo(f"{key}: {value}")
     click.echo(f"KV tokens: {named.profile.kv_capacity_tokens:,}")
