@@ -144,7 +144,7 @@ def _facts(model: str, options: Mapping[str, Any], told: EndpointFacts | None) -
     if capacity is None:
         raise ConfigError(
             "--kv-capacity-tokens: must be given, the engine does not say in /metrics how many KV tokens it holds; "
-            "it is in its log at the start"
+            "see its log"
         )
     facts = {
         "model": model,

@@ -197,5 +197,5 @@ def reject_longer(wanted_tokens: int, allowed_tokens: int | None) -> None:
     """Raise `InputError` for a context that the endpoint does not take."""
     if allowed_tokens is not None and wanted_tokens > allowed_tokens:
         raise InputError(
-            f"--max-context: must be at most what the endpoint takes, {allowed_tokens:,}, got {wanted_tokens:,}; lower it"
+            f"--max-context: must be at most {allowed_tokens:,}, what it takes, got {wanted_tokens:,}; lower it"
         )

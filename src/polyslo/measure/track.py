@@ -63,7 +63,7 @@ class Track:
         if self.num_tokens < num_tokens:
             raise InputError(
                 f"the endpoint ended an answer after {self.num_tokens} of at least {num_tokens} tokens: "
-                f"{self.failure or 'it does not obey ignore_eos and min_tokens'}; measure an engine that nobody else uses"
+                f"{self.failure or 'it does not obey ignore_eos and min_tokens'}; measure an engine that nobody uses"
             )
 
     def close(self) -> None:
