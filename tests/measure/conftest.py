@@ -17,6 +17,4 @@ def profile():
 @pytest.fixture
 def plan():
     """Small batches and short prompts; the chunk has to be found out."""
-    return MeasurePlan(
-        max_context_tokens=4096, kv_capacity_tokens=60_000, max_decodes=16, num_steps=8, num_repeats=2
-    )
+    return MeasurePlan(max_context_tokens=4096, kv_capacity_tokens=60_000, max_decodes=16, num_steps=8, num_repeats=2)

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from polyslo.cli.output import check_writable, output_option
 from polyslo.cli.profile_measure import measure_command
+from polyslo.cli.profile_torch import torch_command
 from polyslo.core.measured import residuals
 from polyslo.errors import InputError
 from polyslo.profiles.gpus import GPUS
@@ -81,6 +82,7 @@ def plot_command(name: str, output: str | None, theme: str) -> None:
 
 
 profile_group.add_command(measure_command)
+profile_group.add_command(torch_command)
 
 
 def show(named: NamedProfile) -> None:

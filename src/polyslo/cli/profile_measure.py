@@ -96,7 +96,7 @@ def measure_command(
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             content, finished = runner.run(_of_endpoint(url, output, options))
         errors = held_out_errors(parse_profile(content, "", where=finished))
-    _finish(content, errors, finished, plot_file)
+    finish(content, errors, finished, plot_file)
 
 
 async def _of_endpoint(url: str, output: str | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -180,7 +180,7 @@ def _plan_facts(plan: MeasurePlan) -> dict[str, Any]:
     }
 
 
-def _finish(content: dict[str, Any], errors: Errors, file: str, plot_file: str | None) -> None:
+def finish(content: dict[str, Any], errors: Errors, file: str, plot_file: str | None) -> None:
     """Check the profile, tell its error on held-out points, write it, and forget the state."""
     from polyslo.cli.profile import show
 
