@@ -42,7 +42,7 @@ def test_points_that_fall_are_measured_again_with_what_they_fall_from():
 
 
 def test_the_lesser_time_of_a_point_is_kept():
-    """Points are the same by batch and chunk, whatever their context has become; one that is missing changes nothing."""
+    """Points are the same by batch and chunk, whatever their context; one that is missing changes nothing."""
     first = {"decode": [[4, 80, 9.0, 0.2], [2, 90, 5.0, 0.0]], "mixed": [[128, 4, 85, 12.0, 0.1]]}
     again = {"decode": [[4, 82, 6.0, 0.1]], "mixed": [[128, 4, 86, 13.0, 0.0]]}
     assert lesser(first, again) == {

@@ -81,7 +81,7 @@ class Keeper:
         loop = asyncio.get_running_loop()
         self.num_starts += 1
         self._turn(STARTING)
-        process = await self._launch()
+        process = await self._launched()
         ended = asyncio.ensure_future(process.ended())
         try:
             if not await self._becomes_ready(ended):
@@ -96,6 +96,15 @@ class Keeper:
                 self._turn(STOPPING)
             await asyncio.shield(process.stop())
             ended.cancel()
+
+    async def _launched(self) -> Process:
+        """Launch it. Not cancelled half way: asyncio (3.11) would wait forever for a process without its pipes."""
+        launching = asyncio.ensure_future(self._launch())
+        try:
+            return await asyncio.shield(launching)
+        except asyncio.CancelledError:
+            await (await launching).stop()
+            raise
 
     async def _becomes_ready(self, ended: asyncio.Future[int]) -> bool:
         loop = asyncio.get_running_loop()
