@@ -29,6 +29,7 @@ HEAD_TIMEOUT_S = 900.0  # a batch's last prompt waits for all others
 IDLE_TIMEOUT_S = 900.0
 ASK_TIMEOUT_S = 10.0
 _CACHE_INFO = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
+_SGLANG_CAPACITY = re.compile(r"^sglang:max_total_num_tokens(?:\{.*\})? +(\S+)", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -83,11 +84,13 @@ class Endpoint:
         """Ask what is served, and use it; raises `InputError` where it can't be reached."""
         served = await ask_model(self._origin, self._address, self._headers, model)
         self._model = served.name
-        labels = await self._cache_labels()
+        metrics = await self._get("/metrics")
+        found = _CACHE_INFO.search(metrics)
+        labels = dict(_LABEL.findall(found[1])) if found else {}
         return EndpointFacts(
             model=served.name,
             max_context_tokens=served.max_context_tokens,
-            kv_capacity_tokens=_kv_capacity(labels),
+            kv_capacity_tokens=_kv_capacity(labels, metrics),
             cache_dtype=labels.get("cache_dtype"),
             version=await self._version(),
         )
@@ -125,11 +128,6 @@ class Endpoint:
             "vllm_xargs": {"emulate_output_tokens": output_tokens},
         }
         return orjson.dumps(options)[:-1] + b',"prompt":[' + prompt + b"]}"
-
-    async def _cache_labels(self) -> dict[str, str]:
-        text = await self._get("/metrics")
-        found = _CACHE_INFO.search(text)
-        return dict(_LABEL.findall(found[1])) if found else {}
 
     async def _version(self) -> str | None:
         try:
@@ -183,9 +181,12 @@ class _Reader:
         self._track.end(f"{failure.kind}: {failure.detail}")
 
 
-def _kv_capacity(labels: dict[str, str]) -> int | None:
-    """Return the KV tokens that vLLM's cache holds, as its metrics say it."""
+def _kv_capacity(labels: dict[str, str], metrics: str) -> int | None:
+    """Return the KV tokens that the cache holds, as the engine's metrics say it: vLLM's or SGLang's."""
+    told = _SGLANG_CAPACITY.search(metrics)
     try:
+        if told is not None:
+            return int(float(told[1]))
         if "kv_cache_size_tokens" in labels:
             return int(labels["kv_cache_size_tokens"])
         return int(labels["num_gpu_blocks"]) * int(labels["block_size"])
