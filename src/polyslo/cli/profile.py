@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -88,11 +90,19 @@ profile_group.add_command(torch_command)
 def show(named: NamedProfile) -> None:
     """Print a profile: its facts, its fit, and what fits into the usual TPOTs."""
     for key, value in named.facts.items():
-        click.echo(f"{key}: {value}")
+        click.echo(f"{key}: {_told(value)}")
     click.echo(f"KV tokens: {named.profile.kv_capacity_tokens:,}")
     if not named.is_estimate:
         Console().print(_fit(named))
     Console().print(_budgets(named))
+
+
+def _told(value: Any) -> str:
+    """Return a fact as a person reads it: what is nested, side by side."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return "; ".join(f"{key}: {_told(inner)}" if isinstance(inner, Mapping) else f"{key} {inner}"
+                     for key, inner in value.items())  # fmt: skip
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ import uvloop
 from polyslo.cli.options import Finite
 from polyslo.errors import ConfigError
 from polyslo.fleets.engine_command import (
+    COMMAND,
     EMULATED,
     ENGINES,
     VLLM,
@@ -30,6 +31,7 @@ from polyslo.fleets.pool import PoolRule
 from polyslo.fleets.served_fleet import ServedFleet
 from polyslo.gateway.config import GatewayConfig, parse_config
 from polyslo.gateway.config_server import LOG_LEVELS
+from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.warmup import warm_up
 
 HEALTH = {"interval_s": 2.0, "success_threshold": 1}  # an engine on this machine is asked often, at no cost
@@ -74,11 +76,13 @@ def up_command(
     """
     usable = visible_gpus() if gpus is None else [gpu.strip() for gpu in gpus.split(",") if gpu.strip()]
     spec = _spec(engine, scheduler, bool(usable), extra, options)
-    assigned = assign_gpus(usable if engine == VLLM else [], instances, spec.tensor_parallel)
+    needs_gpus = engine == VLLM or (engine == COMMAND and gpus is not None)
+    assigned = assign_gpus(usable if needs_gpus else [], instances, spec.tensor_parallel)
     rule = _pool_rule(least, instances, linger_s)
     ports = free_ports(instances) if engine_port is None else list(range(engine_port, engine_port + instances))
     flags = {name: options[name] for name in ("policy", "host", "port", "prometheus_port", "api_key", "log_level")}
     config = _config(config_file, spec, [f"http://127.0.0.1:{port}" for port in ports], flags)
+    live_fleet(config.models[0], config.tiers_s, num_records=1)  # what is wrong there is told before engines start
     logging.basicConfig(level=config.server.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     folder = _log_folder(log_dir)
     warm_up()
