@@ -52,6 +52,7 @@ def test_engine_and_gateway_are_told_the_same(run, tmp_path):
         (["--engine", "vllm"], "--model: must be given"),
         (["--engine", "command"], "{port}"),
         (["--engine", "command", "--scheduler", "on", "--", "a", "{port}"], "only vLLM and emulated engines"),
+        (["--engine", "vllm", "--model", "a", "--scheduler", "on"], "give --profile"),
         (["--engine", "emulated", "--instances", "2", "--min", "3"], "--min: must be at most"),
         (["--engine", "vllm", "--model", "a", "--gpus", "0", "--instances", "2"], "need 2, got 1"),
         (["--engine", "emulated", "--config", "/nowhere"], "can't be read"),

@@ -50,7 +50,7 @@ HEALTH = {"interval_s": 2.0, "success_threshold": 1}  # an engine on this machin
 @click.option("--profile", metavar="NAME|FILE|roofline:MODEL:GPU", help="Iteration times of an engine.")
 @click.option("--speed", metavar="X", type=Finite(1e-3, 1e3), default=1.0, help="Of emulated engines. [1]")
 @click.option("--scheduler", type=click.Choice(("auto", "on", "off")), default="auto", show_default=True,
-              help="polyslo's scheduler inside the engines; auto: with a vLLM that it was tested with.")  # fmt: skip
+              help="polyslo's scheduler inside the engines; auto: with a --profile and a tested vLLM.")  # fmt: skip
 @click.option("--tensor-parallel-size", "tensor_parallel", metavar="N", type=click.IntRange(1, 64), default=1,
               show_default=True, help="GPUs of an instance.")  # fmt: skip
 @click.option("--gpus", metavar="A,B,...", help="GPUs to use. [CUDA_VISIBLE_DEVICES, or all]")
@@ -75,13 +75,17 @@ def up_command(
     elsewhere; none outlives polyslo. What stands behind -- goes to the engines' own command line.
     """
     usable = visible_gpus() if gpus is None else [gpu.strip() for gpu in gpus.split(",") if gpu.strip()]
-    spec = _spec(engine, scheduler, bool(usable), extra, options)
+    table = _read(config_file)
+    model = _model(table, config_file)
+    profile = options["profile"] or model.get("profile")
+    spec = _spec(engine, scheduler, bool(usable), extra, {**options, "profile": profile})
     needs_gpus = engine == VLLM or (engine == COMMAND and gpus is not None)
     assigned = assign_gpus(usable if needs_gpus else [], instances, spec.tensor_parallel)
     rule = _pool_rule(least, instances, linger_s)
     ports = free_ports(instances) if engine_port is None else list(range(engine_port, engine_port + instances))
     flags = {name: options[name] for name in ("policy", "host", "port", "prometheus_port", "api_key", "log_level")}
-    config = _config(config_file, spec, [f"http://127.0.0.1:{port}" for port in ports], flags)
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    config = _config(table, model, config_file or "polyslo up", spec, urls, flags)
     live_fleet(config.models[0], config.tiers_s, num_records=1)  # what is wrong there is told before engines start
     logging.basicConfig(level=config.server.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     folder = _log_folder(log_dir)
@@ -102,7 +106,12 @@ def _spec(
 ) -> EngineSpec:
     if scheduler == "on" and engine not in (VLLM, EMULATED):
         raise ConfigError("--scheduler on: only vLLM and emulated engines have it; leave it out")
-    has_scheduler = scheduler != "off" and (engine == EMULATED or (engine == VLLM and _has_scheduler(scheduler)))
+    if scheduler == "on" and engine == VLLM and options["profile"] is None:
+        raise ConfigError(
+            "--scheduler on: needs the engines' iteration times; give --profile (polyslo profile measure)"
+        )
+    wants_it = engine == EMULATED or (engine == VLLM and (scheduler == "on" or _can_have_scheduler(options)))
+    has_scheduler = scheduler != "off" and wants_it
     return EngineSpec(
         engine=engine,
         model=options["model"],
@@ -116,8 +125,8 @@ def _spec(
     )
 
 
-def _has_scheduler(wish: str) -> bool:
-    return wish == "on" or has_tested_vllm()
+def _can_have_scheduler(options: Mapping[str, Any]) -> bool:
+    return options["profile"] is not None and has_tested_vllm()
 
 
 def _pool_rule(least: int | None, instances: int, linger_s: float) -> PoolRule:
@@ -126,13 +135,10 @@ def _pool_rule(least: int | None, instances: int, linger_s: float) -> PoolRule:
     return PoolRule(least=instances if least is None else least, most=instances, linger_s=linger_s)
 
 
-def _config(file: str | None, spec: EngineSpec, urls: list[str], flags: Mapping[str, Any]) -> GatewayConfig:
+def _config(
+    table: dict[str, Any], model: dict[str, Any], file: str, spec: EngineSpec, urls: list[str], flags: Mapping[str, Any]
+) -> GatewayConfig:
     """Return the gateway's configuration: the file's, with these engines and what is known of them."""
-    table = _read(file)
-    models = table.get("models", [])
-    if isinstance(models, list) and len(models) > 1:
-        raise ConfigError(f"{file}: up serves one model, got {len(models)}; leave the others out, or use polyslo serve")
-    model = dict(models[0]) if models else {}
     known = {
         "name": spec.served_name,
         "profile": spec.profile,
@@ -141,10 +147,18 @@ def _config(file: str | None, spec: EngineSpec, urls: list[str], flags: Mapping[
         "chunk_limit_tokens": spec.chunk_tokens,
         "max_residents": spec.max_residents,
     }
-    model |= {key: value for key, value in known.items() if value is not None and key not in model}
-    model["endpoints"] = [{"url": url, "name": f"engine-{i}"} for i, url in enumerate(urls)]
-    table |= {"models": [model], "health": HEALTH | table.get("health", {})}
-    return parse_config(table, file or "polyslo up", flags)
+    known = {key: value for key, value in known.items() if value is not None and key not in model}
+    endpoints = [{"url": url, "name": f"engine-{i}"} for i, url in enumerate(urls)]
+    models = [{**model, **known, "endpoints": endpoints}]
+    return parse_config({**table, "models": models, "health": HEALTH | table.get("health", {})}, file, flags)
+
+
+def _model(table: Mapping[str, Any], file: str | None) -> dict[str, Any]:
+    """Return the file's one model; raises `ConfigError` for several, which one command can't start."""
+    models = table.get("models", [])
+    if not isinstance(models, list) or len(models) > 1 or not all(isinstance(model, dict) for model in models):
+        raise ConfigError(f"{file}: up serves one model; leave the others out, or use polyslo serve")
+    return dict(models[0]) if models else {}
 
 
 def _read(file: str | None) -> dict[str, Any]:
