@@ -110,7 +110,8 @@ class StepPlanner:
             return StepPlan(chunk, 0)
         if chunk < sum(prompt.remaining_tokens for prompt in prompts):
             return StepPlan(chunk, 0)
-        count = min(len(yielding_kv), self._most_residents - decodes.num, self.token_limit - decodes.num - chunk)
+        slots = self._most_residents - decodes.num - len(prompts)
+        count = max(0, min(len(yielding_kv), slots, self.token_limit - decodes.step_tokens - chunk))
         self._kv[:count] = yielding_kv[:count]
         joining = int(_joining(self.profile.handle, self._batch, self._kv[:count], chunk, pairs))
         kv_tokens = decodes.kv_tokens + int(self._kv[:joining].sum())
