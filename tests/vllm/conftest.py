@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from vllm_environment import VllmEnvironment, environment, why_not
 
 
