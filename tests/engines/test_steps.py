@@ -19,6 +19,7 @@ class Time:
         self.now_s = 100.0
 
     def __call__(self):
+        """Return the time."""
         return self.now_s
 
     def pass_by(self, for_s):
@@ -28,11 +29,13 @@ class Time:
 
 @pytest.fixture
 def time():
+    """A time that nobody waits for."""
     return Time()
 
 
 @pytest.fixture
 def clock(time):
+    """A step clock on that time."""
     return StepClock(time, time.pass_by)
 
 

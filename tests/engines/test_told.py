@@ -21,6 +21,7 @@ def test_due_times_count_from_the_arrival():
     assert told.pace_s == 0.02
     assert told.due_s(0) == pytest.approx(10.3005)
     assert told.due_s(4) == pytest.approx(10.5005)
+    assert read_told({"polyslo_tpot_ms": "50"}, 10.0).tpot_s == 0.05
 
 
 def test_a_request_may_be_late_on_arrival():
@@ -41,7 +42,15 @@ def test_relegated_requests_keep_their_deadlines():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("tpot_ms", 0), ("tpot_ms", -1), ("tpot_ms", "50"), ("first_due_ms", math.nan), ("pace_ms", True), ("pace_ms", 0)],
+    [
+        ("tpot_ms", 0),
+        ("tpot_ms", -1),
+        ("tpot_ms", "fast"),
+        ("tpot_ms", [50]),
+        ("first_due_ms", math.nan),
+        ("pace_ms", True),
+        ("pace_ms", 0),
+    ],
 )
 def test_malformed_values_are_named(key, value):
     """What is no time is an error that names its key."""

@@ -9,12 +9,21 @@ from polyslo.errors import ConfigError
 class Scheduler:
     """As much of a scheduler as is looked at."""
 
-    def add_request(self, request): ...
-    def update_from_output(self, scheduler_output, model_runner_output): ...
-    def get_num_unfinished_requests(self): ...
-    def shutdown(self): ...
+    def add_request(self, request):
+        """Look at nothing."""
+
+    def update_from_output(self, scheduler_output, model_runner_output):
+        """Look at nothing."""
+
+    def get_num_unfinished_requests(self):
+        """Look at nothing."""
+
+    def shutdown(self):
+        """Look at nothing."""
+
     def _preempt_request(self, request): ...
     def schedule(self):
+        """Read what is set, as vLLM's does."""
         self.current_step += 1
         left = self.max_num_scheduled_tokens
         for request in self.running:
@@ -58,6 +67,7 @@ def test_a_schedule_that_reads_its_budget_elsewhere_is_refused():
 
     class Other(Scheduler):
         def schedule(self):
+            """Read less."""
             return self.running, self.waiting, self.max_num_scheduled_tokens, self.current_step
 
     with pytest.raises(ConfigError, match=r"vLLM 0\.40\.0: Scheduler\.schedule has no next_decode_eligible_step"):

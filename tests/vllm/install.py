@@ -25,6 +25,7 @@ from pathlib import Path
 from vllm_environment import CHECKOUT, SKIP, VERSION, VllmEnvironment, environment
 
 NEEDED_BYTES = 6 << 30  # the environment, and what is downloaded and unpacked on the way
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TRIES = 3
 PAUSE_S = 10.0
 # Not there for CPUs, or not needed for text; triton alone is 1 GB.
@@ -35,7 +36,7 @@ MODELS = {
 }
 
 
-class CannotInstall(Exception):
+class InstallError(Exception):
     """The environment can't be made here; the message says why."""
 
 
@@ -49,7 +50,7 @@ def main() -> None:
         return
     try:
         install(environment(), options.uv)
-    except CannotInstall as error:
+    except InstallError as error:
         print(f"engines: not installed, {error}", file=sys.stderr)
         sys.exit(0 if options.if_possible else 1)
 
@@ -66,7 +67,7 @@ def install(target: VllmEnvironment, uv: str) -> None:
         began_s = time.monotonic()
         try:
             make(target, uv)
-        except CannotInstall:
+        except InstallError:
             shutil.rmtree(target.folder, ignore_errors=True)
             raise
         target.stamp.write_text(recipe())
@@ -76,7 +77,7 @@ def install(target: VllmEnvironment, uv: str) -> None:
 def make(target: VllmEnvironment, uv: str) -> None:
     """Make the environment from nothing."""
     shutil.rmtree(target.folder, ignore_errors=True)
-    run([uv, "venv", "--quiet", "--python", "3.11", str(target.folder)])
+    run([uv, "venv", "--quiet", "--python", PYTHON, str(target.folder)])
     overrides = target.folder / "left-out.txt"
     overrides.write_text("".join(f'{name}; python_version < "0"\n' for name in LEFT_OUT))
     folders = os.environ.get("PIP_FIND_LINKS", "").split()
@@ -95,34 +96,34 @@ def make(target: VllmEnvironment, uv: str) -> None:
 
 def name_it_vllm(target: VllmEnvironment) -> None:
     """Tell Python's metadata that a distribution named vllm is here: vLLM asks for its own version by that name."""
-    folder = target.folder / "lib" / "python3.11" / "site-packages" / f"vllm-{VERSION}+cpu.dist-info"
+    folder = target.folder / "lib" / f"python{PYTHON}" / "site-packages" / f"vllm-{VERSION}+cpu.dist-info"
     folder.mkdir(exist_ok=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")
     (folder / "RECORD").write_text("")
 
 
 def check_disk(folder: Path) -> None:
-    """Raise `CannotInstall` where the disk is too full."""
+    """Raise `InstallError` where the disk is too full."""
     free = shutil.disk_usage(folder).free
     if free < NEEDED_BYTES:
-        raise CannotInstall(f"{folder} has {free / 2**30:.1f} GiB free, {NEEDED_BYTES >> 30} are needed")
+        raise InstallError(f"{folder} has {free / 2**30:.1f} GiB free, {NEEDED_BYTES >> 30} are needed")
 
 
 def run(command: list[str], tries: int = 1) -> None:
-    """Run a command, again when it fails and may; raises `CannotInstall` with its last words."""
+    """Run a command, again when it fails and may; raises `InstallError` with its last words."""
     environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     for attempt in range(1, tries + 1):
         try:
             done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         except OSError as error:
-            raise CannotInstall(f"{command[0]}: {error.strerror}; `make setup` installs uv") from error
+            raise InstallError(f"{command[0]}: {error.strerror}; `make setup` installs uv") from error
         if done.returncode == 0:
             return
         words = "\n".join((done.stderr or done.stdout).strip().splitlines()[-12:])
         if attempt < tries:
             print(f"engines: try {attempt} of {tries} failed, again in {PAUSE_S:.0f} s\n{words}", file=sys.stderr)
             time.sleep(PAUSE_S)
-    raise CannotInstall(f"`{' '.join(command[:4])} ...` failed:\n{words}")
+    raise InstallError(f"`{' '.join(command[:4])} ...` failed:\n{words}")
 
 
 def recipe() -> str:

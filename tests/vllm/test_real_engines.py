@@ -16,6 +16,7 @@ from vllm_environment import VllmEnvironment
 
 from polyslo.core.profile import Profile
 from polyslo.fleets.local_process import LocalProcess
+from polyslo.gateway.warmup import warm_up
 from polyslo.profiles.library import load_profile
 
 PROFILE = "llama-3.1-8b-h200-tp1"
@@ -102,6 +103,7 @@ def frail(engines: tuple[RealEngine, RealEngine]) -> RealEngine:
 @pytest.fixture(scope="module")
 def gateway(engines: tuple[RealEngine, RealEngine], folder: Path) -> Iterator[tuple[str, str]]:
     """A gateway before both, each a model of its own: its address, and that of its metrics."""
+    warm_up()
     file = folder / "gateway.toml"
     file.write_text(GATEWAY.format(profile=PROFILE, speed=SPEED, steady=engines[0].url, frail=engines[1].url))
     process = LocalProcess("gateway", ["serve", str(file)])

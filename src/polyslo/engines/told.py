@@ -58,6 +58,10 @@ def _number(extra: Mapping[str, Any], key: str) -> float | None:
     value = extra.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)  # vLLM passes texts on, too
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
         raise ValueError(f"vllm_xargs.{key}: must be a finite number, got {value!r}")
-    return float(value)
+    return number
