@@ -83,7 +83,8 @@ def _read_stream(response: http.client.HTTPResponse, answer: Answer, on_first: C
                 if on_first is not None and had == 0 and answer.token_ids:
                     on_first()
     except (http.client.IncompleteRead, ConnectionError):
-        answer.is_cut = True
+        pass  # an answer that was cut, which shows below; reading by lines mostly does not even say so
+    answer.is_cut = not answer.is_done
 
 
 def _take(answer: Answer, data: dict[str, Any]) -> None:

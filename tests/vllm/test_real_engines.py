@@ -212,8 +212,7 @@ def test_a_frozen_engine_is_noticed_by_its_silence(gateway: tuple[str, str], fra
     finally:
         frail.thaw()
     assert 0 < len(answer.token_ids) < 400
-    assert not answer.is_done
-    assert answer.is_cut or answer.error
+    assert answer.is_cut
     again = until_served(url)
     assert len(again.token_ids) == 8
 

@@ -89,7 +89,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     },
     "yields time": {
         "polyslo": OURS,
-        "requests": {f"b{k}": asks(2000, 30) for k in range(20)}
+        "requests": {f"b{k}": asks(2000, 100) for k in range(20)}
         | {"own": asks(100, 200, 20, tpot_ms=6, first_due_ms=10**6)}, "num_steps": 70,
     },
     "yields slots": {
