@@ -150,14 +150,12 @@ def test_tokens_are_those_of_the_prompt_alone(steady: RealEngine, alone: list[An
 
 
 def test_steps_are_recorded_and_paced(steady: RealEngine, alone: list[Answer], folder: Path, profile: Profile) -> None:
-    """Every step is written down with what it carried, and lasts no shorter than the profile says."""
+    """Every step is written down with what it carried, and all together last no shorter than told."""
     steps = read_steps(folder / "steady.jsonl")
     assert sum(step["chunk"] for step in steps) >= sum(inputs for inputs, _, _ in MIX)
-    on_time = 0
-    for step in steps:
-        lasts_s = profile.iteration_s(step["decodes"], step["chunk"], step["kv"], step["context"])
-        on_time += step["step_s"] >= lasts_s - 0.002
-    assert on_time >= 0.9 * len(steps)  # those that make up for lag are shorter
+    lasted_s = sum(step["step_s"] for step in steps)
+    told_s = sum(profile.iteration_s(step["decodes"], step["chunk"], step["kv"], step["context"]) for step in steps)
+    assert lasted_s >= 0.999 * told_s  # single steps may be shorter: those that make up for lag
 
 
 def test_through_the_gateway(
