@@ -32,9 +32,14 @@ class Steps:
         if settings.steps_file is not None:
             self._file = StepFile(settings.steps_file, settings.steps_max_bytes, complain)
 
+    @property
+    def is_on(self) -> bool:
+        """Tell whether anybody wants to know."""
+        return self._file is not None or self._pace is not None
+
     def begun(self, output: Any, under_way: set[str], asked_s: float) -> None:
         """A step was decided on; `under_way` are the prompts that had begun before."""
-        if self._file is None and self._pace is None:
+        if not self.is_on:
             return
         prompts = under_way | {r.req_id for r in output.scheduled_new_reqs}
         prompts |= set(output.scheduled_cached_reqs.resumed_req_ids)

@@ -55,7 +55,7 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         """Decide the next step: vLLM does, within a budget and in an order that are set here."""
         asked_s = time.monotonic()
         self.polyslo.prepare(asked_s)
-        under_way = {r.request_id for r in self.running if r.is_prefill_chunk}
+        under_way = {r.request_id for r in self.running if r.is_prefill_chunk} if self.polyslo_steps.is_on else set()
         output = super().schedule(*args, **kwargs)
         self.polyslo.look_back(output)
         self.polyslo_steps.begun(output, under_way, asked_s)
