@@ -15,15 +15,10 @@ import orjson
 
 from polyslo.engines.emulated_text import TokenIds, rank_of, read, text_ids
 from polyslo.engines.output_lengths import OutputLengths
+from polyslo.engines.told import FIRST_DUE_MS, PACE_MS, TPOT_MS
 from polyslo.errors import InputError
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for completions; chats have none
-XARGS = (
-    "polyslo_tpot_ms",
-    "polyslo_pace_ms",
-    "polyslo_first_due_ms",
-    "emulate_output_tokens",
-)  # ours, all flat numbers
 
 
 class RequestError(InputError):
@@ -106,9 +101,9 @@ def parse_generation(body: bytes, is_chat: bool, facts: ModelFacts) -> Generatio
         wants_continuous_usage=_flag(stream_options, "include_usage")
         and _flag(stream_options, "continuous_usage_stats"),
         wants_token_ids=_flag(data, "return_token_ids"),
-        tpot_s=_milliseconds(xargs, "polyslo_tpot_ms"),
-        pace_s=_milliseconds(xargs, "polyslo_pace_ms"),
-        first_due_in_s=_milliseconds(xargs, "polyslo_first_due_ms", may_be_over=True),
+        tpot_s=_milliseconds(xargs, TPOT_MS),
+        pace_s=_milliseconds(xargs, PACE_MS),
+        first_due_in_s=_milliseconds(xargs, FIRST_DUE_MS, may_be_over=True),
     )
 
 

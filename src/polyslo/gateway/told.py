@@ -11,23 +11,26 @@ from typing import Any
 import orjson
 
 from polyslo.core.state import RUNGS
+from polyslo.engines.told import BEST_EFFORT, FIRST_DUE_MS, PACE_MS, TPOT_MS
 from polyslo.gateway.body import encode_body
 from polyslo.gateway.openai_errors import BadRequest
 from polyslo.gateway.relay import Header, Relay
 
 
 def body_with_slo(relay: Relay, record: Any, budget_s: float, now_s: float) -> bytes:
-    """Return a request's body with its SLO: its TPOT, and what is left until its first token is due.
+    """Return a request's body with its SLO: its TPOT, what is left until its first token is due, and relegation.
 
     `record` is what is believed of the request, `budget_s` the longest iteration of its instance: the pace of the
     tier that owns it now.
     """
     told = {
-        "polyslo_tpot_ms": round(1e3 * float(record["tpot_s"]), 3),
-        "polyslo_first_due_ms": round(1e3 * (float(record["first_due_s"]) - now_s), 3),
+        TPOT_MS: round(1e3 * float(record["tpot_s"]), 3),
+        FIRST_DUE_MS: round(1e3 * (float(record["first_due_s"]) - now_s), 3),
     }
     if math.isfinite(budget_s):
-        told["polyslo_pace_ms"] = round(1e3 * budget_s, 3)
+        told[PACE_MS] = round(1e3 * budget_s, 3)
+    if relay.passage.is_relegated:
+        told[BEST_EFFORT] = 1
     body = relay.body.rstrip()
     if b'"vllm_xargs"' not in body:  # spliced in: bodies may be large
         return b'%b,"vllm_xargs":%b}' % (body[:-1], orjson.dumps(told))
