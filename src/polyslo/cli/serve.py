@@ -16,6 +16,8 @@ from polyslo.gateway.warmup import warm_up
 @click.command("serve")
 @click.argument("config_file", metavar="[CONFIG]", required=False)
 @click.option("--worker-urls", metavar="URL...", multiple=True, help="An instance; may be given many times.")
+@click.option("--prefill", metavar="URL...", multiple=True, help="An instance that prefills only; implies mode pd.")
+@click.option("--decode", metavar="URL...", multiple=True, help="An instance that decodes only; implies mode pd.")
 @click.option("--model", metavar="NAME", help="The model as requests name it. [any]")
 @click.option("--profile", metavar="NAME|FILE|roofline:MODEL:GPU", help="Iteration times of the instances.")
 @click.option("--policy", metavar="NAME", help="The policy. [polyserve]")

@@ -39,6 +39,7 @@ def arrive(fleet: Fleet, r: int) -> None:
     request.prefill_tokens = request.input_tokens
     request.remaining_tokens = request.input_tokens
     request.emitted_tokens = 0
+    request.hands_over = 0
     request.prefill_due_s = prefill_due_s(fleet, r)
     if fleet.settings[0].lengths != KNOWN:
         request.expected_tokens = expected_length(fleet, request.tier, 0, request.max_tokens)
@@ -47,10 +48,15 @@ def arrive(fleet: Fleet, r: int) -> None:
 @compiled
 def enqueue(fleet: Fleet, r: int, i: int, now_s: float) -> None:
     """A request was sent to an instance that will prefill it."""
+    fleet.requests[r].hands_over = 1 if fleet.instances[i].group == prefill_group(fleet) else 0
+    _enter_queue(fleet, r, i, now_s)
+
+
+@compiled
+def _enter_queue(fleet: Fleet, r: int, i: int, now_s: float) -> None:
     request, instance = fleet.requests[r], fleet.instances[i]
     request.instance = i
     request.stage = QUEUED
-    request.hands_over = 1 if instance.group == prefill_group(fleet) else 0
     insert_in_queue(fleet.requests, instance, r, fleet.settings[0].by_deadline == 1)
     instance.queued_tokens += request.remaining_tokens
     change_load(fleet, i, _load(fleet, r, i))
@@ -227,8 +233,8 @@ def put_back(fleet: Fleet, i: int, r: int, now_s: float) -> None:
     request, instance = fleet.requests[r], fleet.instances[i]
     if request.emitted_tokens == 0:  # its first token is not known of yet
         add_resident(fleet, i, r, instance.iteration + 1)
-        enqueue(fleet, r, i, now_s)
         request.hands_over = 0  # whatever the instance has become since
+        _enter_queue(fleet, r, i, now_s)
         return
     request.emitted_tokens -= 1
     request.prefill_tokens = request.input_tokens + request.emitted_tokens
@@ -362,9 +368,9 @@ def _outlived(fleet: Fleet, i: int, r: int) -> None:
 
 @compiled
 def _load(fleet: Fleet, r: int, i: int) -> int:
-    """Return what a request adds to an instance's load: on a prefill instance the prompt alone."""
+    """Return what a request adds to an instance's load: where it is prefilled for another one, the prompt alone."""
     request = fleet.requests[r]
-    if fleet.instances[i].group == prefill_group(fleet):
+    if request.hands_over == 1 and fleet.instances[i].group == prefill_group(fleet):
         return request.input_tokens
     return request.input_tokens + request.expected_tokens
 

@@ -70,7 +70,9 @@ def end_shown_transfer(streams: Streams, r: int, at_s: float) -> int:
         fleet.instances[d].decode_kv_tokens += 1
         fleet.instances[d].kv_tokens += 1
     else:
-        streams.began_s[d] = fleet.instances[d].iteration_end_s  # nobody knows: nothing is learned from how long it took
+        streams.began_s[d] = fleet.instances[
+            d
+        ].iteration_end_s  # how long it took is not known
     return source
 
 

@@ -65,6 +65,7 @@ class Decider:
         self.recorder: Recorder | None = None  # may be set and taken away between two inputs
         self._num_recorded = 0  # of the actions that the core has told of
         self._iterations = fleet.instances["iteration"]
+        self._num_transfers = self.streams.num_transfers
         self._actions: deque[list[int]] = deque()  # decided, not carried out yet: kind, request, instance
         self._is_acting = False
         self._stays: dict[int, int] = {}
@@ -155,16 +156,16 @@ class Decider:
     def tick(self, now_s: float) -> None:
         """Time passed without news.
 
-        Where no iteration ended and nothing was decided the belief is as before, so that is not recorded: a tick ends
-        iterations, settles pending requests (an action each) and does nothing else.
+        Where no iteration and no transfer ended and nothing was decided the belief is as before, so that is not
+        recorded: a tick ends those, settles pending requests (an action each) and does nothing else.
         """
         if self.recorder is None:
             live_tick(self._policy, self.streams.handle, now_s)
         else:
-            num_iterations = self._iterations.sum()
+            before = self._iterations.sum(), self._num_transfers[0]
             live_tick(self._policy, self.streams.handle, now_s)
             actions = self._decided()
-            if actions or self._iterations.sum() != num_iterations:
+            if actions or before != (self._iterations.sum(), self._num_transfers[0]):
                 self.recorder.ticked(now_s, actions)
         self._act(now_s)
 

@@ -122,6 +122,8 @@ class Front:
                 param="messages" if ask.is_chat else "prompt",
                 code="context_length_exceeded",
             )
+        if model.is_disaggregated:
+            _check_apart(ask)
         request = Request(
             arrival_s=arrival_s,
             ttft_s=slo.ttft_s,
@@ -189,6 +191,17 @@ def _forwarded(headers: Headers, request_id: str | None) -> list[tuple[bytes, by
     if request_id is not None and all(name != REQUEST_ID for name, _ in kept):
         kept.append((REQUEST_ID, request_id.encode("latin-1")))
     return kept
+
+
+def _check_apart(ask: Ask) -> None:
+    """Refuse what can't be prefilled by one engine and decoded by another: KV is fetched once. Raises `BadRequest`."""
+    if ask.num_sequences > 1:
+        raise BadRequest(
+            f"n: this model prefills and decodes apart, so a request has one answer, got {ask.num_sequences}; "
+            "send several requests",
+            param="n" if ask.num_prompts == 1 else "prompt",
+        )
+    encode_body(ask.body)  # the prefill's body is written anew: one nested too deep is refused now
 
 
 def _model_named(exchange: Exchange) -> str | None:
