@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from polyslo.core.fluid import LengthMoments
-from polyslo.core.state import DISPATCH, TRANSFER, WITHDRAW
+from polyslo.core.state import DISPATCH, RELEGATE, TRANSFER, WITHDRAW
 from polyslo.engines.clock import VirtualClock
 from polyslo.engines.emulated_engine import EmulatedEngine, EngineSettings
 from polyslo.gateway.decider import Decider
@@ -41,6 +41,7 @@ class VirtualFleet:
         self.first_s = np.full(len(workload), np.nan)
         self.last_s = np.full(len(workload), np.nan)
         self.late = np.zeros(len(workload), dtype=bool)
+        self.relegated = np.zeros(len(workload), dtype=bool)
         self._seen = np.zeros(len(workload), dtype=int)
         self._digests = False
 
@@ -80,6 +81,8 @@ class VirtualFleet:
 
     def _carry_out(self, kind, r, i):
         k = self.requests.get(r)
+        if kind == RELEGATE:
+            self.relegated[k] = True
         has_started = k is not None and self._seen[k] > 0 and not self.hidden
         if kind == WITHDRAW:
             if has_started:  # its client has been sent some of it

@@ -70,9 +70,7 @@ def end_shown_transfer(streams: Streams, r: int, at_s: float) -> int:
         fleet.instances[d].decode_kv_tokens += 1
         fleet.instances[d].kv_tokens += 1
     else:
-        streams.began_s[d] = fleet.instances[
-            d
-        ].iteration_end_s  # how long it took is not known
+        streams.began_s[d] = fleet.instances[d].iteration_end_s  # how long it took is not known
     return source
 
 

@@ -154,11 +154,11 @@ class EmulatedEngine:
 
         Raises `InputError` for one that does not fit (`max_model_len`), and when full: ask `is_full` before.
         """
-        now_s, resident, due_s, own_s = self._admit(
+        now_s, number, resident, due_s, own_s = self._admit(
             input_tokens, output_tokens, on_token, first_due_in_s, tpot_s, pace_s
         )
         self._next_s = enter(
-            self._world.handle, resident.number, input_tokens, output_tokens, due_s, own_s, self._pace_s, hands_over,
+            self._world.handle, number, input_tokens, output_tokens, due_s, own_s, self._pace_s, hands_over,
             now_s,
         )  # fmt: skip
         self._arm()
@@ -178,12 +178,10 @@ class EmulatedEngine:
 
         Raises as `submit` does.
         """
-        now_s, resident, due_s, own_s = self._admit(
+        now_s, number, resident, due_s, own_s = self._admit(
             input_tokens, output_tokens, on_token, first_due_in_s, tpot_s, pace_s
         )
-        self._next_s = join(
-            self._world.handle, resident.number, input_tokens, output_tokens, due_s, own_s, self._pace_s, now_s
-        )
+        self._next_s = join(self._world.handle, number, input_tokens, output_tokens, due_s, own_s, self._pace_s, now_s)
         self._arm()
         return resident
 
@@ -268,8 +266,8 @@ class EmulatedEngine:
         first_due_in_s: float | None,
         tpot_s: float | None,
         pace_s: float | None,
-    ) -> tuple[float, Resident, float, float]:
-        """Give a request a number; return (now, the request, when its first token is due, its TPOT)."""
+    ) -> tuple[float, int, Resident, float, float]:
+        """Give a request a number; return (now, number, request, when its first token is due, its TPOT)."""
         if input_tokens < 1 or output_tokens < 1 or input_tokens + output_tokens > self.max_model_len or self.is_full:
             raise InputError(
                 f"emulated engine: can't take {input_tokens} + {output_tokens} tokens; each must be at least 1, the "
@@ -282,7 +280,7 @@ class EmulatedEngine:
         if pace_s is not None:
             self._pace_s = pace_s
         due_s = NO_SLO_S if first_due_in_s is None else now_s + first_due_in_s
-        return now_s, resident, due_s, NO_SLO_S if tpot_s is None else tpot_s
+        return now_s, number, resident, due_s, NO_SLO_S if tpot_s is None else tpot_s
 
     def _new_number(self) -> int:
         """Return the next number: higher than that of everyone who came before."""

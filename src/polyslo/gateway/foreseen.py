@@ -15,6 +15,5 @@ def first_token_s(fleet: Fleet, r: int) -> float:
     prefilled_s = float(record["predicted_first_s"])
     if not record["hands_over"] or not fleet.settings["first_from_decode"][0]:
         return prefilled_s
-    return (
-        prefilled_s + float(transfer_s(fleet.handle, record["prefill_tokens"])) + 2 * float(record["predicted_tpot_s"])
-    )
+    arrives_s = prefilled_s + float(transfer_s(fleet.handle, record["prefill_tokens"]))
+    return arrives_s + 2.0 * float(record["predicted_tpot_s"])
