@@ -103,8 +103,9 @@ class Reply:
 class Bench:
     """Engines, the gateway before them, and a client: `async with Bench(2, server={...}) as bench`."""
 
-    def __init__(self, num_engines=1, *, speed=SPEED, settings=None, model=None, **tables):
-        self._num_engines, self._speed, self._settings = num_engines, speed, settings or EngineSettings()
+    def __init__(self, num_engines=1, *, speed=SPEED, settings=None, model=None, roles=None, **tables):
+        self._roles = roles or [None] * num_engines
+        self._speed, self._settings = speed, settings or EngineSettings()
         self._model = {"name": MODEL, "profile": PROFILE, "speed": speed, **(model or {})}
         self._tables = {"classes": LOOSE, **tables}
         self.engines = []
@@ -112,13 +113,21 @@ class Bench:
 
     async def __aenter__(self):
         profile = load_profile(PROFILE).profile
-        for _ in range(self._num_engines):
+        for role in self._roles:
             engine = EmulatedInstance(
-                profile, self._settings, OutputLengths.parse("8"), model=MODEL, speed=self._speed, allows_faults=True
+                profile,
+                self._settings,
+                OutputLengths.parse("8"),
+                model=MODEL,
+                speed=self._speed,
+                allows_faults=True,
+                role=role or "both",
             )
             await engine.start()
             self.engines.append(engine)
         endpoints = [{"url": engine.url, "name": f"e{k}"} for k, engine in enumerate(self.engines)]
+        for endpoint, role in zip(endpoints, self._roles, strict=True):
+            endpoint |= {} if role is None else {"role": role}
         table = {"models": [{**self._model, "endpoints": endpoints}], **self._tables}
         table["server"] = {"port": 0, "metrics_port": 0, "metrics_host": "localhost", **table.get("server", {})}
         self.gateway = Gateway(parse_config(table, "test.toml"))

@@ -23,14 +23,15 @@ _ASKED = {
     "remote_host": None,
     "remote_port": None,
 }
-# What a prefill's single token, which nobody sees, would be refused for or made large by.
-_DROPPED = frozenset({"stream_options", "min_tokens", "return_token_ids"})
+# What a prefill's single token, which nobody sees, would be refused for, made large by, or end with: vLLM keeps the KV
+# of requests that ended by their length only.
+_DROPPED = frozenset({"stream_options", "min_tokens", "return_token_ids", "stop", "stop_token_ids"})
 
 
 def prefill_body(body: Mapping[str, Any], told: Mapping[str, float] | None) -> bytes:
     """Return what the prefill engine is asked for; `told` goes into `vllm_xargs`, see `told.slo_told`."""
     asked = {name: value for name, value in body.items() if name not in _DROPPED}
-    asked |= {"max_tokens": 1, "stream": False, PARAMS: _ASKED}
+    asked |= {"max_tokens": 1, "stream": False, "ignore_eos": True, PARAMS: _ASKED}
     if "max_completion_tokens" in asked:
         asked["max_completion_tokens"] = 1
     given = asked.get("vllm_xargs")
