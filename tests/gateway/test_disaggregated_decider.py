@@ -9,6 +9,7 @@ import pytest
 from test_decider import check_empty
 from virtual_fleet import VirtualFleet
 
+from polyslo.core.state import DISPATCH, TRANSFER
 from polyslo.sim.fleet import FleetConfig, PolicySpec
 from polyslo.sim.run import build_world, run_world
 from polyslo.sim.setting import Setting
@@ -18,7 +19,7 @@ NUM_INSTANCES, NUM_REQUESTS, SEED = 6, 1000, 2
 TOLERANCE = 0.01
 CONFIG = FleetConfig(num_instances=NUM_INSTANCES, mode="pd", first_from_decode=True)
 ROLES = FleetConfig(
-    num_instances=NUM_INSTANCES, mode="pd", first_from_decode=True, num_prefill_only=2, num_decode_only=4
+    num_instances=NUM_INSTANCES, mode="pd", first_from_decode=True, num_prefill_only=4, num_decode_only=2
 )
 
 
@@ -64,10 +65,18 @@ def test_live_decisions_attain_what_the_simulator_does(policy, hidden, ratio):
 
 
 @pytest.mark.parametrize("policy", ["polyserve", "minimal"])
-def test_instances_that_can_do_one_side_only_stay_there(policy):
-    """Two prefill and four decode: nobody is ever on the other side, and attainment is the simulator's."""
+def test_instances_that_can_do_one_side_only_stay_there(policy, monkeypatch):
+    """Four prefill and two decode: nobody is ever asked for the other side, and attainment is the simulator's."""
+    asked = {DISPATCH: set(), TRANSFER: set()}
+    carry_out = VirtualFleet._carry_out
+
+    def watched(fleet, kind, r, i):
+        if kind == TRANSFER or (kind == DISPATCH and fleet.fleet.requests["hands_over"][r]):
+            asked[kind].add(i)
+        carry_out(fleet, kind, r, i)
+
+    monkeypatch.setattr(VirtualFleet, "_carry_out", watched)
     fleet = serve(0.6, policy=policy, config=ROLES)
-    sides = fleet.fleet.instances["role"]
-    kept = float(np.mean(~fleet.late & ~fleet.relegated))  # idle decode instances serve some of the others in time
+    assert asked == {DISPATCH: {2, 3, 4, 5}, TRANSFER: {0, 1}}
+    kept = float(np.mean(~fleet.late & ~fleet.relegated))  # the simulator counts no relegated one, in time or not
     assert kept == pytest.approx(_simulated(policy, 0.6, ROLES), abs=TOLERANCE)
-    assert sides.tolist() == [2, 2, 2, 2, 1, 1]

@@ -104,22 +104,25 @@ class KvTransfers:
     async def _fetch(
         self, source: RemoteKv, num_tokens: int, arrived: Callable[[], None], lost: Callable[[str], None]
     ) -> None:
-        arrives_s = self._clock.now_s() + self._engine.transfer_s(num_tokens)
+        arrives_s, is_lost = self._clock.now_s() + self._engine.transfer_s(num_tokens), False
         try:
             await self._claim(source, num_tokens)
-        except KvLostError as error:
-            lost(str(error))
-            return
-        try:
-            is_here = asyncio.get_running_loop().create_future()
-            timer = self._clock.call_at(arrives_s, lambda: is_here.set_result(None))
-            try:
-                await is_here
-            finally:
-                timer.cancel()
+            await self._sleep_until(arrives_s)
             arrived()
+        except KvLostError as error:
+            is_lost = True
+            lost(str(error))
         finally:
-            self._remember(asyncio.get_running_loop().create_task(self._tell_done(source)))
+            if not is_lost:  # it is here, or was given up
+                self._remember(asyncio.get_running_loop().create_task(self._tell_done(source)))
+
+    async def _sleep_until(self, at_s: float) -> None:
+        is_over = asyncio.Event()
+        timer = self._clock.call_at(at_s, is_over.set)
+        try:
+            await is_over.wait()
+        finally:
+            timer.cancel()
 
     async def _claim(self, source: RemoteKv, num_tokens: int) -> None:
         """Claim KV where it is; raises `KvLostError`."""
