@@ -245,6 +245,7 @@ class Board:
         step_s = fleet.profile.iteration_s(decodes, chunk, float(record["decode_kv_tokens"]), 0.0)
         step_s = step_s if record["busy"] else 0.0
         tpot_s = float(fleet.tpots_s[group]) if group < num_tiers else None
+        pace_s = float(fleet.settings["prefill_budget_s"][0]) if group == num_tiers else tpot_s
         name = "tier" if group < num_tiers else ("prefill" if group == num_tiers else "idle")
         closed = {UNHEALTHY: "unhealthy", DRAINING: "draining"}.get(instance.closed, name)
         return {
@@ -253,7 +254,7 @@ class Board:
             "group": closed,
             "tier": group if group < num_tiers else None,
             "rank": int(record["rank"]),
-            "load_ratio": step_s / tpot_s if tpot_s else 0.0,
+            "load_ratio": step_s / pace_s if pace_s else 0.0,
             "slack_s": tpot_s - step_s if tpot_s else 0.0,
             "kv_ratio": float(record["kv_tokens"] / record["kv_capacity_tokens"]),
             "num_decodes": int(record["num_decodes"]),
