@@ -121,7 +121,7 @@ def test_a_newcomer_joins_after_the_iteration_that_runs(apart):
 
 
 def test_long_prompts_show_their_end_only(apart):
-    """I17: 6,000 tokens take two iterations, of 50 and 20.1 ms: the first passes by forecast, the answer ends the second."""
+    """I17: 6,000 tokens take iterations of 50 and 20.1 ms: the first passes by forecast, the answer ends the other."""
     r, p, _ = apart.send(6000)
     apart.tick(0.051)
     assert apart.at(p, "iteration", "busy") == (1, 1)
