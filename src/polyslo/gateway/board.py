@@ -22,8 +22,10 @@ from polyslo.core.state import (
     SCALED_UP,
     STAGES,
     TAKEN_OVER,
+    TRANSFER,
     UNHEALTHY,
 )
+from polyslo.gateway.foreseen import first_token_s
 from polyslo.gateway.instance import Instance
 from polyslo.gateway.listeners import NOBODYS_MISS, OUTCOMES
 from polyslo.gateway.relay import Relay
@@ -68,10 +70,13 @@ class Board:
             name = model.instances[i].name
             if story:
                 self._step(story, "placed", f"{RUNGS[rung]}: {name}", i, rung=RUNGS[rung],
-                           predicted_ttft_s=_finite(float(record["predicted_first_s"]) - relay.request.arrival_s),
+                           predicted_ttft_s=_finite(first_token_s(model.fleet, relay.r) - relay.request.arrival_s),
                            predicted_tpot_s=_finite(float(record["predicted_tpot_s"])))  # fmt: skip
             if rung in EVENT_OF_RUNG:
                 self._event(EVENT_OF_RUNG[rung], f"{RUNGS[rung]}: {name}", relay, i)
+        elif kind == TRANSFER:
+            if story:
+                self._step(story, "transferred", f"prefilled, its KV goes to {model.instances[i].name}", i)
         elif kind == RELEGATE:
             self._event("relegation", "can no longer meet its TTFT: best-effort from now on", relay, None)
             if story:
@@ -213,6 +218,7 @@ class Board:
         step_s = fleet.profile.iteration_s(decodes, chunk, float(record["decode_kv_tokens"]), 0.0)
         step_s = step_s if record["busy"] else 0.0
         tpot_s = float(fleet.tpots_s[group]) if group < num_tiers else None
+        pace_s = float(fleet.settings["prefill_budget_s"][0]) if group == num_tiers else tpot_s
         name = "tier" if group < num_tiers else ("prefill" if group == num_tiers else "idle")
         return {
             "index": i,
@@ -220,7 +226,7 @@ class Board:
             "group": name if instance.standing == "ready" else instance.standing,
             "tier": group if group < num_tiers else None,
             "rank": int(record["rank"]),
-            "load_ratio": step_s / tpot_s if tpot_s else 0.0,
+            "load_ratio": step_s / pace_s if pace_s else 0.0,
             "slack_s": tpot_s - step_s if tpot_s else 0.0,
             "kv_ratio": float(record["kv_tokens"] / record["kv_capacity_tokens"]),
             "num_decodes": int(record["num_decodes"]),

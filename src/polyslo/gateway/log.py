@@ -45,6 +45,7 @@ class RequestLog:
             "outcome": outcome,
             "slo_tier": passage.tier_label,
             "instance": relay.instance,
+            **({} if relay.prefill_instance is None else {"prefill_instance": relay.prefill_instance}),
             "prompt_tokens": passage.prompt_tokens or request.input_tokens,
             "output_tokens": passage.tokens,
             "tries": passage.num_tries,

@@ -14,7 +14,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from polyslo.core.state import DISPATCH, FITS, REASONS, REFUSE, RELEGATE, RUNGS, SCALED_UP
+from polyslo.core.state import DISPATCH, FITS, REASONS, REFUSE, RELEGATE, RUNGS, SCALED_UP, TRANSFER
+from polyslo.gateway.foreseen import first_token_s
 from polyslo.gateway.listeners import NOBODYS_MISS
 from polyslo.gateway.relay import Relay
 from polyslo.gateway.served_model import ServedModel
@@ -67,6 +68,14 @@ class Metrics:
             "polyslo_refusals", "Refused requests, by each reason met on the way.", [*tier, "reason"], **make
         )
         self._scaled = Counter("polyslo_scale_events", "Instances that a tier gained or lost.", ["event"], **make)
+        self._transfers = Counter("polyslo_transfers", "Prefilled requests sent to a decode instance.", tier, **make)
+        self._prefill = Histogram(
+            "polyslo_prefill_seconds",
+            "From sending a prefill to its answer, where prefill is apart from decode.",
+            tier,
+            buckets=TTFT_BUCKETS_S,
+            **make,
+        )
         self._tokens = Counter("polyslo_output_tokens", "Tokens passed to clients.", tier, **make)
 
     def register(self, collector: Collector) -> None:
@@ -90,8 +99,12 @@ class Metrics:
             if rung == SCALED_UP:
                 self._scaled.labels("up").inc()
             if model.policy == POLYSERVE and not relay.passage.is_relegated:
-                self._foreseen_ttft.labels(tier).observe(float(record["predicted_first_s"]) - relay.request.arrival_s)
+                foreseen_s = first_token_s(model.fleet, relay.r)
+                self._foreseen_ttft.labels(tier).observe(foreseen_s - relay.request.arrival_s)
                 self._foreseen_tpot.labels(tier).observe(float(record["predicted_tpot_s"]))
+        elif kind == TRANSFER:
+            self._transfers.labels(tier).inc()
+            self._prefill.labels(tier).observe(relay.prefilled_s - relay.passage.sent_s)
         elif kind == RELEGATE:
             self._relegations.labels(tier).inc()
         if kind in (RELEGATE, REFUSE):
@@ -170,6 +183,8 @@ class _Standing:
                 queue.add_metric([name, tier], int(model.fleet.pending_size[k]))
                 owned.add_metric([name, tier], int(model.fleet.group_size[k]))
             queue.add_metric([name, "best-effort"], int(model.fleet.pending_size[-1]))
+            if model.is_disaggregated:
+                owned.add_metric([name, "prefill"], int(model.fleet.group_size[-2]))
             owned.add_metric([name, "idle"], int((records["group"][there] == idle).sum()))
             for instance in model.instances:
                 labels = [name, instance.name]
