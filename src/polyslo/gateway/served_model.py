@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Protocol
 
 from polyslo.core.state import (
     DISPATCH,
@@ -29,6 +28,7 @@ from polyslo.gateway.listeners import Listener
 from polyslo.gateway.relay import Header, Passage, Relay
 from polyslo.gateway.request import Request
 from polyslo.gateway.shadow import Shadow
+from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
 from polyslo.gateway.tokens import TokenEstimate
 from polyslo.gateway.told import body_with_slo, receipt
 from polyslo.wire.client import Failure
@@ -48,46 +48,6 @@ class Patience:
     idle_timeout_s: float = 60.0
     request_timeout_s: float = 1800.0  # from a request's arrival
     max_retries: int = 2
-
-
-class Handle(Protocol):
-    """A call to come."""
-
-    def cancel(self) -> None:
-        """Take it back."""
-
-
-class Loop(Protocol):
-    """What is needed of an event loop."""
-
-    def call_soon(self, callback: Callable[..., object], *args: object) -> Handle:
-        """Call after what happens now."""
-
-    def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> Handle:
-        """Call in `delay` seconds."""
-
-
-class HealthWatch(Protocol):
-    """What is told how requests fare at instances."""
-
-    def succeeded(self, i: int) -> None:
-        """A request went well there."""
-
-    def failed(self, i: int, *, at_once: bool = False) -> None:
-        """A request failed there; `at_once`: there was not even a connection."""
-
-
-class Refusals(Protocol):
-    """How answers that no engine gives are worded."""
-
-    def refused(self, relay: Relay) -> tuple[int, Sequence[Header], bytes]:
-        """Answer a request that can't be served in time."""
-
-    def unavailable(self, relay: Relay, failure: Failure | int) -> tuple[int, Sequence[Header], bytes]:
-        """Answer a request whose instances failed."""
-
-    def expired(self, relay: Relay) -> tuple[int, Sequence[Header], bytes]:
-        """Answer a request that took longer than any may."""
 
 
 class ServedModel:
