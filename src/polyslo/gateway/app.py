@@ -7,8 +7,8 @@ import gc
 import logging
 import os
 import signal
-import ssl
 from collections.abc import Callable
+from ssl import SSLContext
 from time import monotonic
 from typing import Any
 
@@ -17,6 +17,8 @@ import uvloop
 from polyslo.errors import ConfigError
 from polyslo.gateway.answers import Answers
 from polyslo.gateway.board import Board
+from polyslo.gateway.carriers import Carriers
+from polyslo.gateway.client_metrics import ClientMetrics
 from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import ModelConfig
 from polyslo.gateway.fleets import live_fleet
@@ -30,12 +32,15 @@ from polyslo.gateway.log import RequestLog
 from polyslo.gateway.management import Management
 from polyslo.gateway.metrics import Metrics
 from polyslo.gateway.places import Places
-from polyslo.gateway.served_model import Patience, ServedModel
+from polyslo.gateway.served_model import GATHER_S, Patience, ServedModel
+from polyslo.gateway.tally import RowOfTally, Tally
+from polyslo.gateway.tls import server_context
 from polyslo.wire.client import Origin
-from polyslo.wire.server import Handler, Limits, Listener, listen
+from polyslo.wire.server import Census, Handler, Limits, Listener, listen
 
 log = logging.getLogger("polyslo")
 WATCH_PERIOD_S = 1.0
+FAR_GATHER_S = 0.001  # carriers have gathered before
 
 
 def run(config: GatewayConfig, say: Callable[[str], None]) -> None:
@@ -74,22 +79,19 @@ class Gateway:
         config, server = self.config, self.config.server
         self.metrics = Metrics(self.models)
         self.places = Places(server)
+        self.tally = Tally(server.processes)
+        self.metrics.register(ClientMetrics(self.tally))
+        carriers = self._carriers()
         for model in config.models:
             board = self.boards[model.name] = Board(monotonic, len(config.tiers_s))
             outcomes = self.journals.listeners(model.name)
-            listeners = Listeners([board, RequestLog(log), self.metrics, self.places, *outcomes])
+            listeners = Listeners([board, RequestLog(log), self.metrics, self.places, *outcomes, *carriers])
             self.models[model.name] = self._served(model, listeners)
         self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
-        self.front = Front(config, self.models, self.places)
         self.management = Management(self.models, self.snapshot, self.story, self.metrics.text)
-        limits = Limits(
-            max_header_bytes=server.max_header_bytes,
-            max_body_bytes=server.max_body_bytes,
-            max_connections=server.max_connections,
-        )
-        self.listener = await _listen(self.front.handle, server.host, server.port, "port", limits, _tls(config))
+        await self._open(*carriers)
         self.management_listener = await _listen(
-            self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", Limits(), None
+            self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", Limits()
         )
         self._health = [self._watch(model) for model in self.models.values()]
         self._watch_boards()
@@ -108,6 +110,7 @@ class Gateway:
             for instance in model.instances:
                 await instance.origin.close()
         await self.journals.stop()
+        self.tally.close()
 
     def addresses(self) -> list[str]:
         """Say where to find what."""
@@ -128,6 +131,28 @@ class Gateway:
         """Return a request's story, whichever model had it."""
         found = (board.story(request_id) for board in self.boards.values())
         return next((story for story in found if story is not None), None)
+
+    def _carriers(self) -> list[Carriers]:
+        """Return who has the connections where that is not this process."""
+        if self.config.server.processes == 1:
+            return []
+        server_context(self.config.server)  # which each of them will make, and may be wrong
+        return [Carriers(self.config, self.models, self.places, self.tally)]
+
+    async def _open(self, carriers: Carriers | None = None) -> None:
+        """Listen for requests, here or in carriers."""
+        server = self.config.server
+        self.front: Front | Carriers
+        self.listener: Listener | Carriers
+        if carriers is not None:
+            await carriers.start()
+            self.front = self.listener = carriers
+            return
+        self.front = Front(self.config, self.models, self.places)
+        limits = Limits(max_header_bytes=server.max_header_bytes, max_body_bytes=server.max_body_bytes)
+        census = RowOfTally(self.tally, 0, server.max_connections)
+        context = server_context(server)
+        self.listener = await _listen(self.front.handle, server.host, server.port, "port", limits, context, census)
 
     def _served(self, model: ModelConfig, listener: Watches) -> ServedModel:
         server, health = self.config.server, self.config.health
@@ -159,6 +184,7 @@ class Gateway:
             patience=patience,
             tells_slos=model.dynamic_chunking,
             slack_s=model.slack_ms / 1e3,
+            gather_s=GATHER_S if server.processes == 1 else FAR_GATHER_S,
         )
 
     def _watch_boards(self) -> None:
@@ -174,10 +200,16 @@ class Gateway:
 
 
 async def _listen(
-    handler: Handler, host: str, port: int, key: str, limits: Limits, ssl: ssl.SSLContext | None
+    handler: Handler,
+    host: str,
+    port: int,
+    key: str,
+    limits: Limits,
+    ssl: SSLContext | None = None,
+    census: Census | None = None,
 ) -> Listener:
     try:
-        return await listen(handler, host, port, limits=limits, ssl=ssl)
+        return await listen(handler, host, port, limits=limits, ssl=ssl, census=census)
     except OSError as error:
         raise ConfigError(
             f"server.{key}: can't listen on {host}:{port}, {error.strerror or error}; choose another one"
@@ -192,12 +224,3 @@ def _secret(variable: str | None) -> str | None:
     if not key or not key.isascii() or not key.isprintable():
         raise ConfigError(f"api_key_env: {variable} must hold an engine's key in printable ASCII; set it")
     return key
-
-
-def _tls(config: GatewayConfig) -> ssl.SSLContext | None:
-    server = config.server
-    if server.tls_cert_file is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(server.tls_cert_file, server.tls_key_file)
-    return context

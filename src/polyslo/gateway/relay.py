@@ -7,12 +7,13 @@ another only before the first token; engines send a stream's head long before it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from polyslo.gateway.body import Ask
 from polyslo.gateway.request import Request
+from polyslo.gateway.slo_body import body_with_slo
 from polyslo.gateway.stream_tokens import TokenCounter
 from polyslo.gateway.usage import completion_tokens, prompt_tokens
 from polyslo.wire.client import Call, Failure, Origin, end_to_end
@@ -52,27 +53,62 @@ class Passage:
     num_failures: int = 0  # how often an instance failed it
 
 
+class Relay(Protocol):
+    """A request under way, as who decides about it knows it: carried by this process or by another one."""
+
+    r: int
+    request: Request
+    passage: Passage
+    instance: int | None
+    receipt: tuple[Header, ...]  # of the last decision
+    has_started: bool  # whether its client was sent anything
+
+    def send(
+        self,
+        i: int,
+        origin: Origin,
+        told: Mapping[str, float] | None,
+        credentials: Sequence[Header] = (),
+        *,
+        first_byte_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> None:
+        """Send the request to an instance, which is told an SLO with it; a second one is sent it afresh."""
+
+    def take_back(self) -> bool:
+        """Abort the instance's work, to be sent elsewhere later; False once the client has been sent some of it."""
+
+    def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Answer in the instance's place and be done."""
+
+    def break_off(self) -> None:
+        """End a response that can't be completed, so that the client sees it."""
+
+
 class Watcher(Protocol):
     """Whoever must know what becomes of relayed requests: the served model."""
+
+    def started(self, relay: NearRelay) -> None:
+        """The client is sent the first of a stream: it can't be taken back any more."""
 
     def saw_tokens(self, r: int, tokens: int) -> None:
         """Tokens came on a request's stream."""
 
-    def ended(self, relay: Relay, output_tokens: int) -> None:
+    def ended(self, relay: NearRelay, output_tokens: int) -> None:
         """A request ended well."""
 
-    def failed(self, relay: Relay, failure: Failure | int) -> bool:
-        """An instance failed it (or answered with an error status); True when it will be tried again."""
+    def failed(self, relay: NearRelay, failure: Failure | int) -> bool:
+        """An instance failed it (or answered with an error status); True when it must wait for what is decided."""
 
-    def rejected(self, relay: Relay, status: int) -> None:
+    def rejected(self, relay: NearRelay, status: int) -> None:
         """An instance answered that the request itself is wrong."""
 
-    def left(self, relay: Relay) -> None:
+    def left(self, relay: NearRelay) -> None:
         """The client is gone."""
 
 
-class Relay:
-    """A request, from its arrival until its last byte; the `Sink` of what its instance answers."""
+class NearRelay:
+    """A `Relay` of this process, from arrival to last byte; the `Sink` of what its instance answers."""
 
     def __init__(
         self,
@@ -91,7 +127,7 @@ class Relay:
         self.request = request
         self.instance: int | None = None
         self.passage = passage
-        self.receipt: tuple[Header, ...] = ()  # of the last decision
+        self.receipt: tuple[Header, ...] = ()
         self._headers = headers
         self._watcher = watcher
         self._clock = clock
@@ -112,13 +148,13 @@ class Relay:
         self,
         i: int,
         origin: Origin,
-        body: bytes,
+        told: Mapping[str, float] | None,
         credentials: Sequence[Header] = (),
         *,
         first_byte_timeout_s: float,
         idle_timeout_s: float,
     ) -> None:
-        """Send the request to an instance; a second one is sent it afresh."""
+        """See `Relay`."""
         self.instance = i
         self.passage.num_tries += 1
         self.passage.sent_s = self._clock()
@@ -128,14 +164,14 @@ class Relay:
             self.exchange.method,
             self.exchange.path + (b"?" + self.exchange.query if self.exchange.query else b""),
             [*self._headers, *credentials],
-            body,
+            self.body if told is None else body_with_slo(self.body, self.passage.ask, told),
             self,
             head_timeout_s=first_byte_timeout_s,
             idle_timeout_s=first_byte_timeout_s,
         )
 
     def take_back(self) -> bool:
-        """Abort the instance's work, to be sent elsewhere later; False once the client has been sent some of it."""
+        """See `Relay`."""
         if self.has_started:
             return False
         self._drop()
@@ -144,13 +180,23 @@ class Relay:
         return True
 
     def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
-        """Answer in the instance's place and be done."""
+        """See `Relay`."""
+        self.turn_away(status, [*headers, *self.passage.told], body)
+
+    def turn_away(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Answer with nothing but this: the request was never taken in."""
         self._drop()
         self._detach()
-        self.exchange.respond(status, [*headers, *self.passage.told], body)
+        self.exchange.respond(status, headers, body)
+
+    def let_through(self) -> None:
+        """Answer what the last instance did, though it is an error: no other will be asked."""
+        status, headers = self._head
+        self._detach()
+        self.exchange.respond(status, [*headers, *self.passage.told, *self.receipt], b"".join(self._pieces))
 
     def break_off(self) -> None:
-        """End a response that can't be completed, so that the client sees it."""
+        """See `Relay`."""
         self._drop()
         self._detach()
         self.exchange.abort()
@@ -181,7 +227,7 @@ class Relay:
         elif self._is_stream:
             self.on_failure(Failure("reset", "its stream ended without a token", started=True))
         else:
-            self._end_whole(*self._head, b"".join(self._pieces))
+            self._end_whole(self._head[0], b"".join(self._pieces))
 
     def on_failure(self, failure: Failure) -> None:
         """See `Sink`."""
@@ -198,6 +244,7 @@ class Relay:
         status, headers = self._head
         self.exchange.start(status, [*headers, *self.passage.told, *self.receipt])
         self.has_started = True
+        self._watcher.started(self)
         call = self._call
         if call is not None:  # from now on silence is judged as between tokens; pausing sets the call's timer anew
             call.idle_timeout_s = self._idle_timeout_s
@@ -226,7 +273,7 @@ class Relay:
             self._watcher.ended(self, self._output_tokens)
         self.exchange.end()
 
-    def _end_whole(self, status: int, headers: list[Header], body: bytes) -> None:
+    def _end_whole(self, status: int, body: bytes) -> None:
         passage = self.passage
         if may_do_better(status):
             if self._watcher.failed(self, status):
@@ -237,8 +284,7 @@ class Relay:
             self._count(completion_tokens(body) or 1)
             passage.prompt_tokens = prompt_tokens(body)
             self._watcher.ended(self, self._output_tokens)
-        self._detach()
-        self.exchange.respond(status, [*headers, *passage.told, *self.receipt], body)
+        self.let_through()
 
     @property
     def _output_tokens(self) -> int:

@@ -25,12 +25,12 @@ from polyslo.core.state import (
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.instance import Instance
 from polyslo.gateway.listeners import Listener
-from polyslo.gateway.relay import Header, Passage, Relay
+from polyslo.gateway.relay import Header, NearRelay, Passage, Relay
 from polyslo.gateway.request import Request
 from polyslo.gateway.shadow import Shadow
 from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
 from polyslo.gateway.tokens import TokenEstimate
-from polyslo.gateway.told import body_with_slo, receipt
+from polyslo.gateway.told import receipt, told_slo
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 
@@ -65,6 +65,7 @@ class ServedModel:
         patience: Patience = Patience(),
         tells_slos: bool = False,
         slack_s: float = 0.0,
+        gather_s: float = GATHER_S,
         clock: Callable[[], float] = monotonic,
         loop: Loop | None = None,
     ) -> None:
@@ -84,6 +85,7 @@ class ServedModel:
         self._patience = patience
         self._tells_slos = tells_slos
         self._slack_s = slack_s
+        self._gather_s = gather_s
         self._clock = clock
         self._loop: Loop = loop or asyncio.get_running_loop()
         self._digest_is_due = False
@@ -96,6 +98,11 @@ class ServedModel:
     def num_in_flight(self) -> int:
         """Requests that are not over."""
         return len(self.relays) - self.decider.num_free
+
+    @property
+    def tpots_s(self) -> tuple[float, ...]:
+        """The tiers' TPOTs, ascending."""
+        return tuple(self.fleet.tpots_s.tolist())
 
     @property
     def has_open_instance(self) -> bool:
@@ -111,18 +118,27 @@ class ServedModel:
         passage: Passage,
     ) -> Relay | None:
         """Take a request in and decide about it at once; None when there is no room for one more."""
+        return self.take_in(lambda r: NearRelay(r, exchange, body, request, self, self._clock, headers, passage))
+
+    def take_in(self, make: Callable[[int], Relay]) -> Relay | None:
+        """Take in the request that `make` makes of a free record, and decide about it at once; see `admit`."""
         if not self.decider.num_free and self.decider.has_news:
             self.decider.digest(self._clock())  # which frees the records of streams that have just ended
         r = self.decider.enter()
         if r is None:
             return None
-        relay = Relay(r, exchange, body, request, self, self._clock, headers, passage)
-        self.relays[r] = relay
-        left_s = request.arrival_s + self._patience.request_timeout_s - self._clock()
+        relay = self.relays[r] = make(r)
+        left_s = relay.request.arrival_s + self._patience.request_timeout_s - self._clock()
         self._expiries[relay] = self._loop.call_later(max(0.0, left_s), self._expire, relay)
         self._listener.arrived(relay)
         self._decide(relay)
         return relay
+
+    def least_loaded(self, then: Callable[[Instance | None], None]) -> None:
+        """Call `then` with the open instance that has the least to do; None where none is open."""
+        loads = self.fleet.instances["committed_tokens"]
+        open_ones = [instance for instance in self.instances if instance.closed == FITS]
+        then(min(open_ones, key=lambda instance: int(loads[instance.index]), default=None))
 
     def close_instance(self, i: int, reason: int) -> None:
         """Send an instance nothing new, for a reason of `core.state`; FITS opens it again."""
@@ -136,9 +152,12 @@ class ServedModel:
         if self.decider.has_news:
             self.decider.digest(self._clock())
 
-    def saw_tokens(self, r: int, tokens: int) -> None:
+    def started(self, relay: Relay) -> None:
         """See `Watcher`."""
-        self.decider.saw_tokens(r, tokens, self._clock())
+
+    def saw_tokens(self, r: int, tokens: int, seen_s: float | None = None) -> None:
+        """See `Watcher`; `seen_s` is when the tokens came, where that is not now."""
+        self.decider.saw_tokens(r, tokens, self._clock(), seen_s)
         self._digest_soon()
 
     def ended(self, relay: Relay, output_tokens: int) -> None:
@@ -178,6 +197,20 @@ class ServedModel:
         self._forget(relay)
         self.decider.lose(relay.r, self._clock())
         self._finish(relay, "cancelled")
+
+    def lost(self, relay: Relay) -> None:
+        """A request is over, and nobody can be told: who carried it is gone."""
+        self._forget(relay)
+        self.decider.lose(relay.r, self._clock())
+        self._finish(relay, "failed")
+
+    def stayed(self, relay: Relay, i: int) -> None:
+        """A request was taken back too late: its client had been sent some of it, so it goes on at `i`."""
+        if relay.instance is not None:
+            self.instances[relay.instance].running.discard(relay)
+        relay.instance = i
+        self.instances[i].running.add(relay)
+        self.decider.keep(relay.r, i, self._clock())
 
     def _note_failure(self, relay: Relay, failure: Failure | int) -> None:
         if self.health is None or relay.instance is None or (isinstance(failure, int) and failure < 500):
@@ -236,17 +269,17 @@ class ServedModel:
 
     def _dispatch(self, relay: Relay, i: int) -> None:
         instance, patience, now_s = self.instances[i], self._patience, self._clock()
-        record, body = self.fleet.requests[relay.r], relay.body
+        record, told = self.fleet.requests[relay.r], None
         instance.running.add(relay)
         if relay.passage.wants_receipt:
             relay.receipt = receipt(relay, record, instance.name, now_s)
         if self._tells_slos:
-            body = body_with_slo(relay, record, float(self.fleet.instances["budget_s"][i]), now_s)
+            told = told_slo(record, float(self.fleet.instances["budget_s"][i]), now_s)
         is_streamed = relay.request.is_streamed
         relay.send(
             i,
             instance.origin,
-            body,
+            told,
             instance.credentials,
             first_byte_timeout_s=patience.first_byte_timeout_s if is_streamed else patience.request_timeout_s,
             idle_timeout_s=patience.idle_timeout_s,
@@ -279,7 +312,7 @@ class ServedModel:
     def _digest_soon(self) -> None:
         if not self._digest_is_due:
             self._digest_is_due = True
-            self._loop.call_later(GATHER_S, self._digest)
+            self._loop.call_later(self._gather_s, self._digest)
 
     def _digest(self) -> None:
         self._digest_is_due = False

@@ -1,6 +1,6 @@
 """What is told besides tokens: an engine the SLO that its scheduler goes by, a client what was decided.
 
-Engines with polyslo's scheduler read the SLO from `vllm_xargs`, which vLLM passes on to schedulers untouched.
+Engines with polyslo's scheduler read the SLO from the request's body (`slo_body`).
 """
 
 from __future__ import annotations
@@ -8,16 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import orjson
-
 from polyslo.core.state import RUNGS
-from polyslo.gateway.body import encode_body
-from polyslo.gateway.openai_errors import BadRequest
 from polyslo.gateway.relay import Header, Relay
 
 
-def body_with_slo(relay: Relay, record: Any, budget_s: float, now_s: float) -> bytes:
-    """Return a request's body with its SLO: its TPOT, and what is left until its first token is due.
+def told_slo(record: Any, budget_s: float, now_s: float) -> dict[str, float]:
+    """Return what an engine is told of a request: its TPOT, and what is left until its first token is due.
 
     `record` is what is believed of the request, `budget_s` the longest iteration of its instance: the pace of the
     tier that owns it now.
@@ -28,16 +24,7 @@ def body_with_slo(relay: Relay, record: Any, budget_s: float, now_s: float) -> b
     }
     if math.isfinite(budget_s):
         told["polyslo_pace_ms"] = round(1e3 * budget_s, 3)
-    body = relay.body.rstrip()
-    if b'"vllm_xargs"' not in body:  # spliced in: bodies may be large
-        return b'%b,"vllm_xargs":%b}' % (body[:-1], orjson.dumps(told))
-    given = relay.passage.ask.body.get("vllm_xargs")
-    if given is not None and not isinstance(given, dict):
-        return relay.body  # the engine's to refuse
-    try:
-        return encode_body({**relay.passage.ask.body, "vllm_xargs": {**(given or {}), **told}})
-    except BadRequest:  # nested too deep to be written again
-        return relay.body
+    return told
 
 
 def receipt(relay: Relay, record: Any, instance_name: str, now_s: float) -> tuple[Header, ...]:
