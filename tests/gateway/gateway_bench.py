@@ -19,6 +19,7 @@ from polyslo.wire.client import Origin
 HANG_S = 10.0  # only so that a hang fails instead of hanging
 MODEL = "emulated"
 SPEED = 50.0
+DEFAULT_SERVER = {"port": 0, "metrics_port": 0, "metrics_host": "localhost"}
 LOOSE = {"chat": {"ttft_ms": 3_600_000, "tpot_ms": 50}}  # nothing is ever late, so nothing depends on the machine
 CHAT, COMPLETIONS = b"/v1/chat/completions", b"/v1/completions"
 PROFILE = "llama-3.1-8b-h200-tp1"
@@ -120,7 +121,7 @@ class Bench:
             self.engines.append(engine)
         endpoints = [{"url": engine.url, "name": f"e{k}"} for k, engine in enumerate(self.engines)]
         table = {"models": [{**self._model, "endpoints": endpoints}], **self._tables}
-        table["server"] = {"port": 0, "metrics_port": 0, "metrics_host": "localhost", **table.get("server", {})}
+        table["server"] = {**DEFAULT_SERVER, **table.get("server", {})}
         self.gateway = Gateway(parse_config(table, "test.toml"))
         await self.gateway.start()
         self.origin = Origin(f"http://127.0.0.1:{self.gateway.listener.port}")

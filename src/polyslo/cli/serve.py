@@ -23,6 +23,7 @@ from polyslo.gateway.warmup import warm_up
 @click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), help="[30000]")
 @click.option("--prometheus-host", metavar="HOST", help="Of the page and metrics. [127.0.0.1]")
 @click.option("--prometheus-port", metavar="PORT", type=click.IntRange(0, 65_535), help="[29000]")
+@click.option("--processes", metavar="N", type=click.IntRange(1, 256), help="That read and write HTTP. [1]")
 @click.option("--max-concurrent-requests", metavar="N", type=click.IntRange(1))
 @click.option("--retry-max-retries", metavar="N", type=click.IntRange(0))
 @click.option("--cb-failure-threshold", metavar="N", type=click.IntRange(1))

@@ -143,12 +143,14 @@ class Carriers:
             status = await carrier.until_ended()
             if self._is_draining:
                 return
-            pause_s = FIRST_PAUSE_S if monotonic() - began_s > SETTLED_S else min(2 * pause_s, LONGEST_PAUSE_S)
+            if monotonic() - began_s > SETTLED_S:
+                pause_s = FIRST_PAUSE_S
             log.error(
                 "carrier %d (process %d) ended with status %d and %d requests; it is started again in %.1f s",
                 row, carrier.process.pid, status, carrier.num_lost, pause_s,
             )  # fmt: skip
             await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             if self._is_draining:
                 return
             carrier = await self._launch(row)

@@ -27,6 +27,7 @@ class Tally:
         """Make it, or open the one that `fd` refers to; it stays open."""
         num_bytes = num_rows * len(COUNTS) * _ITEM_BYTES
         self.fd = _shared_file(num_bytes) if fd is None else fd
+        self._is_open = True
         self._memory = mmap.mmap(self.fd, num_bytes)
         self.rows = np.frombuffer(self._memory, dtype=np.int64).reshape(num_rows, len(COUNTS))
 
@@ -35,8 +36,10 @@ class Tally:
         self.rows[row, OPEN] = 0
 
     def close(self) -> None:
-        """Let go of the file; the memory goes with the last process."""
-        os.close(self.fd)
+        """Let go of the file, once; the memory goes with the last process."""
+        if self._is_open:
+            self._is_open = False
+            os.close(self.fd)
 
 
 class RowOfTally:
