@@ -28,7 +28,7 @@ class CarrierHere:
         finally:  # what the end of a process does
             await carrier._listener.close(0.0)
             for model in carrier._models.values():
-                for instance in model.instances:
+                for instance in model.destinations:
                     await instance.origin.close()
 
     @property

@@ -18,9 +18,9 @@ from test_gateway_machine import CAPACITY, FAST, NUM_INSTANCES, NUM_PLACES, RAW,
 from polyslo.core.state import DECODING, PENDING, QUEUED, RELEGATED
 from polyslo.gateway.body import read_body
 from polyslo.gateway.carried import Carried
+from polyslo.gateway.carried_instance import CarriedInstance
 from polyslo.gateway.carried_model import CarriedModel
 from polyslo.gateway.desk import Desk
-from polyslo.gateway.instance import Instance
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
 
@@ -57,7 +57,9 @@ class FarMachine(GatewayMachine):
         self.carried = Carried(self.up, self.loop.time_s, self.loop)
         self.desk = Desk(self.down, {"m": self.model}, self.places, {}, self.loop.time_s)
         self.far = CarriedModel("m", self.carried)
-        self.far.instances = [Instance(i, f"i{i}", f"http://i{i}", self.origins[i]) for i in range(NUM_INSTANCES)]
+        self.far.destinations = [
+            CarriedInstance(f"http://i{i}", self.origins[i], (), True) for i in range(NUM_INSTANCES)
+        ]
 
     @rule(
         tier=st.integers(0, len(TPOTS_S) - 1),
@@ -102,7 +104,7 @@ class FarMachine(GatewayMachine):
 
     @rule(chance=st.integers(0, 9))
     def die_carrier(self, chance):
-        """The carrier dies, now and then: its connections are cut, what it had told comes to nothing, another begins."""
+        """The carrier dies, now and then: its connections are cut, its messages lost; another one begins."""
         if chance:
             return
         for origin in self.origins:

@@ -13,9 +13,9 @@ from typing import Protocol
 import orjson
 
 from polyslo.gateway import carrier_messages as messages
+from polyslo.gateway.carried_instance import CarriedInstance
 from polyslo.gateway.carrier_messages import Said, Told
 from polyslo.gateway.gathered_news import GatheredNews
-from polyslo.gateway.instance import Instance
 from polyslo.gateway.link import Messenger
 from polyslo.gateway.relay import Header, NearRelay, Passage
 from polyslo.gateway.request import Request
@@ -24,15 +24,15 @@ from polyslo.gateway.tokens import TokenEstimate
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 
-Then = Callable[[Instance | None], None]
+Then = Callable[[CarriedInstance | None], None]
 
 
 class Model(Protocol):
     """What is needed of a request's model: see `CarriedModel`."""
 
     name: str
-    instances: list[Instance]
     estimates: tuple[TokenEstimate, TokenEstimate]
+    instances: dict[int, CarriedInstance]
 
 
 class Carried:

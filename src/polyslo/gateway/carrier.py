@@ -120,7 +120,7 @@ class Carrier:
         if self._listener is not None:
             await self._listener.close(grace_s)
         for model in self._models.values():
-            for instance in model.instances:
+            for instance in model.destinations:
                 await instance.origin.close()
         self._link.close()
 

@@ -127,30 +127,32 @@ def errand(
     idle_timeout_s: float,
 ) -> bytes:  # fmt: skip
     """Write SEND: the instance, what its engine is told, the receipt, how long it may be silent."""
-    return orjson.dumps((i, told, _texts(receipt), first_byte_timeout_s, idle_timeout_s))
+    return orjson.dumps((i, told, header_texts(receipt), first_byte_timeout_s, idle_timeout_s))
 
 
 def read_errand(content: bytes) -> tuple[int, Mapping[str, float] | None, tuple[Header, ...], float, float]:
     """Read SEND."""
     i, told, receipt, first_byte_timeout_s, idle_timeout_s = orjson.loads(content)
-    return i, told, _headers(receipt), first_byte_timeout_s, idle_timeout_s
+    return i, told, read_headers(receipt), first_byte_timeout_s, idle_timeout_s
 
 
 def answer(status: int, headers: Sequence[Header], body: bytes, *, adds_ours: bool) -> bytes:
     """Write ANSWER; `adds_ours`: with the headers that the carrier has for this request."""
-    return orjson.dumps((status, _texts(headers), adds_ours)) + b"\n" + body
+    return orjson.dumps((status, header_texts(headers), adds_ours)) + b"\n" + body
 
 
 def read_answer(content: bytes) -> tuple[int, tuple[Header, ...], bool, bytes]:
     """Read ANSWER."""
     head, _, body = content.partition(b"\n")
     status, headers, adds_ours = orjson.loads(head)
-    return status, _headers(headers), adds_ours, body
+    return status, read_headers(headers), adds_ours, body
 
 
-def _texts(headers: Sequence[Header]) -> list[tuple[str, str]]:
+def header_texts(headers: Sequence[Header]) -> list[tuple[str, str]]:
+    """Return headers as JSON has them."""
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
-def _headers(texts: Sequence[Sequence[str]]) -> tuple[Header, ...]:
+def read_headers(texts: Sequence[Sequence[str]]) -> tuple[Header, ...]:
+    """Return headers that were JSON."""
     return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in texts)

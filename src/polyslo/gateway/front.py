@@ -18,9 +18,8 @@ from polyslo.gateway.body import CHAT, COMPLETIONS, Ask, encode_body, read_body
 from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import ANY_MODEL
 from polyslo.gateway.config_slo import KeyConfig
-from polyslo.gateway.front_model import Admission, FrontModel
+from polyslo.gateway.front_model import Admission, Destination, FrontModel
 from polyslo.gateway.grants import Slo, grant
-from polyslo.gateway.instance import Instance
 from polyslo.gateway.keys import KeyRing
 from polyslo.gateway.model_list import MODELS, ModelList
 from polyslo.gateway.openai_errors import JSON_HEADERS, BadRequest, Refusal
@@ -174,7 +173,7 @@ class Front:
         if isinstance(model, Refusal):
             return model
 
-        def send_on(instance: Instance | None) -> None:
+        def send_on(instance: Destination | None) -> None:
             if instance is None:
                 answer = _NO_INSTANCE.answer()
                 exchange.respond(answer.status, answer.headers, answer.body)

@@ -6,17 +6,33 @@ decider's process has told of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from polyslo.gateway.config_slo import KeyConfig
-from polyslo.gateway.instance import Instance
 from polyslo.gateway.openai_errors import Refusal
 from polyslo.gateway.places import Client, Enter
 from polyslo.gateway.relay import Header, Passage, Relay
 from polyslo.gateway.request import Request
 from polyslo.gateway.tokens import TokenEstimate
+from polyslo.wire.client import Origin
 from polyslo.wire.server import Exchange
+
+
+class Destination(Protocol):
+    """An instance, as requests are sent there."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where it is."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is sent new requests."""
+
+    @property
+    def credentials(self) -> tuple[Header, ...]:
+        """The headers with which the engine lets us in."""
 
 
 class FrontModel(Protocol):
@@ -26,7 +42,10 @@ class FrontModel(Protocol):
     tier_labels: tuple[str, ...]
     kv_capacity_tokens: int
     estimates: tuple[TokenEstimate, TokenEstimate]
-    instances: list[Instance]
+
+    @property
+    def destinations(self) -> Collection[Destination]:
+        """Its instances."""
 
     @property
     def tpots_s(self) -> tuple[float, ...]:
@@ -41,7 +60,7 @@ class FrontModel(Protocol):
     ) -> Relay | None:
         """Take a request in; None when there is no room for one more."""
 
-    def least_loaded(self, then: Callable[[Instance | None], None]) -> None:
+    def least_loaded(self, then: Callable[[Destination | None], None]) -> None:
         """Call `then`, now or soon, with the open instance that has the least to do; None where none is open."""
 
 

@@ -22,6 +22,11 @@ class Instance:
     running: set[Relay] = field(default_factory=set)  # requests sent there
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is sent new requests."""
+        return self.closed == FITS
+
+    @property
     def credentials(self) -> tuple[Header, ...]:
         """The headers with which the engine lets us in."""
         return () if self.api_key is None else ((b"authorization", b"Bearer " + self.api_key.encode()),)

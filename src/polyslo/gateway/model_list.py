@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 
-from polyslo.core.state import FITS
 from polyslo.gateway.front_model import FrontModel
 from polyslo.gateway.openai_errors import JSON_HEADERS
 from polyslo.wire.fetch import FetchError, fetch
@@ -41,7 +40,7 @@ class ModelList:
 async def _card(model: FrontModel) -> dict[str, Any]:
     """Return what a model's instance says of it: only the name that requests here must use counts."""
     plain = {"id": model.name, "object": "model", "created": 0, "owned_by": "polyslo"}
-    instance = next((instance for instance in model.instances if instance.closed == FITS), None)
+    instance = next((instance for instance in model.destinations if instance.is_open), None)
     if instance is None:
         return plain
     try:

@@ -10,14 +10,16 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from polyslo.gateway.config_server import ServerConfig
 from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.openai_errors import Refusal
 from polyslo.gateway.relay import Header, Relay
-from polyslo.gateway.served_model import ServedModel
 from polyslo.gateway.surroundings import Handle, Loop
+
+if TYPE_CHECKING:
+    from polyslo.gateway.served_model import ServedModel
 
 Enter = Callable[[], Refusal | None]
 

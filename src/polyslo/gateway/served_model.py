@@ -100,6 +100,11 @@ class ServedModel:
         return len(self.relays) - self.decider.num_free
 
     @property
+    def destinations(self) -> Sequence[Instance]:
+        """See `FrontModel`."""
+        return self.instances
+
+    @property
     def tpots_s(self) -> tuple[float, ...]:
         """The tiers' TPOTs, ascending."""
         return tuple(self.fleet.tpots_s.tolist())
