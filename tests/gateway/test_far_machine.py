@@ -57,9 +57,9 @@ class FarMachine(GatewayMachine):
         self.carried = Carried(self.up, self.loop.time_s, self.loop)
         self.desk = Desk(self.down, {"m": self.model}, self.places, {}, self.loop.time_s)
         self.far = CarriedModel("m", self.carried)
-        self.far.destinations = [
-            CarriedInstance(f"http://i{i}", self.origins[i], (), True) for i in range(NUM_INSTANCES)
-        ]
+        self.far.instances = {
+            i: CarriedInstance(f"http://i{i}", self.origins[i], (), True) for i in range(NUM_INSTANCES)
+        }
 
     @rule(
         tier=st.integers(0, len(TPOTS_S) - 1),
