@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+import orjson
 import pytest
-from fakes import FakeExchange
+from fakes import FakeConnections, FakeExchange, FakeOrigin
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, invariant, rule
-from test_gateway_machine import CAPACITY, FAST, NUM_INSTANCES, NUM_PLACES, RAW, TPOTS_S, GatewayMachine, _steps
+from hypothesis.stateful import initialize, invariant, precondition, rule
+from test_gateway_machine import CAPACITY, FAST, NUM_PLACES, RAW, TPOTS_S, GatewayMachine, _steps
 
 from polyslo.core.state import DECODING, PENDING, QUEUED, RELEGATED
 from polyslo.gateway.body import read_body
 from polyslo.gateway.carried import Carried
 from polyslo.gateway.carried_instance import CarriedInstance
 from polyslo.gateway.carried_model import CarriedModel
+from polyslo.gateway.carrier_messages import Told
 from polyslo.gateway.desk import Desk
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
@@ -57,9 +59,22 @@ class FarMachine(GatewayMachine):
         self.carried = Carried(self.up, self.loop.time_s, self.loop)
         self.desk = Desk(self.down, {"m": self.model}, self.places, {}, self.loop.time_s)
         self.far = CarriedModel("m", self.carried)
+
+    def _obey(self, kind, number, content):
+        """Take a message in the carrier."""
+        if kind != Told.MODELS:
+            self.carried.take(kind, number, content)
+            return
+        known = {instance.url: instance.origin for instance in self.far.instances.values()}
         self.far.instances = {
-            i: CarriedInstance(f"http://i{i}", self.origins[i], (), True) for i in range(NUM_INSTANCES)
+            i: CarriedInstance(url, known.pop(url, None) or FakeOrigin(), (), is_open)
+            for i, url, _, is_open in orjson.loads(content)["m"]["instances"]
         }
+        for origin in known.values():
+            FakeConnections().close(origin)
+
+    def _calls(self):
+        return [call for instance in self.far.instances.values() for call in instance.origin.calls]
 
     @rule(
         tier=st.integers(0, len(TPOTS_S) - 1),
@@ -79,21 +94,32 @@ class FarMachine(GatewayMachine):
             passage = Passage("id", read_body(exchange.path, RAW[is_streamed]), "tier", wants_receipt=True)
             self.far.admit(exchange, b"{}", request, [], passage)
 
+    @precondition(lambda self: self.far.instances)
+    @rule(which=st.integers(0, 4))
+    def crash(self, which):
+        """An engine loses all its connections at once."""
+        there = list(self.far.instances.values())
+        for call in list(there[which % len(there)].origin.calls):
+            if not call.is_over:
+                call.fail("reset")
+
     @rule(num_up=st.integers(0, 8), num_down=st.integers(0, 8))
     def deliver(self, num_up, num_down):
         """Some messages reach the other side."""
         self.up.deliver(self.desk.take, num_up)
-        self.down.deliver(self.carried.take, num_down)
+        self.down.deliver(self._obey, num_down)
 
     @rule()
     def settle(self):
         """All of them do, and what follows from them."""
         self.up.is_blocked = False
         self.up.on_free()
+        self.desk.tell_models()
         self.loop.run_until(self.loop.now_s + 0.002)
         while self.up.sent or self.down.sent:
             self.deliver(99, 99)
             self.loop.run_until(self.loop.now_s + 0.002)
+            self.desk.tell_models()
 
     @rule(is_blocked=st.booleans())
     def block_link(self, is_blocked):
@@ -107,9 +133,8 @@ class FarMachine(GatewayMachine):
         """The carrier dies, now and then: its connections are cut, its messages lost; another one begins."""
         if chance:
             return
-        for origin in self.origins:
-            for call in list(origin.calls):
-                call.abort()
+        for call in self._calls():
+            call.abort()
         for exchange in self._open():
             exchange.ending = "aborted"
         self.desk.lose_all()
@@ -147,7 +172,7 @@ class FarMachine(GatewayMachine):
         assert len(relays) + len(self.ends.outcomes) == self.ends.num_arrived, "G2: a request is lost"
         assert all(model.relays[relay.r] is relay for relay in relays)
         assert set(model._expiries) == set(relays)
-        assert {relay for relay, _ in self.desk._relays.values()} == set(relays)
+        assert set(self.desk._relays.values()) == set(relays)
         assert {id(relay.exchange) for relay in relays} | set(map(id, self.places._line)) == {
             id(client) for client in self.desk._clients.values()
         }
@@ -161,9 +186,9 @@ class FarMachine(GatewayMachine):
         if not self._is_quiet():
             return
         model, stage = self.model, self.model.fleet.requests["stage"]
-        for i, origin in enumerate(self.origins):
-            numbers = [call.sink.r for call in origin.calls]
-            running = model.instances[i].running
+        for instance in model.instances:
+            i, running = instance.index, instance.running
+            numbers = [call.sink.r for call in self.far.instances[i].origin.calls] if i in self.far.instances else []
             assert set(numbers) == {relay.exchange.number for relay in running}, "G3"
             assert len(set(numbers)) == len(numbers), "G3: sent twice"
             for relay in running:
@@ -204,6 +229,7 @@ def test_all_accounts_balance_whenever_messages_come(seed):
         walk.engines_have_what_is_believed()
         walk.belief_is_the_sum_of_its_requests()
         walk.closed_instances_are_counted()
+        walk.instances_are_in_one_state()
         num_quiet += walk._is_quiet()
     assert num_quiet >= 5, "the walk hardly ever checked both sides"
     walk.teardown()

@@ -85,13 +85,12 @@ class Carrier:
 
     def _configure(self, config: GatewayConfig) -> None:
         """Go by a configuration from now on; where to listen was settled before."""
-        is_draining = self._front is not None and self._front.is_draining
         self._config = config
-        self._front = Front(config, self._models, FarPlaces())
-        self._front.is_draining = is_draining
         self._row.max_connections = config.server.max_connections
-        if self._listener is not None:
-            self._listener.handler = self._front.handle
+        if self._front is None:
+            self._front = Front(config, self._models, FarPlaces())
+        else:
+            self._front.reconfigure(config)
 
     def _adopt(self, content: bytes) -> None:
         assert self._config is not None  # which is told first

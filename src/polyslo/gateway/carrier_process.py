@@ -29,10 +29,9 @@ class CarrierProcess:
         self.link = Link(self._take, self._lose)
         self.desk = make_desk(self.link)
         self.num_lost = 0  # requests that ended with it
-        self.told_models = b""
         self._is_ready = asyncio.Event()
 
-    async def start(self, settings: bytes, models: bytes) -> None:
+    async def start(self, settings: bytes) -> None:
         """Start the process; it listens soon."""
         ours, theirs = socket_pair()
         files = (theirs.fileno(), self._bound.fileno(), self._tally.fd)
@@ -43,7 +42,7 @@ class CarrierProcess:
             )
         await join(ours, self.link)
         self.link.tell(Told.SETTINGS, 0, settings)
-        self.tell_models(models)
+        self.desk.tell_models()
 
     async def until_ready(self) -> None:
         """Wait until it listens; raises `ConfigError` where it never will."""
@@ -63,12 +62,6 @@ class CarrierProcess:
         self._lose()
         self._tally.lose(self.row)
         return status
-
-    def tell_models(self, models: bytes) -> None:
-        """Tell of models and instances, where that is new."""
-        if models != self.told_models:
-            self.told_models = models
-            self.link.tell(Told.MODELS, 0, models)
 
     def kill(self) -> None:
         """End it at once."""

@@ -17,7 +17,6 @@ from time import monotonic
 import orjson
 
 from polyslo.errors import ConfigError
-from polyslo.gateway.carried_model import told_models
 from polyslo.gateway.carrier_messages import Told
 from polyslo.gateway.carrier_process import CarrierProcess
 from polyslo.gateway.config import GatewayConfig
@@ -98,9 +97,8 @@ class Carriers:
 
     def tell_models(self) -> None:
         """Tell every carrier of the models and instances as they are now; to be called when instances change."""
-        models = told_models(self._models)
         for carrier in self._processes.values():
-            carrier.tell_models(models)
+            carrier.desk.tell_models()
 
     def reconfigure(self, config: GatewayConfig) -> None:
         """Let every carrier go by another configuration: keys, classes, limits; not where it listens."""
@@ -128,7 +126,7 @@ class Carriers:
 
     async def _launch(self, row: int) -> CarrierProcess:
         carrier = CarrierProcess(row, self._sockets[row], self._tally, self._desk)
-        await carrier.start(pickle.dumps(self._config), told_models(self._models))
+        await carrier.start(pickle.dumps(self._config))
         self._processes[row] = carrier
         return carrier
 

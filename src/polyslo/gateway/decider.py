@@ -103,7 +103,8 @@ class Decider:
         """Decide about a new request that has the record `r`."""
         live_arrival(
             self._policy, self.streams.handle, r, request.arrival_s, request.arrival_s + request.ttft_s,
-            request.tpot_s, request.tier, request.input_tokens, request.max_tokens, not request.shows_tokens, now_s,
+            request.tpot_s, request.tier, request.input_tokens, request.max_tokens, request.expected_tokens,
+            not request.shows_tokens, now_s,
         )  # fmt: skip
         if self.recorder is not None:
             self.recorder.arrived(r, request, now_s, self._decided())

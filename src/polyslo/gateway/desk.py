@@ -8,6 +8,7 @@ from time import monotonic
 import orjson
 
 from polyslo.gateway import carrier_messages as messages
+from polyslo.gateway.carried_model import told_models
 from polyslo.gateway.carrier_messages import Said, Told
 from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.far_relay import FarExchange, FarRelay
@@ -18,7 +19,7 @@ from polyslo.gateway.openai_errors import Refusal
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.served_model import ServedModel
-from polyslo.wire.client import Failure
+from polyslo.wire.client import Failure, Origin
 
 
 class Desk:
@@ -38,7 +39,9 @@ class Desk:
         self.keys = keys  # by name; may be replaced
         self._clock = clock
         self._clients: dict[int, FarExchange] = {}
-        self._relays: dict[int, tuple[FarRelay, ServedModel]] = {}  # of clients that have a place
+        self._relays: dict[int, FarRelay] = {}  # of clients that have a place
+        self._told_models = b""
+        self._introduced: dict[tuple[str, int], Origin] = {}  # instances that the carrier knows, by model and slot
         self.is_draining = False
 
     @property
@@ -55,6 +58,35 @@ class Desk:
         self._clients.pop(number, None)
         self._relays.pop(number, None)
 
+    def tell_models(self) -> None:
+        """Tell of models and instances as they are now, where that is new."""
+        models = told_models(self._models)
+        if models == self._told_models:
+            return
+        self._told_models = models
+        self._introduced = {
+            (name, instance.index): instance.origin
+            for name, model in self._models.items()
+            for instance in model.instances
+        }
+        self._messenger.tell(Told.MODELS, 0, models)
+
+    def introduce(self, model: ServedModel, i: int, origin: Origin) -> None:
+        """See `Carrier`."""
+        if self._introduced.get((model.name, i)) is not origin:
+            self.tell_models()
+
+    def fail(self, relay: FarRelay, failure: Failure | int) -> None:
+        """See `Carrier`; an instance failed a request: another one is tried, or its client is told."""
+        if relay.model.failed(relay, failure):
+            return
+        if relay.has_started and isinstance(failure, int):  # its response has ended with the failure
+            self.forget(relay.exchange.number)
+        elif relay.has_started:
+            relay.break_off()
+        elif isinstance(failure, int):
+            relay.let_through()
+
     def take(self, kind: int, number: int, content: bytes) -> None:
         """Take in what the carrier tells; of requests that are over it can't know yet."""
         if kind == Said.NEWS:
@@ -64,7 +96,7 @@ class Desk:
         elif kind == Said.PLACE:
             self._place(number, self._models[orjson.loads(content)])
         elif number in self._relays:
-            self._follow(*self._relays[number], kind, content)
+            self._follow(self._relays[number], kind, content)
         elif kind == Said.LEFT and number in self._clients:
             client = self._clients[number]
             self.forget(number)
@@ -74,10 +106,10 @@ class Desk:
         """The carrier is gone, and with it all its requests; return how many."""
         lost = self.num_under_way
         for number, client in list(self._clients.items()):
-            relay, model = self._relays.get(number, (None, None))
+            relay = self._relays.get(number)
             self.forget(number)
-            if relay is not None and model is not None:
-                model.lost(relay)
+            if relay is not None:
+                relay.model.lost(relay)
             else:
                 client.leave()
         return lost
@@ -101,8 +133,8 @@ class Desk:
         model = self._models[name]
 
         def make(r: int) -> FarRelay:
-            relay = FarRelay(r, client, request, passage, self, model.left, self._clock)
-            self._relays[client.number] = relay, model
+            relay = FarRelay(r, client, request, passage, model, self, self._clock)
+            self._relays[client.number] = relay
             return relay
 
         def enter() -> Refusal | None:
@@ -124,51 +156,43 @@ class Desk:
         """Tokens came on streams."""
         seen_s, pairs = messages.read_news(content)
         for number, tokens in pairs:
-            found = self._relays.get(number)
-            if found is None:
+            relay = self._relays.get(number)
+            if relay is None or not (relay.has_started or self._start(relay)):
                 continue
-            relay, model = found
-            if not relay.has_started:
-                self._start(relay, model)
             passage = relay.passage
             if tokens:
                 if not passage.tokens:
                     passage.first_token_s = seen_s
                 passage.tokens += tokens
                 passage.last_token_s = seen_s
-                model.saw_tokens(relay.r, tokens, seen_s)
+                relay.model.saw_tokens(relay.r, tokens, seen_s)
 
-    def _start(self, relay: FarRelay, model: ServedModel) -> None:
-        """A client is sent something, or has been answered: where its request is now it stays."""
+    def _start(self, relay: FarRelay) -> bool:
+        """Note that a client is sent something; where its request is now it stays. False: that instance is gone."""
         stays = relay.start()
-        if stays is not None:
-            model.stayed(relay, stays)
+        if stays is None:
+            return True
+        if relay.model.instances.get(stays) is None:
+            self.fail(relay, Failure("reset", "its instance was removed", started=True))
+            return False
+        relay.model.stayed(relay, stays)
+        return True
 
-    def _follow(self, relay: FarRelay, model: ServedModel, kind: int, content: bytes) -> None:
+    def _follow(self, relay: FarRelay, kind: int, content: bytes) -> None:
         number = relay.exchange.number
         if kind == Said.TAKEN:
             relay.was_taken()
             return
         told = messages.read_lived(content, relay.passage)
         if kind == Said.FAILED:
-            self._fail(relay, model, messages.read_failure(told))
+            if not relay.is_being_taken:  # what is taken back has no instance that could fail it
+                self.fail(relay, messages.read_failure(told))
             return
         self.forget(number)
         if kind == Said.ENDED:
-            self._start(relay, model)
-            model.ended(relay, told)
+            if self._start(relay):
+                relay.model.ended(relay, told)
         elif kind == Said.REJECTED:
-            model.rejected(relay, told)
+            relay.model.rejected(relay, told)
         else:
             relay.exchange.leave()
-
-    def _fail(self, relay: FarRelay, model: ServedModel, failure: Failure | int) -> None:
-        """An instance failed a request; where that was taken back meanwhile, it is no news."""
-        if relay.is_being_taken or model.failed(relay, failure):
-            return
-        if relay.has_started and isinstance(failure, int):  # its response has ended with the failure
-            self.forget(relay.exchange.number)
-        elif relay.has_started:
-            relay.break_off()
-        elif isinstance(failure, int):
-            relay.let_through()

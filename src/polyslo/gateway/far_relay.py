@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from polyslo.gateway import carrier_messages as messages
 from polyslo.gateway.carrier_messages import Told
 from polyslo.gateway.relay import Header, Passage
 from polyslo.gateway.request import Request
-from polyslo.wire.client import Origin
+from polyslo.wire.client import Failure, Origin
+
+if TYPE_CHECKING:
+    from polyslo.gateway.served_model import ServedModel
 
 
 class Carrier(Protocol):
@@ -27,6 +30,12 @@ class Carrier(Protocol):
 
     def forget(self, number: int) -> None:
         """A request is over, as far as is decided here."""
+
+    def introduce(self, model: ServedModel, i: int, origin: Origin) -> None:
+        """See to it that the carrier knows an instance that it is about to be told of."""
+
+    def fail(self, relay: FarRelay, failure: Failure) -> None:
+        """A request's instance is gone."""
 
 
 class FarExchange:
@@ -62,21 +71,22 @@ class FarRelay:
         exchange: FarExchange,
         request: Request,
         passage: Passage,
+        model: ServedModel,
         carrier: Carrier,
-        left: Callable[[FarRelay], None],
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.r = r
         self.exchange = exchange
         self.request = request
         self.passage = passage
+        self.model = model
         self.instance: int | None = None
         self.receipt: tuple[Header, ...] = ()
         self.has_started = False
         self._carrier = carrier
         self._clock = clock
         self._taken_from: deque[int] = deque()  # instances; the carrier has not said yet that it was taken
-        exchange.on_gone = lambda: left(self)
+        exchange.on_gone = lambda: model.left(self)
 
     @property
     def is_being_taken(self) -> bool:
@@ -97,6 +107,7 @@ class FarRelay:
         self.instance = i
         self.passage.num_tries += 1
         self.passage.sent_s = self._clock()
+        self._carrier.introduce(self.model, i, origin)
         content = messages.errand(i, told, self.receipt, first_byte_timeout_s, idle_timeout_s)
         self._carrier.tell(Told.SEND, self.exchange.number, content)
 
@@ -109,6 +120,14 @@ class FarRelay:
         self.instance = None
         self._carrier.tell(Told.TAKE_BACK, self.exchange.number)
         return True
+
+    def lose_instance(self) -> None:
+        """See `Relay`."""
+        assert self.instance is not None
+        if not self.has_started:
+            self._taken_from.append(self.instance)
+            self._carrier.tell(Told.TAKE_BACK, self.exchange.number)
+        self._carrier.fail(self, Failure("reset", "its instance was removed", started=self.has_started))
 
     def was_taken(self) -> None:
         """The carrier has done what `take_back` asked for."""

@@ -26,13 +26,13 @@ from polyslo.gateway.openai_errors import JSON_HEADERS, BadRequest, Refusal
 from polyslo.gateway.pass_on import PassOn
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
-from polyslo.gateway.wishes import SLO_HEADERS, Wish, read_wish, strip_own_fields
+from polyslo.gateway.wishes import SLO_HEADERS, Wish, echoed, read_wish, strip_own_fields
 from polyslo.wire.fields import Headers
 from polyslo.wire.server import Exchange, end_to_end
 
 DEFAULT_MAX_TOKENS = 4096  # of a request that states no bound, for the belief alone
 HIDDEN_HEADERS = frozenset({b"authorization", b"host", b"content-length", *SLO_HEADERS})
-REQUEST_ID = b"x-request-id"
+REQUEST_ID, SESSION = b"x-request-id", b"x-session-id"
 PASSED_ON = frozenset({b"/tokenize", b"/detokenize"})  # besides everything below /v1/
 ASKED = "asked"  # `telemetry.receipts`
 
@@ -47,11 +47,10 @@ class Front:
         places: Admission,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._config = config
         self._models = models
         self._places = places
         self._clock = clock
-        self._keys = KeyRing(config.keys)
+        self.reconfigure(config)
         self._model_list = ModelList(models)
         self.is_draining = False
 
@@ -65,7 +64,12 @@ class Front:
             if refusal is None:
                 return
             answer = refusal.answer()
-        exchange.respond(answer.status, answer.headers, answer.body)
+        exchange.respond(answer.status, [*answer.headers, *echoed(exchange.headers)], answer.body)
+
+    def reconfigure(self, config: GatewayConfig) -> None:
+        """Let requests in, and grant SLOs, by this configuration from the next request on."""
+        self._config = config
+        self._keys = KeyRing(config.keys)
 
     def drain(self) -> None:
         """Take nothing new from now on."""
@@ -129,6 +133,7 @@ class Front:
             max_tokens=ask.max_tokens or min(DEFAULT_MAX_TOKENS, model.kv_capacity_tokens - tokens),
             is_streamed=ask.is_stream,
             num_sequences=ask.num_sequences,
+            expected_tokens=ask.expected_tokens or 0,
         )
         return self._admit(exchange, key, model, request, ask, wish, slo)
 
@@ -149,9 +154,10 @@ class Front:
             request_id,
             ask,
             model.tier_labels[slo.tier],
-            told=(*slo.headers(), (REQUEST_ID, request_id.encode("latin-1"))),  # as headers were decoded
+            told=(*slo.headers(), *_told(request_id, wish.session)),
             wants_receipt=wish.wants_receipt and self._config.telemetry.receipts == ASKED,
             key_name=None if key is None else key.name,
+            session=wish.session,
         )
 
         def enter() -> Refusal | None:
@@ -190,6 +196,12 @@ def _forwarded(headers: Headers, request_id: str | None) -> list[tuple[bytes, by
     if request_id is not None and all(name != REQUEST_ID for name, _ in kept):
         kept.append((REQUEST_ID, request_id.encode("latin-1")))
     return kept
+
+
+def _told(request_id: str, session: str | None) -> list[tuple[bytes, bytes]]:
+    """Return the headers by which a client knows its request again, encoded as they were decoded."""
+    told = [(REQUEST_ID, request_id.encode("latin-1"))]
+    return told if session is None else [*told, (SESSION, session.encode("latin-1"))]
 
 
 def _model_named(exchange: Exchange) -> str | None:

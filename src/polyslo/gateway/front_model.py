@@ -6,7 +6,7 @@ decider's process has told of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from polyslo.gateway.config_slo import KeyConfig
@@ -44,7 +44,7 @@ class FrontModel(Protocol):
     estimates: tuple[TokenEstimate, TokenEstimate]
 
     @property
-    def destinations(self) -> Collection[Destination]:
+    def destinations(self) -> Iterable[Destination]:
         """Its instances."""
 
     @property

@@ -30,7 +30,9 @@ class RequestLog:
     def health_changed(self, model: ServedModel, i: int) -> None:
         """See `Listener`."""
         instance = model.instances[i]
-        self._log.warning("%s", orjson.dumps({"instance": instance.name, "state": REASONS[instance.closed]}).decode())
+        line = {"instance": instance.name, "state": REASONS[instance.closed], "news": instance.news}
+        level = logging.WARNING if instance.news == "unhealthy" else logging.INFO
+        self._log.log(level, "%s", orjson.dumps(line).decode())
 
     def finished(self, relay: Relay, outcome: str) -> None:
         """See `Listener`."""
@@ -39,6 +41,7 @@ class RequestLog:
         passage, request = relay.passage, relay.request
         line: dict[str, Any] = {
             "request_id": passage.request_id,
+            **({"session": passage.session} if passage.session else {}),
             "outcome": outcome,
             "slo_tier": passage.tier_label,
             "instance": relay.instance,

@@ -107,7 +107,8 @@ class Metrics:
 
     def health_changed(self, model: ServedModel, i: int) -> None:
         """See `Listener`."""
-        self._scaled.labels("recovered" if model.instances[i].closed == FITS else "closed").inc()
+        news = model.instances[i].news
+        self._scaled.labels("closed" if news == "unhealthy" else news).inc()
 
     def finished(self, relay: Relay, outcome: str) -> None:
         """See `Listener`."""
@@ -159,15 +160,17 @@ class _Standing:
         )
         kv = GaugeMetricFamily("polyslo_average_kv_cache_utilization", "KV tokens over capacity.", labels=["model"])
         for name, model in self._models.items():
-            records, count = model.fleet.instances, len(model.instances)
+            records, idle = model.fleet.instances, len(model.tier_labels) + 1
+            there = [instance.index for instance in model.instances]
             running.add_metric([name], model.num_in_flight)
             ready.add_metric([name], sum(instance.closed == FITS for instance in model.instances))
-            kv.add_metric([name], float((records["kv_tokens"] / records["kv_capacity_tokens"])[:count].mean()))
+            used = (records["kv_tokens"] / records["kv_capacity_tokens"])[there]
+            kv.add_metric([name], float(used.mean()) if there else 0.0)
             for k, tier in enumerate(model.tier_labels):
                 queue.add_metric([name, tier], int(model.fleet.pending_size[k]))
                 owned.add_metric([name, tier], int(model.fleet.group_size[k]))
             queue.add_metric([name, "best-effort"], int(model.fleet.pending_size[-1]))
-            owned.add_metric([name, "idle"], int(model.fleet.group_size[-1]) - len(records) + count)
+            owned.add_metric([name, "idle"], int((records["group"][there] == idle).sum()))
             for instance in model.instances:
                 labels = [name, instance.name]
                 waiting.add_metric(labels, int(records["num_queued"][instance.index]))

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from time import monotonic
 
 from polyslo.core.state import (
+    ABSENT,
     DISPATCH,
     DRAINING,
     FITS,
     REFUSE,
     RELEGATE,
     RETIER,
-    UNHEALTHY,
     WITHDRAW,
     Fleet,
 )
@@ -27,6 +27,7 @@ from polyslo.gateway.instance import Instance
 from polyslo.gateway.listeners import Listener
 from polyslo.gateway.relay import Header, NearRelay, Passage, Relay
 from polyslo.gateway.request import Request
+from polyslo.gateway.roster import Roster
 from polyslo.gateway.shadow import Shadow
 from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
 from polyslo.gateway.tokens import TokenEstimate
@@ -73,7 +74,7 @@ class ServedModel:
         self.policy = policy
         self.tier_labels = tuple(f"{1e3 * tpot_s:g}ms" for tpot_s in fleet.tpots_s.tolist())
         self.fleet = fleet
-        self.instances = list(instances)
+        self.instances = Roster(instances, len(fleet.instances))
         self.relays: list[Relay | None] = [None] * len(fleet.requests)
         self.kv_capacity_tokens = int(fleet.instances["kv_capacity_tokens"].min())
         self.estimates = (TokenEstimate(), TokenEstimate())  # of prompts' tokens: completions, chat
@@ -91,8 +92,8 @@ class ServedModel:
         self._digest_is_due = False
         self._expiries: dict[Relay, Handle] = {}
         self._ticker = self._loop.call_later(IDLE_TICK_S, self._tick)
-        for i in range(len(self.instances), len(fleet.instances)):
-            self.decider.close(i, UNHEALTHY, clock())  # room for instances that come later
+        for i in self.instances.vacant:
+            self.decider.close(i, ABSENT, clock())
 
     @property
     def num_in_flight(self) -> int:
@@ -100,7 +101,7 @@ class ServedModel:
         return len(self.relays) - self.decider.num_free
 
     @property
-    def destinations(self) -> Sequence[Instance]:
+    def destinations(self) -> Roster:
         """See `FrontModel`."""
         return self.instances
 
@@ -127,8 +128,8 @@ class ServedModel:
 
     def take_in(self, make: Callable[[int], Relay]) -> Relay | None:
         """Take in the request that `make` makes of a free record, and decide about it at once; see `admit`."""
-        if not self.decider.num_free and self.decider.has_news:
-            self.decider.digest(self._clock())  # which frees the records of streams that have just ended
+        if not self.decider.num_free:
+            self.take_news()  # which frees the records of streams that have just ended
         r = self.decider.enter()
         if r is None:
             return None
@@ -147,13 +148,19 @@ class ServedModel:
 
     def close_instance(self, i: int, reason: int) -> None:
         """Send an instance nothing new, for a reason of `core.state`; FITS opens it again."""
-        self.instances[i].closed = reason
+        instance = self.instances[i]
+        instance.closed = reason
         self.decider.close(i, reason, self._clock())
         self._listener.health_changed(self, i)
+        instance.was_open |= reason == FITS
 
     def stop(self) -> None:
         """Stop the clock and take in the last news; requests under way go on."""
         self._ticker.cancel()
+        self.take_news()
+
+    def take_news(self) -> None:
+        """Digest what was seen, now."""
         if self.decider.has_news:
             self.decider.digest(self._clock())
 
@@ -227,7 +234,7 @@ class ServedModel:
         """Decide about a request that an instance failed; that one is not asked while another is open."""
         again, failed = self.decider.enter(), relay.instance
         assert again is not None  # one was freed just now
-        relay.r = again
+        relay.r, relay.instance = again, None
         self.relays[again] = relay
         is_open = failed is not None and self.instances[failed].closed == FITS
         if failed is None or not is_open or sum(instance.closed == FITS for instance in self.instances) == 1:
