@@ -11,8 +11,11 @@ from dataclasses import replace
 import carriers_here
 import gateway_bench
 import pytest
+import test_broken_answers as broken
 import test_gateway_faults as faults
 import test_gateway_sockets as sockets
+import test_reloads as reloads
+import test_workers as workers
 from gateway_bench import COMPLETIONS, MODEL, Bench, completion, run
 
 from polyslo.errors import ConfigError
@@ -56,6 +59,8 @@ SAME = (
     faults.test_an_engine_that_speaks_no_http_fails_only_its_own,
     faults.test_pages_and_metrics_tell_of_all_this,
 )
+WHOLE = (broken, reloads, workers)  # modules
+globals().update({name: test for module in WHOLE for name, test in vars(module).items() if name.startswith("test_")})
 globals().update({test.__name__: test for test in SAME})
 
 
