@@ -20,6 +20,7 @@ HELD_S = 1e9  # of an engine's time
 HANG_S = 10.0  # only so that a hang fails instead of hanging
 MODEL = "emulated"
 SPEED = 50.0
+DEFAULT_SERVER = {"port": 0, "metrics_port": 0, "metrics_host": "localhost"}
 LOOSE = {"chat": {"ttft_ms": 3_600_000, "tpot_ms": 50}}  # nothing is ever late, so nothing depends on the machine
 CHAT, COMPLETIONS = b"/v1/chat/completions", b"/v1/completions"
 PROFILE = "llama-3.1-8b-h200-tp1"
@@ -129,7 +130,7 @@ class Bench:
         for endpoint, role in zip(endpoints, self._roles, strict=True):
             endpoint |= {} if role is None else {"role": role}
         table = self.table = {"models": [{**self._model, "endpoints": endpoints}], **self._tables}
-        table["server"] = {"port": 0, "metrics_port": 0, "metrics_host": "localhost", **table.get("server", {})}
+        table["server"] = {**DEFAULT_SERVER, **table.get("server", {})}
         self.gateway = Gateway(
             parse_config(table, "test.toml"), self._file, lambda: parse_config(self.table, "test.toml")
         )

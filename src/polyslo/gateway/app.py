@@ -6,8 +6,8 @@ import asyncio
 import gc
 import logging
 import signal
-import ssl
 from collections.abc import Callable
+from ssl import SSLContext
 from time import monotonic
 from typing import Any
 
@@ -16,7 +16,9 @@ import uvloop
 from polyslo.errors import ConfigError
 from polyslo.gateway.answers import Answers
 from polyslo.gateway.board import Board
+from polyslo.gateway.carriers import Carriers
 from polyslo.gateway.changes import Changes, engine_key
+from polyslo.gateway.client_metrics import ClientMetrics
 from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import ModelConfig
 from polyslo.gateway.fleets import live_fleet
@@ -32,12 +34,14 @@ from polyslo.gateway.management import Management
 from polyslo.gateway.metrics import Metrics
 from polyslo.gateway.origins import Origins
 from polyslo.gateway.places import Places
-from polyslo.gateway.served_model import Patience, ServedModel
+from polyslo.gateway.served_model import GATHER_S, Patience, ServedModel
+from polyslo.gateway.tally import RowOfTally, Tally
 from polyslo.gateway.tls import server_context
-from polyslo.wire.server import Handler, Limits, Listener, listen
+from polyslo.wire.server import Census, Handler, Limits, Listener, listen
 
 log = logging.getLogger("polyslo")
 WATCH_PERIOD_S = 1.0
+FAR_GATHER_S = 0.001  # carriers have gathered before
 MANAGEMENT_LIMITS = Limits(max_body_bytes=1 << 20)
 
 
@@ -89,29 +93,25 @@ class Gateway:
         self.metrics = Metrics(self.models)
         self.origins = Origins(config.health.connect_timeout_s)
         self.places = Places(server)
+        self.tally = Tally(server.processes)
+        self.metrics.register(ClientMetrics(self.tally))
+        carriers = self._carriers()
         for model in config.models:
             board = self.boards[model.name] = Board(monotonic, len(config.tiers_s))
             outcomes = self.journals.listeners(model.name)
-            listeners = Listeners([board, RequestLog(log), self.metrics, self.places, *outcomes])
+            listeners = Listeners([board, RequestLog(log), self.metrics, self.places, *outcomes, *carriers])
             self.models[model.name] = self._served(model, listeners)
         self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
-        self.front = Front(config, self.models, self.places)
         self._health = {name: self._health_of(model) for name, model in self.models.items()}
+        self.front: Front | Carriers = carriers[0] if carriers else Front(config, self.models, self.places)
         self.changes = Changes(
             self.written, self.models, self._health, self.origins, self.front, self.journals, self._file, self._reread
         )
         self.metrics.register(self.changes.reloads)
         self.management = Management(self.models, self.snapshot, self.story, self.metrics.text, self.changes.workers)
-        limits = Limits(
-            max_header_bytes=server.max_header_bytes,
-            max_body_bytes=server.max_body_bytes,
-            max_connections=server.max_connections,
-        )
-        self.listener = await _listen(
-            self.front.handle, server.host, server.port, "port", limits, server_context(server)
-        )
+        self.listener = await self._open(self.front)
         self.management_listener = await _listen(
-            self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", MANAGEMENT_LIMITS, None
+            self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", MANAGEMENT_LIMITS
         )
         for name, served in self.models.items():
             for instance in served.instances:
@@ -133,6 +133,7 @@ class Gateway:
             model.stop()
         await self.origins.stop()
         await self.journals.stop()
+        self.tally.close()
 
     def addresses(self) -> list[str]:
         """Say where to find what."""
@@ -155,6 +156,24 @@ class Gateway:
         """Return a request's story, whichever model had it."""
         found = (board.story(request_id) for board in self.boards.values())
         return next((story for story in found if story is not None), None)
+
+    def _carriers(self) -> list[Carriers]:
+        """Return who has the connections where that is not this process."""
+        if self.config.server.processes == 1:
+            return []
+        server_context(self.config.server)  # which each of them will make, and may be wrong
+        return [Carriers(self.config, self.models, self.places, self.tally)]
+
+    async def _open(self, front: Front | Carriers) -> Listener | Carriers:
+        """Listen for requests, here or in carriers."""
+        if isinstance(front, Carriers):
+            await front.start()
+            return front
+        server = self.config.server
+        limits = Limits(max_header_bytes=server.max_header_bytes, max_body_bytes=server.max_body_bytes)
+        census = RowOfTally(self.tally, 0, server.max_connections)
+        context = server_context(server)
+        return await _listen(front.handle, server.host, server.port, "port", limits, context, census)
 
     def _served(self, model: ModelConfig, listener: Watches) -> ServedModel:
         server, health = self.config.server, self.config.health
@@ -190,6 +209,7 @@ class Gateway:
             patience=patience,
             tells_slos=model.dynamic_chunking,
             slack_s=model.slack_ms / 1e3,
+            gather_s=GATHER_S if server.processes == 1 else FAR_GATHER_S,
         )
 
     def _watch_boards(self) -> None:
@@ -204,10 +224,16 @@ class Gateway:
 
 
 async def _listen(
-    handler: Handler, host: str, port: int, key: str, limits: Limits, ssl: ssl.SSLContext | None
+    handler: Handler,
+    host: str,
+    port: int,
+    key: str,
+    limits: Limits,
+    ssl: SSLContext | None = None,
+    census: Census | None = None,
 ) -> Listener:
     try:
-        return await listen(handler, host, port, limits=limits, ssl=ssl)
+        return await listen(handler, host, port, limits=limits, ssl=ssl, census=census)
     except OSError as error:
         raise ConfigError(
             f"server.{key}: can't listen on {host}:{port}, {error.strerror or error}; choose another one"

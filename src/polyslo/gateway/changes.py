@@ -12,11 +12,11 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
+from typing import Protocol
 
 from polyslo.errors import ConfigError
 from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import EndpointConfig
-from polyslo.gateway.front import Front
 from polyslo.gateway.health import Health
 from polyslo.gateway.instance import CONFIGURED, LISTED
 from polyslo.gateway.journal import Journal
@@ -32,6 +32,13 @@ from polyslo.gateway.workers import Workers
 log = logging.getLogger("polyslo")
 
 
+class Grantor(Protocol):
+    """Who lets requests in."""
+
+    def reconfigure(self, config: GatewayConfig) -> None:
+        """Grant by another configuration from the next request on."""
+
+
 class Changes:
     """The changes of one gateway. `reread` returns its configuration as its file has it now; None: it has no file."""
 
@@ -41,7 +48,7 @@ class Changes:
         models: Mapping[str, ServedModel],
         health: Mapping[str, Health],
         origins: Origins,
-        front: Front,
+        front: Grantor,
         journals: Journals,
         file: str | None,
         reread: Callable[[], GatewayConfig],

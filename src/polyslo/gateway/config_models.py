@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from polyslo.gateway.config_kinds import Choice, Flag, Mistakes, Number, Text, Texts, Whole
 from polyslo.gateway.config_table import Tables, setting
-from polyslo.profiles.library import DEFAULT_PROFILE
+from polyslo.profiles.default import DEFAULT_PROFILE
 
 ANY_MODEL = "*"  # the one model of a gateway that learns its name from the engines
 PREFILL, DECODE = "prefill", "decode"

@@ -23,7 +23,10 @@ class ServerConfig:
     metrics_host: str = setting(Text(), "Address to listen on for `/metrics`.", "127.0.0.1")
     metrics_port: int = setting(PORT, "Port for `/metrics`; 0 takes a free one.", 29_000)
     processes: int = setting(
-        Whole(1, 256), "Processes that read and write HTTP; decisions are made in one place in any case.", 1
+        Whole(1, 256),
+        "Processes that read and write HTTP. With more than one, one more decides: decisions are made in one place in "
+        "any case, and limits hold over all of them together.",
+        1,
     )
     tls_cert_file: str | None = setting(Text(), "Certificate chain, PEM; with it the gateway speaks HTTPS.", None)
     tls_key_file: str | None = setting(Text(), "The certificate's private key, PEM.", None)

@@ -111,12 +111,14 @@ class Decider:
             self.recorder.arrived(r, request, now_s, self._decided())
         self._act(now_s)
 
-    def saw_tokens(self, r: int, tokens: int, now_s: float) -> None:
-        """A stream showed tokens; they count with the next digest."""
+    def saw_tokens(self, r: int, tokens: int, now_s: float, seen_s: float | None = None) -> None:
+        """A stream showed tokens, `seen_s` if not now; they count with the next digest."""
         if self._num_news == len(self._news):
             self.digest(now_s)
-        if not self.has_news:
-            self._seen_s = now_s
+        if seen_s is None:
+            seen_s = now_s
+        if not self.has_news or seen_s < self._seen_s:
+            self._seen_s = seen_s
         row = self._news[self._num_news]
         row[0], row[1] = r, tokens
         self._num_news += 1

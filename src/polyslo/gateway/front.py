@@ -14,20 +14,18 @@ from uuid import uuid4
 
 import orjson
 
-from polyslo.core.state import FITS
 from polyslo.gateway.body import CHAT, COMPLETIONS, Ask, encode_body, read_body
 from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import ANY_MODEL
 from polyslo.gateway.config_slo import KeyConfig
+from polyslo.gateway.front_model import Admission, Destination, FrontModel
 from polyslo.gateway.grants import Slo, grant
 from polyslo.gateway.keys import KeyRing
 from polyslo.gateway.model_list import MODELS, ModelList
 from polyslo.gateway.openai_errors import JSON_HEADERS, BadRequest, Refusal
 from polyslo.gateway.pass_on import PassOn
-from polyslo.gateway.places import Places
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
-from polyslo.gateway.served_model import ServedModel
 from polyslo.gateway.wishes import SLO_HEADERS, Wish, echoed, read_wish, strip_own_fields
 from polyslo.wire.fields import Headers
 from polyslo.wire.server import Exchange, end_to_end
@@ -45,8 +43,8 @@ class Front:
     def __init__(
         self,
         config: GatewayConfig,
-        models: Mapping[str, ServedModel],
-        places: Places,
+        models: Mapping[str, FrontModel],
+        places: Admission,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._models = models
@@ -76,7 +74,7 @@ class Front:
     def drain(self) -> None:
         """Take nothing new from now on."""
         self.is_draining = True
-        self._places.turn_away(_SHUTTING_DOWN)
+        self._places.turn_away(SHUTTING_DOWN)
 
     def _route(self, exchange: Exchange) -> Refusal | None:
         path = exchange.path
@@ -86,7 +84,7 @@ class Front:
         if isinstance(key, Refusal):
             return key
         if self.is_draining:
-            return _SHUTTING_DOWN
+            return SHUTTING_DOWN
         if path in (CHAT, COMPLETIONS):
             if exchange.method != b"POST":
                 return Refusal("wrong_method", f"{path.decode()} takes POST, got {exchange.method.decode()}")
@@ -114,7 +112,7 @@ class Front:
         if isinstance(model, Refusal):
             return model
         wish = read_wish(exchange.headers, ask.body)
-        slo = grant(wish, key, self._config, tuple(model.fleet.tpots_s.tolist()))
+        slo = grant(wish, key, self._config, model.tpots_s)
         if isinstance(slo, Refusal):
             return slo
         if not model.has_open_instance:
@@ -145,7 +143,7 @@ class Front:
         self,
         exchange: Exchange,
         key: KeyConfig | None,
-        model: ServedModel,
+        model: FrontModel,
         request: Request,
         ask: Ask,
         wish: Wish,
@@ -170,7 +168,7 @@ class Front:
 
         return self._places.take(exchange, key, enter)
 
-    def _find(self, name: str) -> ServedModel | Refusal:
+    def _find(self, name: str) -> FrontModel | Refusal:
         model = self._models.get(name) or self._models.get(ANY_MODEL)
         if model is None:
             known = ", ".join(sorted(self._models))
@@ -182,12 +180,15 @@ class Front:
         model = self._find(_model_named(exchange) or next(iter(self._models)))
         if isinstance(model, Refusal):
             return model
-        open_ones = [instance for instance in model.instances if instance.closed == FITS]
-        if not open_ones:
-            return _NO_INSTANCE
-        loads = model.fleet.instances["committed_tokens"]
-        instance = min(open_ones, key=lambda instance: int(loads[instance.index]))
-        PassOn(exchange, instance.origin, [*_forwarded(exchange.headers, None), *instance.credentials])
+
+        def send_on(instance: Destination | None) -> None:
+            if instance is None:
+                answer = _NO_INSTANCE.answer()
+                exchange.respond(answer.status, answer.headers, answer.body)
+            elif not exchange.is_over:
+                PassOn(exchange, instance.origin, [*_forwarded(exchange.headers, None), *instance.credentials])
+
+        model.least_loaded(send_on)
         return None
 
 
@@ -234,5 +235,5 @@ def _unknown_path(path: bytes) -> Refusal:
     return Refusal("unknown_path", f"no such path: {path.decode('latin-1')[:200]}")
 
 
-_SHUTTING_DOWN = Refusal("shutting_down", "the gateway is shutting down; ask another one")
+SHUTTING_DOWN = Refusal("shutting_down", "the gateway is shutting down; ask another one")
 _NO_INSTANCE = Refusal("no_instance", "no instance is healthy; ask again later")

@@ -30,6 +30,11 @@ class Instance:
     was_open: bool = True  # ever
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is sent new requests."""
+        return self.closed == FITS
+
+    @property
     def credentials(self) -> tuple[Header, ...]:
         """The headers with which the engine lets us in."""
         return () if self.api_key is None else ((b"authorization", b"Bearer " + self.api_key.encode()),)

@@ -8,9 +8,8 @@ from typing import Any
 
 import orjson
 
-from polyslo.core.state import FITS
+from polyslo.gateway.front_model import FrontModel
 from polyslo.gateway.openai_errors import JSON_HEADERS
-from polyslo.gateway.served_model import ServedModel
 from polyslo.wire.fetch import FetchError, fetch
 from polyslo.wire.server import Exchange
 
@@ -21,7 +20,7 @@ TIMEOUT_S = 2.0
 class ModelList:
     """Answers for several models, each asked at one of its instances."""
 
-    def __init__(self, models: Mapping[str, ServedModel]) -> None:
+    def __init__(self, models: Mapping[str, FrontModel]) -> None:
         self._models = models
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -38,10 +37,10 @@ class ModelList:
         exchange.respond(200, JSON_HEADERS, orjson.dumps({"object": "list", "data": cards}))
 
 
-async def _card(model: ServedModel) -> dict[str, Any]:
+async def _card(model: FrontModel) -> dict[str, Any]:
     """Return what a model's instance says of it: only the name that requests here must use counts."""
     plain = {"id": model.name, "object": "model", "created": 0, "owned_by": "polyslo"}
-    instance = next((instance for instance in model.instances if instance.closed == FITS), None)
+    instance = next((instance for instance in model.destinations if instance.is_open), None)
     if instance is None:
         return plain
     try:

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from polyslo.gateway.config_server import ServerConfig
 from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.openai_errors import Refusal
-from polyslo.gateway.relay import Relay
-from polyslo.gateway.served_model import ServedModel
+from polyslo.gateway.relay import Header, Relay
 from polyslo.gateway.surroundings import Handle, Loop
-from polyslo.wire.server import Exchange
+
+if TYPE_CHECKING:
+    from polyslo.gateway.served_model import ServedModel
 
 Enter = Callable[[], Refusal | None]
+
+
+class Client(Protocol):
+    """Who asks for a place: an exchange of this process, or of another one."""
+
+    on_gone: Callable[[], None] | None
+
+    def respond(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Send a whole response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +48,7 @@ class Places:
     def __init__(self, server: ServerConfig, loop: Loop | None = None) -> None:
         self._server = server
         self._loop: Loop = loop or asyncio.get_running_loop()
-        self._line: OrderedDict[Exchange, Waiter] = OrderedDict()
+        self._line: OrderedDict[Client, Waiter] = OrderedDict()
         self._num_taken = 0
         self._num_of_key: dict[str, int] = {}
 
@@ -51,7 +62,7 @@ class Places:
         """Requests in line."""
         return len(self._line)
 
-    def take(self, exchange: Exchange, key: KeyConfig | None, enter: Enter) -> Refusal | None:
+    def take(self, exchange: Client, key: KeyConfig | None, enter: Enter) -> Refusal | None:
         """Call `enter` in a place, now or when it is this request's turn; a refusal where there is not even a wait."""
         if key is not None and self._is_key_full(key):
             limit = key.max_concurrent_requests
@@ -115,11 +126,11 @@ class Places:
             if refusal is not None:
                 _answer(exchange, refusal)
 
-    def _expire(self, exchange: Exchange) -> None:
+    def _expire(self, exchange: Client) -> None:
         self._leave_line(exchange)
         _answer(exchange, Refusal("expired", "the request waited too long for a place; ask again later"))
 
-    def _leave_line(self, exchange: Exchange) -> None:
+    def _leave_line(self, exchange: Client) -> None:
         waiter = self._line.pop(exchange)
         waiter.expiry.cancel()
         exchange.on_gone = None
@@ -133,6 +144,6 @@ class Places:
             del self._num_of_key[name]
 
 
-def _answer(exchange: Exchange, refusal: Refusal) -> None:
+def _answer(exchange: Client, refusal: Refusal) -> None:
     answer = refusal.answer()
     exchange.respond(answer.status, answer.headers, answer.body)

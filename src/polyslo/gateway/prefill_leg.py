@@ -8,7 +8,7 @@ from polyslo.gateway.handover import params_of
 from polyslo.wire.client import Failure, end_to_end
 
 if TYPE_CHECKING:
-    from polyslo.gateway.relay import Header, Relay
+    from polyslo.gateway.relay import Header, NearRelay
 
 MOST_BYTES = 16 << 20  # of an answer with one token; block ids are some bytes each
 
@@ -16,7 +16,7 @@ MOST_BYTES = 16 << 20  # of an answer with one token; block ids are some bytes e
 class PrefillLeg:
     """The `Sink` of a prefill's answer; tells its `relay` where the KV is, or what went wrong."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: NearRelay) -> None:
         self.relay = relay
         self._head: tuple[int, list[Header]] = (0, [])
         self._body = bytearray()

@@ -13,8 +13,10 @@ from typing import Any, Protocol
 
 from polyslo.gateway.body import Ask
 from polyslo.gateway.broken import ERROR, is_broken
+from polyslo.gateway.handover import decode_body, prefill_body
 from polyslo.gateway.prefill_leg import PrefillLeg
 from polyslo.gateway.request import Request
+from polyslo.gateway.slo_body import body_with_slo
 from polyslo.gateway.stream_tokens import TokenCounter
 from polyslo.gateway.usage import completion_tokens, prompt_tokens
 from polyslo.wire.client import Call, Failure, Origin, end_to_end
@@ -54,30 +56,91 @@ class Passage:
     num_failures: int = 0  # how often an instance failed it
 
 
+class Relay(Protocol):
+    """A request under way, as who decides about it knows it: carried by this process or by another one."""
+
+    r: int
+    request: Request
+    passage: Passage
+    instance: int | None
+    receipt: tuple[Header, ...]  # of the last decision
+    has_started: bool  # whether its client was sent anything
+    prefill_instance: int | None  # which kept its KV, where that was apart from its instance
+    prefilled_s: float
+
+    @property
+    def is_prefilled(self) -> bool:
+        """Whether its KV waits to be fetched, or was."""
+
+    def send(
+        self,
+        i: int,
+        origin: Origin,
+        told: Mapping[str, float] | None,
+        credentials: Sequence[Header] = (),
+        *,
+        first_byte_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> None:
+        """Send the request to an instance, which is told an SLO with it; a second one is sent it afresh.
+
+        One that is prefilled is sent with where its KV is.
+        """
+
+    def prefill(
+        self,
+        i: int,
+        origin: Origin,
+        told: Mapping[str, float] | None,
+        credentials: Sequence[Header] = (),
+        *,
+        timeout_s: float,
+    ) -> None:
+        """Have an instance prefill the request, to be sent to another one then."""
+
+    def start_over(self) -> None:
+        """Forget where it was, and a prefill whose KV is lost."""
+
+    def take_back(self) -> bool:
+        """Abort the instance's work, to be sent elsewhere later; False once the client has been sent some of it."""
+
+    def lose_instance(self) -> None:
+        """Take note that its instance is gone for good: another one gets it, or its client is told."""
+
+    def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Answer in the instance's place and be done."""
+
+    def break_off(self) -> None:
+        """End a response that can't be completed, so that the client sees it."""
+
+
 class Watcher(Protocol):
     """Whoever must know what becomes of relayed requests: the served model."""
+
+    def started(self, relay: NearRelay) -> None:
+        """The client is sent the first of a stream: it can't be taken back any more."""
 
     def saw_tokens(self, r: int, tokens: int) -> None:
         """Tokens came on a request's stream."""
 
-    def prefilled(self, relay: Relay) -> None:
-        """A request's prefill ended, its KV waits to be fetched: `relay.kv_params`."""
+    def prefilled(self, relay: NearRelay) -> None:
+        """A request's prefill ended, its KV waits to be fetched."""
 
-    def ended(self, relay: Relay, output_tokens: int) -> None:
+    def ended(self, relay: NearRelay, output_tokens: int) -> None:
         """A request ended well."""
 
-    def failed(self, relay: Relay, failure: Failure | int) -> bool:
-        """An instance failed it (or answered with an error status); True when it will be tried again."""
+    def failed(self, relay: NearRelay, failure: Failure | int) -> bool:
+        """An instance failed it (or answered with an error status); True when it must wait for what is decided."""
 
-    def rejected(self, relay: Relay, status: int) -> None:
+    def rejected(self, relay: NearRelay, status: int) -> None:
         """An instance answered that the request itself is wrong."""
 
-    def left(self, relay: Relay) -> None:
+    def left(self, relay: NearRelay) -> None:
         """The client is gone."""
 
 
-class Relay:
-    """A request, from its arrival until its last byte; the `Sink` of what its instance answers."""
+class NearRelay:
+    """A `Relay` of this process, from arrival to last byte; the `Sink` of what its instance answers."""
 
     def __init__(
         self,
@@ -99,7 +162,7 @@ class Relay:
         self.kv_params: Mapping[str, Any] | None = None  # where its KV is, once it is prefilled
         self.prefilled_s = 0.0
         self.passage = passage
-        self.receipt: tuple[Header, ...] = ()  # of the last decision
+        self.receipt: tuple[Header, ...] = ()
         self._headers = headers
         self._watcher = watcher
         self._clock = clock
@@ -120,39 +183,46 @@ class Relay:
         self,
         i: int,
         origin: Origin,
-        body: bytes,
+        told: Mapping[str, float] | None,
         credentials: Sequence[Header] = (),
         *,
         first_byte_timeout_s: float,
         idle_timeout_s: float,
     ) -> None:
-        """Send the request to an instance; a second one is sent it afresh."""
+        """See `Relay`."""
         if self.kv_params is None:
             self._try_at(i)
         else:
             self.instance, self.prefill_instance = i, self.instance
+        body = self.body if told is None else body_with_slo(self.body, self.passage.ask, told)
         self._let_go()
         self._idle_timeout_s = idle_timeout_s
         self._call = origin.send(
             self.exchange.method,
             self._target,
             [*self._headers, *credentials],
-            body,
+            body if self.kv_params is None else decode_body(body, self.kv_params),
             self,
             head_timeout_s=first_byte_timeout_s,
             idle_timeout_s=first_byte_timeout_s,
         )
 
     def prefill(
-        self, i: int, origin: Origin, body: bytes, credentials: Sequence[Header] = (), *, timeout_s: float
+        self,
+        i: int,
+        origin: Origin,
+        told: Mapping[str, float] | None,
+        credentials: Sequence[Header] = (),
+        *,
+        timeout_s: float,
     ) -> None:
-        """Have an instance prefill the request, to be sent to another one then."""
+        """See `Relay`."""
         self._try_at(i)
         self._call = origin.send(
             self.exchange.method,
             self._target,
             [*self._headers, *credentials],
-            body,
+            prefill_body(self.passage.ask.body, told),
             PrefillLeg(self),
             head_timeout_s=timeout_s,
             idle_timeout_s=timeout_s,
@@ -168,34 +238,51 @@ class Relay:
     def prefill_refused(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """Its prefill was answered with an error, which is the request's answer where nobody may do better."""
         self._call = None
-        self._end_whole(status, [header for header in headers if header[0] not in OUR_HEADERS], body)
+        self.on_head(status, list(headers))
+        self._pieces = [body]
+        self._end_whole(status, body)
+
+    @property
+    def is_prefilled(self) -> bool:
+        """See `Relay`."""
+        return self.kv_params is not None
 
     def start_over(self) -> None:
-        """Forget where it was, and a prefill whose KV is lost."""
+        """See `Relay`."""
         self.instance = self.prefill_instance = self.kv_params = None
 
     def take_back(self) -> bool:
-        """Abort the instance's work, to be sent elsewhere later; False once the client has been sent some of it."""
+        """See `Relay`."""
         if self.has_started:
             return False
         self._drop()
         self._let_go()
-        self.instance = None
+        self.start_over()
         return True
 
     def lose_instance(self) -> None:
-        """Take note that its instance is gone for good: another one gets it, or its client is told."""
+        """See `Relay`."""
         self._drop()
         self.on_failure(Failure("reset", "its instance was removed", started=self.has_started))
 
     def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
-        """Answer in the instance's place and be done."""
+        """See `Relay`."""
+        self.turn_away(status, [*headers, *self.passage.told], body)
+
+    def turn_away(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Answer with nothing but this: the request was never taken in."""
         self._drop()
         self._detach()
-        self.exchange.respond(status, [*headers, *self.passage.told], body)
+        self.exchange.respond(status, headers, body)
+
+    def let_through(self) -> None:
+        """Answer what the last instance did, though it is an error: no other will be asked."""
+        status, headers = self._head
+        self._detach()
+        self.exchange.respond(status, [*headers, *self.passage.told, *self.receipt], b"".join(self._pieces))
 
     def break_off(self) -> None:
-        """End a response that can't be completed, so that the client sees it."""
+        """See `Relay`."""
         self._drop()
         self._detach()
         self.exchange.abort()
@@ -231,7 +318,7 @@ class Relay:
         elif self._is_stream:
             self.on_failure(Failure("reset", "its stream ended without a token", started=True))
         else:
-            self._end_whole(*self._head, b"".join(self._pieces))
+            self._end_whole(self._head[0], b"".join(self._pieces))
 
     def on_failure(self, failure: Failure) -> None:
         """See `Sink`."""
@@ -257,6 +344,7 @@ class Relay:
         status, headers = self._head
         self.exchange.start(status, [*headers, *self.passage.told, *self.receipt])
         self.has_started = True
+        self._watcher.started(self)
         call = self._call
         if call is not None:  # from now on silence is judged as between tokens; pausing sets the call's timer anew
             call.idle_timeout_s = self._idle_timeout_s
@@ -285,7 +373,7 @@ class Relay:
             self._watcher.ended(self, self._output_tokens)
         self.exchange.end()
 
-    def _end_whole(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+    def _end_whole(self, status: int, body: bytes) -> None:
         passage = self.passage
         if may_do_better(status) or (status == 200 and is_broken(body)):
             if self._watcher.failed(self, 500 if status == 200 else status):
@@ -296,8 +384,7 @@ class Relay:
             self._count(completion_tokens(body) or 1)
             passage.prompt_tokens = prompt_tokens(body)
             self._watcher.ended(self, self._output_tokens)
-        self._detach()
-        self.exchange.respond(status, [*headers, *passage.told, *self.receipt], body)
+        self.let_through()
 
     @property
     def _output_tokens(self) -> int:

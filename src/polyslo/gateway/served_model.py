@@ -25,16 +25,15 @@ from polyslo.core.state import (
     Fleet,
 )
 from polyslo.gateway.decider import Decider
-from polyslo.gateway.handover import decode_body, prefill_body
 from polyslo.gateway.instance import Instance
 from polyslo.gateway.listeners import Listener
-from polyslo.gateway.relay import Header, Passage, Relay
+from polyslo.gateway.relay import Header, NearRelay, Passage, Relay
 from polyslo.gateway.request import Request
 from polyslo.gateway.roster import Roster
 from polyslo.gateway.shadow import Shadow
 from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
 from polyslo.gateway.tokens import TokenEstimate
-from polyslo.gateway.told import body_with_slo, receipt, slo_told, with_decode_side
+from polyslo.gateway.told import receipt, told_slo, with_decode_side
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 
@@ -69,6 +68,7 @@ class ServedModel:
         patience: Patience = Patience(),
         tells_slos: bool = False,
         slack_s: float = 0.0,
+        gather_s: float = GATHER_S,
         clock: Callable[[], float] = monotonic,
         loop: Loop | None = None,
     ) -> None:
@@ -89,6 +89,7 @@ class ServedModel:
         self._patience = patience
         self._tells_slos = tells_slos
         self._slack_s = slack_s
+        self._gather_s = gather_s
         self._clock = clock
         self._loop: Loop = loop or asyncio.get_running_loop()
         self._digest_is_due = False
@@ -101,6 +102,16 @@ class ServedModel:
     def num_in_flight(self) -> int:
         """Requests that are not over."""
         return len(self.relays) - self.decider.num_free
+
+    @property
+    def destinations(self) -> Roster:
+        """See `FrontModel`."""
+        return self.instances
+
+    @property
+    def tpots_s(self) -> tuple[float, ...]:
+        """The tiers' TPOTs, ascending."""
+        return tuple(self.fleet.tpots_s.tolist())
 
     @property
     def has_open_instance(self) -> bool:
@@ -116,18 +127,27 @@ class ServedModel:
         passage: Passage,
     ) -> Relay | None:
         """Take a request in and decide about it at once; None when there is no room for one more."""
+        return self.take_in(lambda r: NearRelay(r, exchange, body, request, self, self._clock, headers, passage))
+
+    def take_in(self, make: Callable[[int], Relay]) -> Relay | None:
+        """Take in the request that `make` makes of a free record, and decide about it at once; see `admit`."""
         if not self.decider.num_free:
             self.take_news()  # which frees the records of streams that have just ended
         r = self.decider.enter()
         if r is None:
             return None
-        relay = Relay(r, exchange, body, request, self, self._clock, headers, passage)
-        self.relays[r] = relay
-        left_s = request.arrival_s + self._patience.request_timeout_s - self._clock()
+        relay = self.relays[r] = make(r)
+        left_s = relay.request.arrival_s + self._patience.request_timeout_s - self._clock()
         self._expiries[relay] = self._loop.call_later(max(0.0, left_s), self._expire, relay)
         self._listener.arrived(relay)
         self._decide(relay)
         return relay
+
+    def least_loaded(self, then: Callable[[Instance | None], None]) -> None:
+        """Call `then` with the open instance that has the least to do; None where none is open."""
+        loads = self.fleet.instances["committed_tokens"]
+        open_ones = [instance for instance in self.instances if instance.closed == FITS]
+        then(min(open_ones, key=lambda instance: int(loads[instance.index]), default=None))
 
     def close_instance(self, i: int, reason: int) -> None:
         """Send an instance nothing new, for a reason of `core.state`; FITS opens it again."""
@@ -147,9 +167,12 @@ class ServedModel:
         if self.decider.has_news:
             self.decider.digest(self._clock())
 
-    def saw_tokens(self, r: int, tokens: int) -> None:
+    def started(self, relay: Relay) -> None:
         """See `Watcher`."""
-        self.decider.saw_tokens(r, tokens, self._clock())
+
+    def saw_tokens(self, r: int, tokens: int, seen_s: float | None = None) -> None:
+        """See `Watcher`; `seen_s` is when the tokens came, where that is not now."""
+        self.decider.saw_tokens(r, tokens, self._clock(), seen_s)
         self._digest_soon()
 
     def prefilled(self, relay: Relay) -> None:
@@ -196,6 +219,20 @@ class ServedModel:
         self._forget(relay)
         self.decider.lose(relay.r, self._clock())
         self._finish(relay, "cancelled")
+
+    def lost(self, relay: Relay) -> None:
+        """A request is over, and nobody can be told: who carried it is gone."""
+        self._forget(relay)
+        self.decider.lose(relay.r, self._clock())
+        self._finish(relay, "failed")
+
+    def stayed(self, relay: Relay, i: int) -> None:
+        """A request was taken back too late: its client had been sent some of it, so it goes on at `i`."""
+        if relay.instance is not None:
+            self.instances[relay.instance].running.discard(relay)
+        relay.instance = i
+        self.instances[i].running.add(relay)
+        self.decider.keep(relay.r, i, self._clock())
 
     def _note_failure(self, relay: Relay, failure: Failure | int) -> None:
         if self.health is None or relay.instance is None or (isinstance(failure, int) and failure < 500):
@@ -265,40 +302,36 @@ class ServedModel:
         instance.running.add(relay)
         if relay.passage.wants_receipt:
             relay.receipt = receipt(relay, self.fleet, instance.name, now_s)
-        if not self.fleet.requests[relay.r]["hands_over"]:
-            self._send(relay, instance, self._body(relay, i, now_s))
-            return
-        told = slo_told(self.fleet.requests[relay.r], self._pace_s(i), now_s) if self._tells_slos else None
-        body = prefill_body(relay.passage.ask.body, told)
-        timeout_s = self._patience.first_byte_timeout_s
-        relay.prefill(i, instance.origin, body, instance.credentials, timeout_s=timeout_s)
+        if self.fleet.requests[relay.r]["hands_over"]:
+            timeout_s = self._patience.first_byte_timeout_s
+            relay.prefill(i, instance.origin, self._told(relay, i), instance.credentials, timeout_s=timeout_s)
+        else:
+            self._send(relay, instance)
 
     def _send_on(self, relay: Relay, i: int) -> None:
-        """Send a prefilled request to its decode instance, with where its KV is."""
+        """Send a prefilled request to its decode instance."""
         instance = self.instances[i]
-        assert relay.kv_params is not None  # else its prefill has not ended
+        assert relay.is_prefilled
         assert relay.instance is not None
         self.instances[relay.instance].running.discard(relay)
         instance.running.add(relay)
         relay.receipt = with_decode_side(relay.receipt, instance.name)
-        self._send(relay, instance, decode_body(self._body(relay, i, self._clock()), relay.kv_params))
+        self._send(relay, instance)
 
-    def _body(self, relay: Relay, i: int, now_s: float) -> bytes:
-        """Return a request's body as instance `i` is to read it."""
+    def _told(self, relay: Relay, i: int) -> dict[str, float] | None:
+        """Return what instance `i` is told of a request; None where engines are told nothing."""
         if not self._tells_slos:
-            return relay.body
-        return body_with_slo(relay, self.fleet.requests[relay.r], self._pace_s(i), now_s)
+            return None
+        budget_s = float(self.fleet.instances["budget_s"][i])
+        return told_slo(relay, self.fleet.requests[relay.r], budget_s, self._clock())
 
-    def _pace_s(self, i: int) -> float:
-        return float(self.fleet.instances["budget_s"][i])
-
-    def _send(self, relay: Relay, instance: Instance, body: bytes) -> None:
+    def _send(self, relay: Relay, instance: Instance) -> None:
         patience = self._patience
         is_streamed = relay.request.is_streamed
         relay.send(
             instance.index,
             instance.origin,
-            body,
+            self._told(relay, instance.index),
             instance.credentials,
             first_byte_timeout_s=patience.first_byte_timeout_s if is_streamed else patience.request_timeout_s,
             idle_timeout_s=patience.idle_timeout_s,
@@ -331,7 +364,7 @@ class ServedModel:
     def _digest_soon(self) -> None:
         if not self._digest_is_due:
             self._digest_is_due = True
-            self._loop.call_later(GATHER_S, self._digest)
+            self._loop.call_later(self._gather_s, self._digest)
 
     def _digest(self) -> None:
         self._digest_is_due = False

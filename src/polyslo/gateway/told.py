@@ -1,6 +1,6 @@
 """What is told besides tokens: an engine the SLO that its scheduler goes by, a client what was decided.
 
-Engines with polyslo's scheduler read the SLO from `vllm_xargs`, which vLLM passes on to schedulers untouched.
+Engines with polyslo's scheduler read the SLO from the request's body (`slo_body`).
 """
 
 from __future__ import annotations
@@ -8,45 +8,26 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import orjson
-
 from polyslo.core.state import RUNGS, Fleet
 from polyslo.engines.told import BEST_EFFORT, FIRST_DUE_MS, PACE_MS, TPOT_MS
-from polyslo.gateway.body import encode_body
 from polyslo.gateway.foreseen import first_token_s
-from polyslo.gateway.openai_errors import BadRequest
 from polyslo.gateway.relay import Header, Relay
 
 
-def body_with_slo(relay: Relay, record: Any, budget_s: float, now_s: float) -> bytes:
-    """Return a request's body with its SLO: its TPOT, what is left until its first token is due, and relegation.
+def told_slo(relay: Relay, record: Any, budget_s: float, now_s: float) -> dict[str, float]:
+    """Return what an engine is told of a request: TPOT, what is left until its first token is due, relegation.
 
     `record` is what is believed of the request, `budget_s` the longest iteration of its instance: the pace of the
     tier that owns it now.
     """
-    told = slo_told(record, budget_s, now_s)
-    if relay.passage.is_relegated:
-        told[BEST_EFFORT] = 1
-    body = relay.body.rstrip()
-    if b'"vllm_xargs"' not in body:  # spliced in: bodies may be large
-        return b'%b,"vllm_xargs":%b}' % (body[:-1], orjson.dumps(told))
-    given = relay.passage.ask.body.get("vllm_xargs")
-    if given is not None and not isinstance(given, dict):
-        return relay.body  # the engine's to refuse
-    try:
-        return encode_body({**relay.passage.ask.body, "vllm_xargs": {**(given or {}), **told}})
-    except BadRequest:  # nested too deep to be written again
-        return relay.body
-
-
-def slo_told(record: Any, budget_s: float, now_s: float) -> dict[str, float]:
-    """Return what an engine is told of a request's SLO, and its own pace; arguments as `body_with_slo` has them."""
-    told = {
+    told: dict[str, float] = {
         TPOT_MS: round(1e3 * float(record["tpot_s"]), 3),
         FIRST_DUE_MS: round(1e3 * (float(record["first_due_s"]) - now_s), 3),
     }
     if math.isfinite(budget_s):
         told[PACE_MS] = round(1e3 * budget_s, 3)
+    if relay.passage.is_relegated:
+        told[BEST_EFFORT] = 1
     return told
 
 
