@@ -261,6 +261,7 @@ def begin_iteration(fleet: Fleet, i: int, began_s: float) -> None:
         _hide_sent_after(fleet, i, began_s)
     context = pairs / chunk if chunk > 0 else 0.0
     duration_s = iteration_s(fleet.profile, instance.num_decodes, chunk, instance.decode_kv_tokens, context)
+    duration_s *= instance.slowness
     instance.busy = 1 if chunk + instance.num_decodes > 0 else 0
     instance.chunk = chunk
     instance.queued_tokens -= chunk

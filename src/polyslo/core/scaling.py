@@ -32,14 +32,16 @@ from polyslo.core.state import (
 def claim(fleet: Fleet, group: int, now_s: float) -> int:
     """Give one instance of the idle pool to a group and return it; NONE when the pool is empty.
 
-    The least loaded comes first: one without best-effort work where there is one, else that work yields at once.
+    The least loaded comes first: one without best-effort work where there is one, else that work yields at once. One
+    that is slower than others comes after them.
     """
-    pool, chosen = idle_group(fleet), NONE
+    pool, chosen, least = idle_group(fleet), NONE, math.inf
     for rank in range(fleet.group_size[pool] - 1, -1, -1):
         i = fleet.order[pool, rank]
-        if fleet.instances[i].closed == FITS:
-            chosen = i
-            break
+        if fleet.instances[i].closed == FITS and fleet.instances[i].slowness < least:
+            chosen, least = i, fleet.instances[i].slowness
+            if least == fleet.settings[0].least_slowness:
+                break
     if chosen == NONE:
         return NONE
     clear(fleet, chosen)
@@ -74,20 +76,26 @@ def assign(fleet: Fleet, i: int, group: int, now_s: float) -> None:
     move_to_group(fleet, i, group)
     if instance.closed != FITS:
         _count_closed(fleet, i, 1)
-    if group == prefill_group(fleet):
-        instance.budget_s = fleet.settings[0].prefill_budget_s
-    elif group < prefill_group(fleet):
-        instance.budget_s = iteration_budget_s(fleet, group)
-    else:
-        instance.budget_s = iteration_budget_s(fleet, 0)
-    if lacks(fleet, CHUNKING):
-        instance.budget_s = math.inf
+    set_budget(fleet, i)
     own = 0
     for k in range(instance.num_residents):
         if fleet.requests[fleet.resident[i, k]].tier == group:
             own += 1
     instance.num_own = own
     act(fleet, RETIER, NONE, i)
+
+
+@compiled
+def set_budget(fleet: Fleet, i: int) -> None:
+    """Set the iteration time that an instance keeps to: what its group allows, by its own, perhaps slow, clock."""
+    instance = fleet.instances[i]
+    if instance.group == prefill_group(fleet):
+        allowed_s = fleet.settings[0].prefill_budget_s
+    elif instance.group < prefill_group(fleet):
+        allowed_s = iteration_budget_s(fleet, instance.group)
+    else:
+        allowed_s = iteration_budget_s(fleet, 0)
+    instance.budget_s = math.inf if lacks(fleet, CHUNKING) else allowed_s / instance.slowness
 
 
 @compiled
@@ -99,6 +107,17 @@ def close_instance(fleet: Fleet, i: int, reason: int) -> None:
     instance.closed = reason
     if reason != FITS:
         _count_closed(fleet, i, 1)
+    note_least_slowness(fleet)
+
+
+@compiled
+def note_least_slowness(fleet: Fleet) -> None:
+    """Remember how slow the least slow of the instances is that take requests; 1 where none does."""
+    least = math.inf
+    for i in range(fleet.instances.shape[0]):
+        if fleet.instances[i].closed == FITS:
+            least = min(least, fleet.instances[i].slowness)
+    fleet.settings[0].least_slowness = least if least < math.inf else 1.0
 
 
 @compiled
@@ -149,9 +168,9 @@ def take_over(fleet: Fleet, r: int, now_s: float) -> int:
         if i == NONE:
             continue
         if fleet.settings[0].disaggregated == 1:
-            fits = has_room(fleet, i, r, budget_s)
+            fits = has_room(fleet, i, r, budget_s / fleet.instances[i].slowness)
         else:
-            reason, _, _, _ = admit_colocated(fleet, i, r, now_s, budget_s)
+            reason, _, _, _ = admit_colocated(fleet, i, r, now_s, budget_s / fleet.instances[i].slowness)
             fits = reason == FITS and fleet.instances[i].num_queued == 0
         if fits:
             best, best_size = i, size
