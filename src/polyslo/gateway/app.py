@@ -18,7 +18,9 @@ from polyslo.errors import ConfigError
 from polyslo.gateway.answers import Answers
 from polyslo.gateway.board import Board
 from polyslo.gateway.config import GatewayConfig
-from polyslo.gateway.config_models import ModelConfig
+from polyslo.gateway.config_models import LEARN, ModelConfig
+from polyslo.gateway.engine_load_metrics import EngineLoads
+from polyslo.gateway.engine_watch import EngineWatch
 from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.front import Front
 from polyslo.gateway.health import Health
@@ -30,7 +32,10 @@ from polyslo.gateway.log import RequestLog
 from polyslo.gateway.management import Management
 from polyslo.gateway.metrics import Metrics
 from polyslo.gateway.places import Places
+from polyslo.gateway.reconciliation import Reconciliation
 from polyslo.gateway.served_model import Patience, ServedModel
+from polyslo.gateway.slack import Slack
+from polyslo.gateway.tokens import TokenCount, load_tokenizer
 from polyslo.wire.client import Origin
 from polyslo.wire.server import Handler, Limits, Listener, listen
 
@@ -92,6 +97,8 @@ class Gateway:
             self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", Limits(), None
         )
         self._health = [self._watch(model) for model in self.models.values()]
+        self._engine_watches = [self._reconcile(model) for model in config.models]
+        self.metrics.register(EngineLoads(self.models))
         self._watch_boards()
 
     async def stop(self) -> None:
@@ -103,6 +110,8 @@ class Gateway:
         await self.management_listener.close(0.0)
         for health in self._health:
             await health.stop()
+        for watch in self._engine_watches:
+            await watch.stop()
         for model in self.models.values():
             model.stop()
             for instance in model.instances:
@@ -149,7 +158,7 @@ class Gateway:
             request_timeout_s=server.request_timeout_s,
             max_retries=server.max_retries,
         )
-        return ServedModel(
+        served = ServedModel(
             model.name,
             fleet,
             spec.kind.code,
@@ -158,14 +167,27 @@ class Gateway:
             listener,
             patience=patience,
             tells_slos=model.dynamic_chunking,
-            slack_s=model.slack_ms / 1e3,
+            slack=Slack(model.start_slack_s, learns=model.slack_ms == LEARN),
         )
+        if model.tokenizer is not None:
+            tokenizer = load_tokenizer(model.tokenizer)
+            served.estimates = (TokenCount(tokenizer), TokenCount(tokenizer))
+        return served
 
     def _watch_boards(self) -> None:
         """Let the boards take note of how things stand, from now on."""
         self._board_timer = asyncio.get_running_loop().call_later(WATCH_PERIOD_S, self._watch_boards)
         for name, board in self.boards.items():
             board.tick(self.models[name])
+
+    def _reconcile(self, model: ModelConfig) -> EngineWatch:
+        """Begin to hold a model's engines against what is believed of them."""
+        served = self.models[model.name]
+        served.reconciliation = Reconciliation(served, takes_capacity=model.kv_capacity_tokens is None)
+        watch = EngineWatch(served.reconciliation.read, self.config.telemetry.engine_interval_s)
+        for instance in served.instances:
+            watch.watch(instance)
+        return watch
 
     def _watch(self, model: ServedModel) -> Health:
         health = model.health = Health(model.instances, model.close_instance, self.config.health)

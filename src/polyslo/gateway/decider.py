@@ -51,6 +51,11 @@ class Recorder(Protocol):
     def closed(self, i: int, reason: int, now_s: float, actions: Actions) -> None:
         """An instance was closed, or (FITS) opened."""
 
+    def resized(
+        self, i: int, kv_capacity_tokens: int, max_residents: int, now_s: float, actions: Actions
+    ) -> None:
+        """An instance has another room for our requests."""
+
 
 class Decider:
     """The policy over a live fleet. Requests are numbers, free to be used again after `release`."""
@@ -178,6 +183,16 @@ class Decider:
     def open(self, i: int, now_s: float) -> None:
         """Send an instance requests again."""
         self.close(i, FITS, now_s)
+
+    def resize(self, i: int, kv_capacity_tokens: int, max_residents: int, now_s: float) -> None:
+        """An instance has room for so many of our tokens and requests from now on."""
+        instances = self.fleet.instances
+        instances["kv_capacity_tokens"][i] = kv_capacity_tokens
+        instances["max_residents"][i] = min(max(0, max_residents), self.fleet.resident.shape[1])
+        live_close(self._policy, self.streams.handle, i, int(instances["closed"][i]), now_s)  # offers what room appeared
+        if self.recorder is not None:
+            self.recorder.resized(i, kv_capacity_tokens, max_residents, now_s, self._decided())
+        self._act(now_s)
 
     def stay(self, r: int, i: int) -> None:
         """Answer a WITHDRAW that can't be carried out: the request goes on at `i`. Only from `carry_out`."""

@@ -21,6 +21,7 @@ from polyslo.gateway.journal_coding import (
     pack_loss,
     pack_outcome,
     pack_release,
+    pack_resizing,
     pack_stay,
     pack_tick,
 )
@@ -77,6 +78,10 @@ class Journal:
     def closed(self, i: int, reason: int, now_s: float, actions: Actions) -> None:
         """See `Recorder`."""
         self._add(pack_closing(i, reason, now_s, actions))
+
+    def resized(self, i: int, kv_capacity_tokens: int, max_residents: int, now_s: float, actions: Actions) -> None:
+        """See `Recorder`."""
+        self._add(pack_resizing(i, kv_capacity_tokens, max_residents, now_s, actions))
 
     def kept(self, r: int, i: int, now_s: float, actions: Actions) -> None:
         """See `Recorder`."""

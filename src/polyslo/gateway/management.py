@@ -122,9 +122,28 @@ def _workers(model: ServedModel) -> list[dict[str, Any]]:
             "model_id": model.name,
             "is_healthy": REASONS[instance.closed] == "fits",
             "load": len(instance.running),
+            **_engine(model, instance.index),
         }
         for instance in model.instances
     ]
+
+
+def _engine(model: ServedModel, i: int) -> dict[str, Any]:
+    """Return what an instance's engine says of itself, and what is made of it; None before it has said anything."""
+    reading = model.reconciliation.of(i) if model.reconciliation is not None else None
+    if reading is None or reading.told is None:
+        return {"engine": None}
+    told = reading.told
+    return {
+        "engine": {
+            "num_running": told.num_running,
+            "num_waiting": told.num_waiting,
+            "kv_tokens": told.kv_tokens,
+            "kv_capacity_tokens": told.kv_capacity_tokens,
+            "foreign_requests": reading.foreign_requests,
+            "foreign_kv_tokens": reading.foreign_kv_tokens,
+        }
+    }
 
 
 def _loads(model: ServedModel) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ from polyslo.gateway.journal_records import (
     Outcome,
     Record,
     Release,
+    Resizing,
     Stay,
 )
 from polyslo.gateway.journal_requests import RequestsSeen
@@ -204,6 +205,9 @@ def _apply(decider: Decider, record: Input) -> None:
         decider.lose(_within(record.r, num_requests), record.now_s)
     elif isinstance(record, Closing):
         decider.close(_within(record.i, len(decider.fleet.instances)), record.reason, record.now_s)
+    elif isinstance(record, Resizing):
+        i = _within(record.i, len(decider.fleet.instances))
+        decider.resize(i, record.kv_capacity_tokens, record.max_residents, record.now_s)
     elif isinstance(record, Stay):
         decider.keep(_within(record.r, num_requests), _within(record.i, len(decider.fleet.instances)), record.now_s)
     else:
