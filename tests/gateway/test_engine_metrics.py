@@ -50,7 +50,7 @@ def test_pages_without_requests_tell_nothing(text: bytes) -> None:
 def test_numbers_that_are_none_are_left_out() -> None:
     """NaN, words and blocks that are not known yet: the rest counts."""
     text = (
-        b'vllm:num_requests_running 2\nvllm:num_requests_waiting NaN\nvllm:kv_cache_usage_perc x\n'
+        b"vllm:num_requests_running 2\nvllm:num_requests_waiting NaN\nvllm:kv_cache_usage_perc x\n"
         b'vllm:cache_config_info{block_size="16",num_gpu_blocks="None"} 1\n'
     )
     assert read_load(text) == EngineLoad(2, 0, None, None)

@@ -10,6 +10,7 @@ import click
 from polyslo.gateway.app import run
 from polyslo.gateway.config import load_config
 from polyslo.gateway.config_server import LOG_LEVELS
+from polyslo.gateway.learned_tiers import with_learned_tiers
 from polyslo.gateway.warmup import warm_up
 
 
@@ -37,4 +38,4 @@ def serve_command(config_file: str | None, **flags: Any) -> None:
     config = load_config(config_file, flags)
     logging.basicConfig(level=config.server.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     warm_up()
-    run(config, lambda line: click.echo(line, err=True))
+    run(with_learned_tiers(config), lambda line: click.echo(line, err=True))

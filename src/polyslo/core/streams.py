@@ -52,7 +52,7 @@ class Streams(Native):
     ended: npt.NDArray[np.int64]  # (capacity, 2) request, output tokens: streams that ended well since then
     touched: npt.NDArray[np.int64]  # (N,) instances with news, in order; scratch of a digest
     is_touched: npt.NDArray[np.int64]  # (N,)
-    steps: npt.NDArray[np.int64]  # (N,) iterations that ended since it was settled; -ODD where it is not known when the first began
+    steps: npt.NDArray[np.int64]  # (N,) iterations ended since it was settled; -ODD: the first began nobody knows when
     observed_s: npt.NDArray[np.float64]  # (N,) time of iterations that decodes showed, faded
     nominal_s: npt.NDArray[np.float64]  # (N,) their time by the profile, faded
     learned_s: npt.NDArray[np.float64]  # (N,) when the last of them ended

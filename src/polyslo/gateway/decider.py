@@ -51,9 +51,7 @@ class Recorder(Protocol):
     def closed(self, i: int, reason: int, now_s: float, actions: Actions) -> None:
         """An instance was closed, or (FITS) opened."""
 
-    def resized(
-        self, i: int, kv_capacity_tokens: int, max_residents: int, now_s: float, actions: Actions
-    ) -> None:
+    def resized(self, i: int, kv_capacity_tokens: int, max_residents: int, now_s: float, actions: Actions) -> None:
         """An instance has another room for our requests."""
 
 
@@ -189,7 +187,8 @@ class Decider:
         instances = self.fleet.instances
         instances["kv_capacity_tokens"][i] = kv_capacity_tokens
         instances["max_residents"][i] = min(max(0, max_residents), self.fleet.resident.shape[1])
-        live_close(self._policy, self.streams.handle, i, int(instances["closed"][i]), now_s)  # offers what room appeared
+        closed = int(instances["closed"][i])
+        live_close(self._policy, self.streams.handle, i, closed, now_s)  # as it was: what pends is offered the room
         if self.recorder is not None:
             self.recorder.resized(i, kv_capacity_tokens, max_residents, now_s, self._decided())
         self._act(now_s)

@@ -117,7 +117,8 @@ class ServedModel:
         self.instances = list(instances)
         self.relays: list[Relay | None] = [None] * len(fleet.requests)
         self.kv_capacity_tokens = int(fleet.instances["kv_capacity_tokens"].min())
-        self.estimates: tuple[Estimate, Estimate] = (TokenEstimate(), TokenEstimate())  # of prompts' tokens: completions, chat
+        # Of prompts' tokens: completions, chat.
+        self.estimates: tuple[Estimate, Estimate] = (TokenEstimate(), TokenEstimate())
         self.decider = Decider(fleet, policy, self._carry_out, delay_s=DELAY_S)
         self.health: HealthWatch | None = None
         self.shadow: Shadow | None = None
