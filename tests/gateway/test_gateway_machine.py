@@ -26,6 +26,7 @@ from polyslo.gateway.places import Places
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.served_model import Patience, ServedModel
+from polyslo.gateway.slack import Slack
 from polyslo.profiles.library import load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
 
@@ -91,7 +92,8 @@ class GatewayMachine(RuleBasedStateMachine):
         )
         self.model = ServedModel(
             "m", fleet, spec.kind.code, instances, Answers(), Listeners([self.ends, self.places]),
-            patience=Patience(request_timeout_s=6.0), clock=self.loop.time_s, loop=self.loop,
+            patience=Patience(request_timeout_s=6.0), slack=Slack(0.01, learns=True), clock=self.loop.time_s,
+            loop=self.loop,
         )  # fmt: skip
         self.journal = JournalInMemory(self.model.decider, policy)
         self.model.health = Health(instances, self.model.close_instance, HealthConfig(failure_threshold=3))
@@ -227,6 +229,11 @@ class GatewayMachine(RuleBasedStateMachine):
         """An instance is closed or opened."""
         self.model.close_instance(i, reason)
 
+    @rule(i=st.integers(0, NUM_INSTANCES - 1), share=st.sampled_from([0.05, 0.5, 1.0]))
+    def resize(self, i, share):
+        """Others' requests leave so much of an instance for ours."""
+        self.model.resize(i, int(share * CAPACITY), int(share * 16))
+
     @rule(i=st.integers(0, NUM_INSTANCES - 1))
     def look(self, i):
         """A look at an instance finds it well."""
@@ -332,6 +339,7 @@ class GatewayMachine(RuleBasedStateMachine):
             return
         for i in range(NUM_INSTANCES):
             self.model.close_instance(i, FITS)
+            self.model.resize(i, CAPACITY, 16)
         for _ in range(400):
             for call in self._calls():
                 if not call.is_over:
@@ -411,6 +419,7 @@ def _steps(walk, random):
         (lambda: walk.leave(number(100)), 0.3, clients),
         (lambda: walk.block(number(100), truth()), 0.2, clients),
         (lambda: walk.set_closed(number(3), any_of(FITS, FITS, DRAINING, UNHEALTHY)), 0.3, None),
+        (lambda: walk.resize(number(3), any_of(0.05, 0.5, 1.0)), 0.2, None),
         (lambda: walk.look(number(3)), 0.3, None),
         (lambda: walk.wait(any_of(*PAUSES_S)), 1.0, None),
     ]
