@@ -1,4 +1,4 @@
-"""The slack follows how late first tokens are beside their forecasts, within bounds."""
+"""The slack follows how late first tokens are beside when decisions had them due, within bounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from polyslo.gateway.slack import LEAST_HELD, MOST_S, NUM_HELD, Slack
 def observe(slack: Slack, lateness_s: list[float]) -> None:
     """Let first tokens come so late."""
     for late_s in lateness_s:
-        slack.observe(7.0, 7.0 + late_s)
+        slack.observe(6.0, 7.0, 7.0 + late_s)
 
 
 def test_a_fixed_slack_stays() -> None:
@@ -32,11 +32,11 @@ def test_it_begins_with_the_start() -> None:
     assert slack.value_s == pytest.approx(0.05)
 
 
-def test_it_covers_ninety_nine_of_a_hundred() -> None:
+def test_it_covers_nearly_all() -> None:
     """Of late first tokens in random order."""
     slack, late_s = Slack(0.01, learns=True), np.random.default_rng(1).permutation(np.linspace(0.0, 0.05, NUM_HELD))
     observe(slack, late_s.tolist())
-    assert np.mean(late_s <= slack.value_s) == pytest.approx(0.99, abs=0.003)
+    assert np.mean(late_s <= slack.value_s) == pytest.approx(0.995, abs=0.002)
 
 
 def test_what_was_long_ago_is_forgotten() -> None:
@@ -59,7 +59,7 @@ def test_what_was_promised_for_no_time_teaches_nothing() -> None:
     """Requests that are served late, or by a policy that makes no forecasts."""
     slack = Slack(0.01, learns=True)
     for _ in range(NUM_HELD):
-        slack.observe(math.inf, 3.0)
+        slack.observe(math.inf, 2.0, 3.0)
     assert slack.value_s == 0.01
 
 

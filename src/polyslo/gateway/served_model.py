@@ -229,10 +229,11 @@ class ServedModel:
         self._finish(relay, "cancelled")
 
     def _learn_slack(self, relay: Relay) -> None:
-        """Hold the first token of a stream that was sent once against its forecast."""
+        """Hold the first token of a stream that was sent once against when it was due for decisions."""
         passage = relay.passage
         if relay.request.is_streamed and passage.num_tries == 1 and not passage.is_relegated:
-            self.slack.observe(float(self.fleet.requests["predicted_first_s"][relay.r]), passage.first_token_s)
+            record = self.fleet.requests[relay.r]
+            self.slack.observe(float(record["predicted_first_s"]), float(record["first_due_s"]), passage.first_token_s)
 
     def _note_failure(self, relay: Relay, failure: Failure | int) -> None:
         if self.health is None or relay.instance is None or (isinstance(failure, int) and failure < 500):
