@@ -2,7 +2,7 @@
 
 Decisions are made with a first token that is due earlier by the slack. By how much it came later than even that is what
 the slack must hold, so the slack is a high quantile of it over the last requests; before that it is the configured
-start. (Not of how much later than its forecast: a prompt may be overtaken by more urgent ones as long as it is in time.)
+start. (Not of how much later than its forecast: more urgent prompts may overtake one as long as it is in time.)
 Where nearly all first tokens come in time for the earlier moment no slack is needed.
 
 What is learned reaches decisions through the TTFT of the next requests, which a journal has. Source: ours.
