@@ -32,7 +32,8 @@ class Apart:
         """Let a request arrive and return its number, its prefill instance and that foreseen to decode."""
         r, self.count = self.count, self.count + 1
         self.fleet.requests["expected_tokens"][r] = output_tokens
-        live_arrival(POLYSERVE, self.streams.handle, r, at_s, at_s + 0.5, 0.05, 1, input_tokens, 10_000, hidden, at_s)
+        arrival = r, at_s, at_s + 0.5, 0.05, 1, input_tokens, 10_000, 0, hidden, at_s
+        live_arrival(POLYSERVE, self.streams.handle, *arrival)
         record = self.fleet.requests[r]
         assert [a for a in self.filled.actions() if a[0] == DISPATCH] == [(DISPATCH, r, record["instance"])]
         return r, int(record["instance"]), int(record["decode_instance"])

@@ -12,6 +12,7 @@ import carriers_here
 import gateway_bench
 import pytest
 import test_broken_answers as broken
+import test_disaggregated_sockets as disaggregated
 import test_gateway_faults as faults
 import test_gateway_sockets as sockets
 import test_reloads as reloads
@@ -59,7 +60,7 @@ SAME = (
     faults.test_an_engine_that_speaks_no_http_fails_only_its_own,
     faults.test_pages_and_metrics_tell_of_all_this,
 )
-WHOLE = (broken, reloads, workers)  # modules
+WHOLE = (broken, disaggregated, reloads, workers)  # modules
 globals().update({name: test for module in WHOLE for name, test in vars(module).items() if name.startswith("test_")})
 globals().update({test.__name__: test for test in SAME})
 

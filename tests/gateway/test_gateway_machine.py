@@ -43,6 +43,7 @@ from polyslo.gateway.prefill_leg import PrefillLeg
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.served_model import Patience, ServedModel
+from polyslo.gateway.slack import Slack
 from polyslo.profiles.library import load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
 
@@ -117,7 +118,8 @@ class GatewayMachine(RuleBasedStateMachine):
         )
         self.model = ServedModel(
             "m", fleet, spec.kind.code, instances, Answers(), Listeners([self.ends, self.places]),
-            patience=Patience(request_timeout_s=6.0), clock=self.loop.time_s, loop=self.loop,
+            patience=Patience(request_timeout_s=6.0), slack=Slack(0.01, learns=True), clock=self.loop.time_s,
+            loop=self.loop,
         )  # fmt: skip
         self.journal = JournalInMemory(self.model.decider, policy)
         self.model.health = Health(self.model.instances, self.model.close_instance, HealthConfig(failure_threshold=3))
@@ -261,6 +263,11 @@ class GatewayMachine(RuleBasedStateMachine):
         instance = self._instance(which)
         if not instance.is_leaving and not instance.is_joining:
             self.model.close_instance(instance.index, reason)
+
+    @rule(i=st.integers(0, NUM_INSTANCES - 1), share=st.sampled_from([0.05, 0.5, 1.0]))
+    def resize(self, i, share):
+        """Others' requests leave so much of an instance for ours."""
+        self.model.resize(i, int(share * CAPACITY), int(share * 16))
 
     @precondition(lambda self: len(self.model.instances))
     @rule(which=st.integers(0, 4))
@@ -433,6 +440,8 @@ class GatewayMachine(RuleBasedStateMachine):
                 continue
             instance.is_joining = False
             self.model.close_instance(instance.index, FITS)
+        for i in range(NUM_SLOTS):
+            self.model.resize(i, CAPACITY, 16)
         if not self.model.has_open_instance:
             self.join()
             self.model.health.succeeded(next(one.index for one in self.model.instances if one.is_joining))
@@ -537,6 +546,7 @@ def _steps(walk, random):
         (lambda: walk.leave(number(100)), 0.3, clients),
         (lambda: walk.block(number(100), truth()), 0.2, clients),
         (lambda: walk.set_closed(number(5), any_of(FITS, FITS, DRAINING, UNHEALTHY)), 0.3, there),
+        (lambda: walk.resize(number(3), any_of(0.05, 0.5, 1.0)), 0.2, None),
         (lambda: walk.look(number(5)), 0.5, there),
         (walk.join, 0.15, None),
         (lambda: walk.remove(number(5), truth()), 0.15, there),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from polyslo.gateway.config import GatewayConfig, load_config
 from polyslo.gateway.config_server import LOG_LEVELS
 from polyslo.gateway.config_table import NO_FILE, MistakenConfigError
 from polyslo.gateway.explain import explain
+from polyslo.gateway.learned_tiers import with_learned_tiers
 from polyslo.gateway.warmup import warm_up
 
 log = logging.getLogger("polyslo")
@@ -53,7 +55,9 @@ def serve_command(config_file: str | None, **flags: Any) -> None:
     logging.basicConfig(level=config.server.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     _check(config, config_file)
     warm_up()
-    run(config, lambda line: click.echo(line, err=True), config_file, partial(_reread, config_file, flags))
+    learned = with_learned_tiers(config)
+    reread = partial(_reread, config_file, flags, config, learned)
+    run(learned, lambda line: click.echo(line, err=True), config_file, reread)
 
 
 def _check(config: GatewayConfig, file: str | None) -> None:
@@ -65,5 +69,9 @@ def _check(config: GatewayConfig, file: str | None) -> None:
         log.warning("%s", warning)
 
 
-def _reread(file: str | None, flags: Mapping[str, Any]) -> GatewayConfig:
-    return load_config(file, flags)
+def _reread(
+    file: str | None, flags: Mapping[str, Any], started: GatewayConfig, learned: GatewayConfig
+) -> GatewayConfig:
+    """Read the configuration again; tiers that were learned at the start stay as they are."""
+    new = load_config(file, flags)
+    return replace(new, tiers=learned.tiers) if new.tiers == started.tiers else new

@@ -35,19 +35,23 @@ def pace_s(fleet: Fleet, i: int) -> float:
     """Return the longest iteration that an instance's tier allows; inf where instances serve all tiers."""
     instance = fleet.instances[i]
     if math.isfinite(instance.budget_s) or fleet.settings[0].elastic == 0:
-        return instance.budget_s
+        return instance.slowness * instance.budget_s
     return iteration_budget_s(fleet, instance.group)  # its chunk is constant, its tier's TPOT holds
 
 
 @compiled
 def admit_colocated(fleet: Fleet, i: int, r: int, now_s: float, budget_s: float) -> tuple[int, float, int, float]:
-    """Judge one co-located instance: (reason, first token, its iteration, iteration time at the peak)."""
+    """Judge one co-located instance: (reason, first token, its iteration, iteration time at the peak).
+
+    `budget_s` is the iteration time that it would keep to, by its profile: over `slowness` of what its tier allows.
+    """
     instance, request = fleet.instances[i], fleet.requests[r]
     if instance.closed != FITS:
         return instance.closed, math.inf, 0, 0.0
     if instance.num_residents >= instance.max_residents:
         return MEMORY, math.inf, 0, 0.0
-    limit_s = budget_s if math.isfinite(budget_s) else min(request.tpot_s, pace_s(fleet, i))
+    own_s = instance.slowness * budget_s
+    limit_s = own_s if math.isfinite(budget_s) else min(request.tpot_s, pace_s(fleet, i))
     filled = 0 if math.isfinite(budget_s) else max(0, instance.chunk_limit - instance.num_residents - 1)
     reason, peak_s = foresee_batch(fleet, i, r, instance.iteration + 1, limit_s, filled)
     if reason != FITS:
@@ -55,7 +59,7 @@ def admit_colocated(fleet: Fleet, i: int, r: int, now_s: float, budget_s: float)
     reason, first_s, iteration = foresee_first_token(fleet, i, r, now_s, budget_s)
     if reason != FITS:
         return reason, first_s, iteration, peak_s
-    next_s = budget_s if math.isfinite(budget_s) else peak_s
+    next_s = own_s if math.isfinite(budget_s) else peak_s
     if not lacks(fleet, WAIT) and first_s + next_s > request.first_due_s + request.tpot_s + 1e-9:
         return SECOND_TOKEN, first_s, iteration, peak_s
     return FITS, first_s, iteration, peak_s
@@ -90,7 +94,7 @@ def admit_decode(
     if instance.num_residents >= instance.max_residents:
         return MEMORY, 0, 0.0
     kv_tokens = instance.decode_kv_tokens + request.prefill_tokens
-    step_s = iteration_s(fleet.profile, instance.num_residents + 1, 0, kv_tokens, 0.0)
+    step_s = instance.slowness * iteration_s(fleet.profile, instance.num_residents + 1, 0, kv_tokens, 0.0)
     arrives_s = max(prefilled_s + transfer_s(fleet, request.prefill_tokens), instance.ready_s)
     joins = instance.iteration + int(max(0.0, arrives_s - now_s) / step_s) + 1
     reason, peak_s = foresee_batch(fleet, i, r, joins, limit_s, 0)
@@ -126,7 +130,7 @@ def prefill_due_s(fleet: Fleet, r: int) -> float:
 @compiled
 def alone_s(fleet: Fleet, r: int) -> float:
     """Return the least time that a request's prefill takes on an idle instance, seconds."""
-    return fastest_prefill_s(fleet.profile, fleet.requests[r].prefill_tokens)
+    return fleet.settings[0].least_slowness * fastest_prefill_s(fleet.profile, fleet.requests[r].prefill_tokens)
 
 
 @compiled

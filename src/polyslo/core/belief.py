@@ -131,6 +131,7 @@ def observe_transfer_ended(fleet: Fleet, r: int, i: int, now_s: float) -> None:
     change_load(fleet, request.instance, -request.input_tokens)
     source.num_own -= 1
     request.decode_instance = NONE
+    request.hands_over = 0
     instance.kv_tokens += request.prefill_tokens
     remove_resident(fleet, i, r)
     begin_decoding(fleet, i, r, instance.iteration + instance.busy)
@@ -291,6 +292,7 @@ def begin_iteration(fleet: Fleet, i: int, began_s: float) -> None:
         _hide_sent_after(fleet, i, began_s)
     context = pairs / chunk if chunk > 0 else 0.0
     duration_s = iteration_s(fleet.profile, instance.num_decodes, chunk, instance.decode_kv_tokens, context)
+    duration_s *= instance.slowness
     instance.busy = 1 if chunk + instance.num_decodes > 0 else 0
     instance.chunk = chunk
     instance.queued_tokens -= chunk

@@ -44,12 +44,14 @@ MEMORY_MARGIN_RATIO = 0.03
 def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: float) -> tuple[int, float, int]:
     """Return (FITS or FIRST_TOKEN, time of the first token, iteration that brings it).
 
-    `budget_s` is the iteration time that the instance keeps to (inf: a constant chunk). With queues by deadline
-    the requests behind the newcomer must stay on time too. After a refusal time and iteration are lower bounds.
+    `budget_s` is the iteration time that the instance keeps to, by its profile (inf: a constant chunk). With queues by
+    deadline the requests behind the newcomer must stay on time too. After a refusal time and iteration are lower
+    bounds. A slow instance fills its iterations by the profile, as it knows no better, and takes longer for them.
     """
     instance, request, profile, requests = fleet.instances[i], fleet.requests[r], fleet.profile, fleet.requests
     by_deadline = fleet.settings[0].by_deadline == 1
     known = fleet.settings[0].lengths == KNOWN
+    slowness = instance.slowness
     prefill_only = instance.group == prefill_group(fleet)
     due_s = request.prefill_due_s
     waits = not lacks(fleet, WAIT)
@@ -125,13 +127,13 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
             continue
         context = pairs / chunk if chunk > 0 else 0.0
         if prefill_only:
-            end_s += iteration_s(profile, decodes, chunk, kv, context)  # live, decodes that could not leave stay here
+            end_s += slowness * iteration_s(profile, decodes, chunk, kv, context)
             if own_remaining == request.remaining_tokens:
                 earliest_due_s = math.inf  # nothing of the newcomer's in it: as before
         elif math.isfinite(budget_s):
-            end_s += length_s
+            end_s += slowness * length_s
         else:
-            end_s += iteration_s(profile, decodes, max(1, limit), kv, context)
+            end_s += slowness * iteration_s(profile, decodes, max(1, limit), kv, context)
         iteration += 1
         if own_ended:
             first_s, first_iteration = end_s, iteration
@@ -195,18 +197,18 @@ def _surely_late(fleet: Fleet, i: int, r: int, end_s: float, decodes: int, kv: i
             least_s = (tokens // chunk) * full_s
             if tokens % chunk > 0:  # the last iteration may be cut
                 least_s += BEST_CHUNK_RATIO * (fixed_s + matrix_s(profile, decodes + tokens % chunk))
-            if end_s + least_s > late_s + LATE_S:
+            if end_s + instance.slowness * least_s > late_s + LATE_S:
                 return True
     return False
 
 
 @compiled
 def has_room(fleet: Fleet, i: int, r: int, limit_s: float) -> bool:
-    """Tell whether an open instance's slots, memory and an iteration of `limit_s` hold the request as well."""
+    """Tell whether an open instance's slots, memory and an iteration of `limit_s` (by its profile) hold it as well."""
     instance = fleet.instances[i]
     if instance.closed != FITS or instance.num_residents >= instance.max_residents:
         return False
-    reason, _ = foresee_batch(fleet, i, r, instance.iteration + 1, limit_s, 0)
+    reason, _ = foresee_batch(fleet, i, r, instance.iteration + 1, instance.slowness * limit_s, 0)
     return reason == FITS
 
 
@@ -221,12 +223,12 @@ def foresee_batch(fleet: Fleet, i: int, r: int, start_iteration: int, limit_s: f
     capacity = instance.kv_capacity_tokens * (1.0 - MEMORY_MARGIN_RATIO)
     count = instance.num_residents + 1
     promised = instance.committed_tokens + request.input_tokens + request.expected_tokens
-    at_peak_s = iteration_s(fleet.profile, count, chunk, promised, 0.0)
+    at_peak_s = instance.slowness * iteration_s(fleet.profile, count, chunk, promised, 0.0)
     if promised <= capacity and at_peak_s <= limit_s:
         return FITS, at_peak_s
     outstanding = max(1, request.expected_tokens - request.emitted_tokens - 1)
     held, _ = peak(fleet, i, start_iteration + outstanding, request.prefill_tokens - start_iteration)
     if held > capacity and not lacks(fleet, MEMORY_TEST):
         return MEMORY, 0.0
-    at_peak_s = iteration_s(fleet.profile, count, chunk, held, 0.0)
+    at_peak_s = instance.slowness * iteration_s(fleet.profile, count, chunk, held, 0.0)
     return (FITS if at_peak_s <= limit_s else STEADY_STATE), at_peak_s

@@ -65,7 +65,8 @@ INSTANCE = np.dtype(
         ("iteration", np.int64),  # how many iterations ended
         ("busy", np.int64),
         ("chunk", np.int64),  # prompt tokens in the running iteration
-        ("budget_s", np.float64),  # longest iteration allowed (inf: none, a constant chunk)
+        ("budget_s", np.float64),  # longest iteration allowed, by the profile (inf: none, a constant chunk)
+        ("slowness", np.float64),  # its time over the profile's, as believed: see `slowness.py`
         ("iteration_end_s", np.float64),  # expected end of the running iteration
         ("ready_s", np.float64),  # a cold start ends
     ],
@@ -122,6 +123,7 @@ SETTINGS = np.dtype(
         ("transfer_s_per_token", np.float64),
         ("first_from_decode", np.int64),  # PD: the decode side gives the first token, as vLLM's; else the prefill side
         ("prefill_budget_s", np.float64),  # PD: longest iteration of a prefill instance
+        ("least_slowness", np.float64),  # of the instances that take requests
         ("chunk_limit", np.int64),
         ("random_state", np.uint64),
     ],
@@ -203,6 +205,7 @@ def new_fleet(
     instances["queue_head"] = instances["queue_tail"] = NONE
     instances["chunk_limit"] = chunk_limit
     instances["budget_s"] = np.inf
+    instances["slowness"] = 1.0
     instances["kv_capacity_tokens"] = profile.kv_capacity_tokens
     instances["max_residents"] = max_residents
     order = np.zeros((num_groups, num_instances), dtype=np.int64)
@@ -213,6 +216,7 @@ def new_fleet(
     settings["num_tiers"] = len(tpots)
     settings["chunk_limit"] = chunk_limit
     settings["random_state"] = 1
+    settings["least_slowness"] = 1.0
     shape = (num_instances, max_residents)
     return Fleet(
         settings=settings,

@@ -32,14 +32,14 @@ from polyslo.core.belief import (
     take_back,
 )
 from polyslo.core.pending import discard
+from polyslo.core.slowness import FORGET_S, WINDOW_S, add_iteration, believe_slowness, follow_ratio
 from polyslo.core.state import DECODING, NONE, QUEUED, RELEGATED, TRANSFERRING, Fleet, best_effort_queue
 from polyslo.core.transfers import NOT_BEGUN, end_shown_transfer
 from polyslo.native import Native
 
 SAME_ITERATION_RATIO = 0.5  # of the foreseen iteration: news that comes this soon after its first is of the same
 MOST_AT_ONCE = 256  # iterations that one piece of news may end; a stream further ahead was miscounted
-SLOWNESS_WEIGHT = 0.02  # of one iteration in the average of observed over foreseen time
-SLOWNESS_RANGE = (0.2, 20.0)  # what one iteration may say
+ODD = 1 << 20  # added to `steps`: an iteration of which something else was believed than what it carried
 
 
 class Streams(Native):
@@ -51,7 +51,7 @@ class Streams(Native):
     stream_hidden: npt.NDArray[np.int64]  # (R,) 1: not streamed, nothing shows before its end
     advanced_s: npt.NDArray[np.float64]  # (N,) when the last iteration was seen to end
     began_s: npt.NDArray[np.float64]  # (N,) when the running one is believed to have begun
-    slowness_ratio: npt.NDArray[np.float64]  # (N,) observed over foreseen iteration time, averaged
+    slowness_ratio: npt.NDArray[np.float64]  # (N,) observed over the profile's iteration time: the sums' ratio
     news: npt.NDArray[np.int64]  # (capacity, 2) request, tokens: what was seen since the last digest
     ended: npt.NDArray[np.int64]  # (capacity, 2) request, output tokens: streams that ended well since then
     transfer_end_s: npt.NDArray[np.float64]  # (R,) PD: when a request's KV is believed to arrive
@@ -59,6 +59,10 @@ class Streams(Native):
     num_transfers: npt.NDArray[np.int64]  # (1,)
     touched: npt.NDArray[np.int64]  # (N,) instances with news, in order; scratch of a digest
     is_touched: npt.NDArray[np.int64]  # (N,)
+    steps: npt.NDArray[np.int64]  # (N,) iterations ended since it was settled; -ODD: the first began nobody knows when
+    observed_s: npt.NDArray[np.float64]  # (N,) time of iterations that decodes showed, faded
+    nominal_s: npt.NDArray[np.float64]  # (N,) their time by the profile, faded
+    learned_s: npt.NDArray[np.float64]  # (N,) when the last of them ended
 
     FIRST_SLOT: ClassVar = 72
     ARRAYS: ClassVar = {
@@ -75,6 +79,10 @@ class Streams(Native):
         "transfer_end_s": (np.float64, 1),
         "transfers": (np.int64, 1),
         "num_transfers": (np.int64, 1),
+        "steps": (np.int64, 1),
+        "observed_s": (np.float64, 1),
+        "nominal_s": (np.float64, 1),
+        "learned_s": (np.float64, 1),
     }
     BUNDLES: ClassVar = {"fleet": 126}
 
@@ -97,6 +105,10 @@ def new_streams(fleet: Fleet, *, num_news: int = 1 << 14) -> Streams:
         transfer_end_s=np.full(num_requests, NOT_BEGUN),
         transfers=np.zeros(num_requests, dtype=np.int64),
         num_transfers=np.zeros(1, dtype=np.int64),
+        steps=np.zeros(num_instances, dtype=np.int64),
+        observed_s=np.full(num_instances, WINDOW_S),
+        nominal_s=np.full(num_instances, WINDOW_S),
+        learned_s=np.zeros(num_instances),
     )
 
 
@@ -136,6 +148,11 @@ def forget_instance(streams: Streams, i: int) -> None:
     streams.advanced_s[i] = 0.0
     streams.began_s[i] = 0.0
     streams.slowness_ratio[i] = 1.0
+    streams.steps[i] = 0
+    streams.observed_s[i] = WINDOW_S
+    streams.nominal_s[i] = WINDOW_S
+    streams.learned_s[i] = 0.0
+    believe_slowness(streams.fleet, i, 1.0)
 
 
 @compiled
@@ -173,8 +190,9 @@ def settle_touched(streams: Streams, k: int, seen_s: float, delay_s: float) -> i
     streams.is_touched[i] = 0
     instance = streams.fleet.instances[i]
     if instance.busy == 0:
-        if streams.advanced_s[i] == seen_s:
-            _restore_unshown(streams, i)
+        if streams.advanced_s[i] == seen_s and not _restore_unshown(streams, i):
+            _learn_slowness(streams, i, seen_s - delay_s)
+        streams.steps[i] = -ODD if streams.steps[i] % ODD > 1 else 0  # the last of several ended earlier than seen
         _note_beginning(streams, i, seen_s - delay_s)
     settle_iteration(streams.fleet, i, seen_s - delay_s)
     return int(i)
@@ -191,9 +209,9 @@ def _note_beginning(streams: Streams, i: int, began_s: float) -> None:
 
 
 @compiled
-def _restore_unshown(streams: Streams, i: int) -> None:
-    """Prompts that were to end with the iteration and showed nothing were not in it."""
-    fleet = streams.fleet
+def _restore_unshown(streams: Streams, i: int) -> bool:
+    """Prompts that were to end with the iteration and showed nothing were not in it. Returns whether there were any."""
+    fleet, found = streams.fleet, False
     instance = fleet.instances[i]
     r = instance.queue_head
     while r != NONE:
@@ -203,7 +221,9 @@ def _restore_unshown(streams: Streams, i: int) -> None:
             request.remaining_tokens = missing
             instance.queued_tokens += missing
             instance.kv_tokens -= missing
+            found = True
         r = request.next
+    return found
 
 
 @compiled
@@ -224,6 +244,7 @@ def catch_up(streams: Streams, i: int, now_s: float) -> None:
     while instance.busy == 1 and instance.iteration_end_s <= now_s and not _shows(streams, i):
         ended_s = instance.iteration_end_s
         _end_iteration(streams, i, ended_s)
+        streams.steps[i] = 0
         _note_beginning(streams, i, ended_s)
         settle_iteration(fleet, i, ended_s)
 
@@ -268,7 +289,6 @@ def _follow_decode(streams: Streams, r: int, now_s: float) -> None:
         streams.stream_tokens[r] -= ended
         ended = 0
     if ended > 0:
-        _learn_slowness(streams, i, ended, now_s)
         for _ in range(ended):
             _end_iteration(streams, i, now_s)
     elif ended < -1:  # preempted, or several tokens were lost on the way: it holds less than was believed
@@ -290,6 +310,9 @@ def _follow_first(streams: Streams, r: int, now_s: float) -> None:
     soon = now_s - streams.advanced_s[i] < SAME_ITERATION_RATIO * foreseen_s
     if instance.busy == 1 and not soon:
         _end_iteration(streams, i, now_s)
+        streams.steps[i] += ODD  # no decode ran before it: it may have begun with the prompt
+    if fleet.requests[r].remaining_tokens > 0:
+        streams.steps[i] += ODD  # the iteration carried more than was believed
     observe_first_token(fleet, i, r)
     more = streams.stream_tokens[r] - 1
     if more > 0:  # several tokens in one piece: those after the first are of later iterations, which others share
@@ -304,6 +327,7 @@ def _end_iteration(streams: Streams, i: int, now_s: float) -> None:
     fleet = streams.fleet
     observe_iteration_end(fleet, i)
     streams.advanced_s[i] = now_s
+    streams.steps[i] += 1
     r = fleet.instances[i].queue_head
     while r != NONE:
         following = fleet.requests[r].next
@@ -340,12 +364,26 @@ def _is_hidden(streams: Streams, r: int) -> bool:
 
 
 @compiled
-def _learn_slowness(streams: Streams, i: int, ended: int, now_s: float) -> None:
-    """Compare the iteration that ended with its forecast."""
+def _learn_slowness(streams: Streams, i: int, ended_s: float) -> None:
+    """Hold the one iteration that decodes showed to end against its forecast; believe what follows from it."""
     instance = streams.fleet.instances[i]
-    foreseen_s = instance.iteration_end_s - streams.began_s[i]
-    if ended != 1 or instance.busy == 0 or foreseen_s <= 0.0:
+    nominal_s = (instance.iteration_end_s - streams.began_s[i]) / instance.slowness
+    if streams.steps[i] != 1 or nominal_s <= 0.0:
         return
-    low, high = SLOWNESS_RANGE
-    observed = min(max((now_s - streams.began_s[i]) / foreseen_s, low), high)
-    streams.slowness_ratio[i] += SLOWNESS_WEIGHT * (observed - streams.slowness_ratio[i])
+    took_s = ended_s - streams.began_s[i]
+    observed_s, sum_s = add_iteration(took_s, nominal_s, streams.observed_s[i], streams.nominal_s[i])
+    streams.observed_s[i], streams.nominal_s[i] = observed_s, sum_s
+    streams.slowness_ratio[i] = observed_s / sum_s
+    streams.learned_s[i] = ended_s
+    follow_ratio(streams.fleet, i, observed_s / sum_s)
+
+
+@compiled
+def doubt_slowness(streams: Streams, now_s: float) -> None:
+    """Half of what is believed of slow instances that nothing was learned of for long is forgotten: they get a try."""
+    for i in range(streams.learned_s.shape[0]):
+        if streams.fleet.instances[i].slowness > 1.0 and now_s - streams.learned_s[i] > FORGET_S:
+            streams.slowness_ratio[i] = 0.5 * (1.0 + streams.slowness_ratio[i])
+            streams.observed_s[i] = streams.slowness_ratio[i] * streams.nominal_s[i]
+            streams.learned_s[i] = now_s
+            follow_ratio(streams.fleet, i, streams.slowness_ratio[i])

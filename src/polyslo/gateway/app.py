@@ -20,7 +20,9 @@ from polyslo.gateway.carriers import Carriers
 from polyslo.gateway.changes import Changes, engine_key
 from polyslo.gateway.client_metrics import ClientMetrics
 from polyslo.gateway.config import GatewayConfig
-from polyslo.gateway.config_models import ModelConfig
+from polyslo.gateway.config_models import LEARN, ModelConfig
+from polyslo.gateway.engine_load_metrics import EngineLoads
+from polyslo.gateway.engine_watch import EngineWatch
 from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.front import Front
 from polyslo.gateway.health import Health
@@ -30,13 +32,17 @@ from polyslo.gateway.listed_instances import with_listed
 from polyslo.gateway.listeners import Listener as Watches
 from polyslo.gateway.listeners import Listeners
 from polyslo.gateway.log import RequestLog
+from polyslo.gateway.lookouts import Lookouts
 from polyslo.gateway.management import Management
 from polyslo.gateway.metrics import Metrics
 from polyslo.gateway.origins import Origins
 from polyslo.gateway.places import Places
+from polyslo.gateway.reconciliation import Reconciliation
 from polyslo.gateway.served_model import GATHER_S, Patience, ServedModel
+from polyslo.gateway.slack import Slack
 from polyslo.gateway.tally import RowOfTally, Tally
 from polyslo.gateway.tls import server_context
+from polyslo.gateway.tokens import estimates
 from polyslo.wire.server import Census, Handler, Limits, Listener, listen
 
 log = logging.getLogger("polyslo")
@@ -102,12 +108,13 @@ class Gateway:
             listeners = Listeners([board, RequestLog(log), self.metrics, self.places, *outcomes, *carriers])
             self.models[model.name] = self._served(model, listeners)
         self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
-        self._health = {name: self._health_of(model) for name, model in self.models.items()}
+        self._watches = {model.name: self._watches_of(model) for model in config.models}
         self.front: Front | Carriers = carriers[0] if carriers else Front(config, self.models, self.places)
         self.changes = Changes(
-            self.written, self.models, self._health, self.origins, self.front, self.journals, self._file, self._reread
+            self.written, self.models, self._watches, self.origins, self.front, self.journals, self._file, self._reread
         )
         self.metrics.register(self.changes.reloads)
+        self.metrics.register(EngineLoads(self.models))
         self.management = Management(self.models, self.snapshot, self.story, self.metrics.text, self.changes.workers)
         self.listener = await self._open(self.front)
         self.management_listener = await _listen(
@@ -115,7 +122,7 @@ class Gateway:
         )
         for name, served in self.models.items():
             for instance in served.instances:
-                self._health[name].watch(instance)
+                self._watches[name].watch(instance)
         self.changes.start()
         self._watch_boards()
 
@@ -127,8 +134,8 @@ class Gateway:
         await self.changes.stop()
         await self.listener.close(self.config.server.shutdown_grace_s)
         await self.management_listener.close(0.0)
-        for health in self._health.values():
-            await health.stop()
+        for watches in self._watches.values():
+            await watches.stop()
         for model in self.models.values():
             model.stop()
         await self.origins.stop()
@@ -199,7 +206,7 @@ class Gateway:
             request_timeout_s=server.request_timeout_s,
             max_retries=server.max_retries,
         )
-        return ServedModel(
+        served = ServedModel(
             model.name,
             fleet,
             spec.kind.code,
@@ -208,9 +215,11 @@ class Gateway:
             listener,
             patience=patience,
             tells_slos=model.dynamic_chunking,
-            slack_s=model.slack_ms / 1e3,
+            slack=Slack(model.start_slack_s, learns=model.slack_ms == LEARN),
             gather_s=GATHER_S if server.processes == 1 else FAR_GATHER_S,
         )
+        served.estimates = estimates(model.tokenizer)
+        return served
 
     def _watch_boards(self) -> None:
         """Let the boards take note of how things stand, from now on."""
@@ -218,9 +227,12 @@ class Gateway:
         for name, board in self.boards.items():
             board.tick(self.models[name])
 
-    def _health_of(self, model: ServedModel) -> Health:
-        health = model.health = Health(model.instances, model.close_instance, self.config.health)
-        return health
+    def _watches_of(self, model: ModelConfig) -> Lookouts:
+        """Return who looks at a model's engines: whether they are well, and what they say of themselves."""
+        served = self.models[model.name]
+        health = served.health = Health(served.instances, served.close_instance, self.config.health)
+        told = served.reconciliation = Reconciliation(served, takes_capacity=model.kv_capacity_tokens is None)
+        return Lookouts(health, EngineWatch(told.read, self.config.telemetry.engine_interval_s))
 
 
 async def _listen(

@@ -216,7 +216,7 @@ class Board:
         group = int(record["group"])
         decodes, chunk = int(record["num_decodes"]), int(record["chunk"])
         step_s = fleet.profile.iteration_s(decodes, chunk, float(record["decode_kv_tokens"]), 0.0)
-        step_s = step_s if record["busy"] else 0.0
+        step_s = float(record["slowness"]) * step_s if record["busy"] else 0.0
         tpot_s = float(fleet.tpots_s[group]) if group < num_tiers else None
         pace_s = float(fleet.settings["prefill_budget_s"][0]) if group == num_tiers else tpot_s
         name = "tier" if group < num_tiers else ("prefill" if group == num_tiers else "idle")

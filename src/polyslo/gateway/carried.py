@@ -20,7 +20,7 @@ from polyslo.gateway.link import Messenger
 from polyslo.gateway.relay import Header, NearRelay, Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.surroundings import Loop
-from polyslo.gateway.tokens import TokenEstimate
+from polyslo.gateway.tokens import Estimate
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 
@@ -31,7 +31,7 @@ class Model(Protocol):
     """What is needed of a request's model: see `CarriedModel`."""
 
     name: str
-    estimates: tuple[TokenEstimate, TokenEstimate]
+    estimates: tuple[Estimate, Estimate]
     instances: dict[int, CarriedInstance]
 
 

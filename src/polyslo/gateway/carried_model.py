@@ -13,7 +13,7 @@ from polyslo.gateway.carrier_messages import header_texts, read_headers
 from polyslo.gateway.front_model import Destination
 from polyslo.gateway.relay import Header, NearRelay, Passage
 from polyslo.gateway.request import Request
-from polyslo.gateway.tokens import TokenEstimate
+from polyslo.gateway.tokens import estimates
 from polyslo.wire.client import Origin
 from polyslo.wire.server import Exchange
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:  # a carrier does without what decides, and so starts in a thi
 class CarriedModel:
     """The `FrontModel` of a carrier."""
 
-    def __init__(self, name: str, carried: Carried) -> None:
+    def __init__(self, name: str, carried: Carried, tokenizer: str | None = None) -> None:
+        """`tokenizer`: the path of one, if prompts are counted with it."""
         self.name = name
         self.tier_labels: tuple[str, ...] = ()
         self.tpots_s: tuple[float, ...] = ()
         self.kv_capacity_tokens = 0
         self.is_disaggregated = False
-        self.estimates = (TokenEstimate(), TokenEstimate())  # learned from what this carrier carries
+        self.estimates = estimates(tokenizer)  # learned from what this carrier carries
         self.instances: dict[int, CarriedInstance] = {}
         self._carried = carried
 

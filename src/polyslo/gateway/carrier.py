@@ -94,8 +94,11 @@ class Carrier:
 
     def _adopt(self, content: bytes) -> None:
         assert self._config is not None  # which is told first
+        tokenizers = {model.name: model.tokenizer for model in self._config.models}
         for name, told in orjson.loads(content).items():
-            model = self._models.setdefault(name, CarriedModel(name, self._carried))
+            if name not in self._models:
+                self._models[name] = CarriedModel(name, self._carried, tokenizers[name])
+            model = self._models[name]
             for origin in model.adopt(told, self._config.health.connect_timeout_s):
                 self._begin(origin.close())
         if self._listener is None and not self._tasks:

@@ -17,12 +17,11 @@ from typing import Protocol
 from polyslo.errors import ConfigError
 from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import EndpointConfig
-from polyslo.gateway.health import Health
 from polyslo.gateway.instance import CONFIGURED, LISTED
 from polyslo.gateway.journal import Journal
 from polyslo.gateway.journals import Journals
 from polyslo.gateway.listed_instances import listed_endpoints
-from polyslo.gateway.membership import Membership
+from polyslo.gateway.membership import Membership, Watch
 from polyslo.gateway.origins import Origins
 from polyslo.gateway.reconfigure import fixed_changes, granting_changes, reconfigured, too_tight_classes
 from polyslo.gateway.reloads import Reloads, Source
@@ -46,7 +45,7 @@ class Changes:
         self,
         config: GatewayConfig,
         models: Mapping[str, ServedModel],
-        health: Mapping[str, Health],
+        watches: Mapping[str, Watch],
         origins: Origins,
         front: Grantor,
         journals: Journals,
@@ -58,7 +57,7 @@ class Changes:
         self._front = front
         self._reread = reread
         self.memberships = {
-            name: Membership(model, health[name], origins, asyncio.get_running_loop(), _telling(journals.of(name)))
+            name: Membership(model, watches[name], origins, asyncio.get_running_loop(), _telling(journals.of(name)))
             for name, model in models.items()
         }
         self.workers = Workers(self.memberships, lambda: self.config.server.admin_key_hash)

@@ -146,6 +146,13 @@ def _check_class(config: GatewayConfig, name: str, path: str, mistakes: Mistakes
 
 
 def _check_tiers(config: GatewayConfig, mistakes: Mistakes) -> None:
+    if (config.tiers.learn is None) != (config.tiers.learn_from is None):
+        missing = "learn_from" if config.tiers.learn_from is None else "learn"
+        mistakes.add(
+            f"tiers.{missing}",
+            "must be given with the other one, got nothing: tiers are learned at the start, from journals",
+            "name journal files of earlier runs there" if missing == "learn_from" else 'set it to "auto"',
+        )
     if config.tiers.tpots_ms is None:
         return
     if config.tiers.learn is not None:

@@ -51,6 +51,9 @@ class Recorder(Protocol):
     def closed(self, i: int, reason: int, now_s: float, actions: Actions) -> None:
         """An instance was closed, or (FITS) opened."""
 
+    def resized(self, i: int, kv_capacity_tokens: int, max_residents: int, now_s: float, actions: Actions) -> None:
+        """An instance has another room for our requests."""
+
 
 class Decider:
     """The policy over a live fleet. Requests are numbers, free to be used again after `release`."""
@@ -187,6 +190,17 @@ class Decider:
         """Say what an instance may do, as `core.state` has it, while it is absent: so this decides nothing yet."""
         self.fleet.instances["role"][i] = role
         self.fleet.settings["num_roles"] = np.count_nonzero(self.fleet.instances["role"] != EITHER)
+
+    def resize(self, i: int, kv_capacity_tokens: int, max_residents: int, now_s: float) -> None:
+        """An instance has room for so many of our tokens and requests from now on."""
+        instances = self.fleet.instances
+        instances["kv_capacity_tokens"][i] = kv_capacity_tokens
+        instances["max_residents"][i] = min(max(0, max_residents), self.fleet.resident.shape[1])
+        closed = int(instances["closed"][i])
+        live_close(self._policy, self.streams.handle, i, closed, now_s)  # as it was: what pends is offered the room
+        if self.recorder is not None:
+            self.recorder.resized(i, kv_capacity_tokens, max_residents, now_s, self._decided())
+        self._act(now_s)
 
     def stay(self, r: int, i: int) -> None:
         """Answer a WITHDRAW that can't be carried out: the request goes on at `i`. Only from `carry_out`."""

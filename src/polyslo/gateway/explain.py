@@ -20,6 +20,7 @@ from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.config_table import MistakenConfigError
 from polyslo.gateway.fleets import live_fleet, live_profile
 from polyslo.gateway.instances_file import Listed
+from polyslo.gateway.learned_tiers import with_learned_tiers
 from polyslo.gateway.listed_instances import misplaced, read_instances_file, with_listed
 from polyslo.gateway.shadow import shadow_policy
 from polyslo.gateway.tls import server_context
@@ -47,6 +48,12 @@ def explain(config: GatewayConfig, environment: Mapping[str, str] = os.environ) 
         _resolve(config, model, profiles, mistakes)
     listed = _read_instances(config, mistakes)
     mistakes += _missing_files(config)
+    learned = "" if config.tiers.learn is None else f", learned from {len(config.tiers.learn_from or ())} journal files"
+    if not mistakes:
+        try:
+            config = with_learned_tiers(config)
+        except ConfigError as error:
+            mistakes.append(str(error))
     warnings = (
         *_slo_warnings(config, profiles),
         *_key_warnings(config),
@@ -55,7 +62,7 @@ def explain(config: GatewayConfig, environment: Mapping[str, str] = os.environ) 
     summary = (
         *_server_lines(config),
         *(line for model in config.models for line in _model_lines(model, profiles.get(model.name), listed)),
-        *_slo_lines(config),
+        *_slo_lines(config, learned),
         *(_key_line(config, key) for key in config.keys),
     )
     return Explanation(tuple(mistakes), warnings, summary)
@@ -202,10 +209,9 @@ def _titled(endpoint: EndpointConfig) -> str:
     return endpoint.title if endpoint.name is None else f"{endpoint.name} ({endpoint.url})"
 
 
-def _slo_lines(config: GatewayConfig) -> Iterator[str]:
-    tiers_s, learn = config.tiers_s, config.tiers.learn
+def _slo_lines(config: GatewayConfig, how: str) -> Iterator[str]:
+    tiers_s = config.tiers_s
     shown = ", ".join(f"{1e3 * tpot_s:g}" for tpot_s in tiers_s)
-    how = {None: "", "auto": ", then learned"}.get(learn, f", then learned, at most {learn}")  # type: ignore[arg-type]
     yield f"tiers: {shown} ms{how}"
     for entry in config.classes or (config.default_class,):
         tier_ms = 1e3 * tiers_s[max(0, int(tier_of(max(entry.tpot_ms / 1e3, tiers_s[0]), tiers_s)))]

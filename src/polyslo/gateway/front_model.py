@@ -14,7 +14,7 @@ from polyslo.gateway.openai_errors import Refusal
 from polyslo.gateway.places import Client, Enter
 from polyslo.gateway.relay import Header, Passage, Relay
 from polyslo.gateway.request import Request
-from polyslo.gateway.tokens import TokenEstimate
+from polyslo.gateway.tokens import Estimate
 from polyslo.wire.client import Origin
 from polyslo.wire.server import Exchange
 
@@ -42,7 +42,7 @@ class FrontModel(Protocol):
     tier_labels: tuple[str, ...]
     kv_capacity_tokens: int
     is_disaggregated: bool
-    estimates: tuple[TokenEstimate, TokenEstimate]
+    estimates: tuple[Estimate, Estimate]
 
     @property
     def destinations(self) -> Iterable[Destination]:

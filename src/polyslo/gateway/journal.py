@@ -22,6 +22,7 @@ from polyslo.gateway.journal_coding import (
     pack_outcome,
     pack_presence,
     pack_release,
+    pack_resizing,
     pack_stay,
     pack_tick,
 )
@@ -78,6 +79,10 @@ class Journal:
     def closed(self, i: int, reason: int, now_s: float, actions: Actions) -> None:
         """See `Recorder`."""
         self._add(pack_closing(i, reason, now_s, actions))
+
+    def resized(self, i: int, kv_capacity_tokens: int, max_residents: int, now_s: float, actions: Actions) -> None:
+        """See `Recorder`."""
+        self._add(pack_resizing(i, kv_capacity_tokens, max_residents, now_s, actions))
 
     def kept(self, r: int, i: int, now_s: float, actions: Actions) -> None:
         """See `Recorder`."""

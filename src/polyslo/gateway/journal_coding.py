@@ -7,6 +7,7 @@
     tick      prefix, actions
     closing   prefix, instance u32, reason u8, actions
     stay      prefix, request u32, instance u32, actions
+    resizing  prefix, instance u32, KV capacity, most residents i64, actions
     entry     kind u8, request u32
     release   kind u8, request u32
     outcome   kind u8, outcome u8, relegated u8, tier u16, request u32, tries u16, prompt tokens, output tokens i64,
@@ -42,12 +43,13 @@ from polyslo.gateway.journal_records import (
     Presence,
     Record,
     Release,
+    Resizing,
     Stay,
     Tick,
 )
 from polyslo.gateway.request import Request
 
-ARRIVAL, DIGEST, LOSS, TICK, CLOSING, STAY, ENTRY, RELEASE, OUTCOME, CHOICE, HINTED, PRESENCE = range(1, 13)
+ARRIVAL, DIGEST, LOSS, TICK, CLOSING, STAY, ENTRY, RELEASE, OUTCOME, CHOICE, HINTED, PRESENCE, RESIZING = range(1, 14)
 _ACTION = Struct("<Bii")
 _ARRIVAL = Struct("<BIdIdddHBqq")
 _EXPECTED = Struct("<q")
@@ -56,6 +58,7 @@ _LOSS = Struct("<BIdI")
 _TICK = Struct("<BId")
 _CLOSING = Struct("<BIdIB")
 _STAY = Struct("<BIdII")
+_RESIZING = Struct("<BIdIqq")
 _RECORD = Struct("<BI")
 _OUTCOME = Struct("<BBBHIHqqdddd")
 _CHOICE = Struct("<BIi")
@@ -106,6 +109,14 @@ def pack_closing(i: int, reason: int, now_s: float, actions: Sequence[Sequence[i
 def pack_stay(r: int, i: int, now_s: float, actions: Sequence[Sequence[int]]) -> bytes:
     """Encode that a request stays."""
     return _STAY.pack(STAY, len(actions), now_s, r, i) + pack_actions(actions)
+
+
+def pack_resizing(
+    i: int, kv_capacity_tokens: int, max_residents: int, now_s: float, actions: Sequence[Sequence[int]]
+) -> bytes:
+    """Encode that an instance has another room."""
+    told = _RESIZING.pack(RESIZING, len(actions), now_s, i, kv_capacity_tokens, max_residents)
+    return told + pack_actions(actions)
 
 
 def pack_entry(r: int) -> bytes:
@@ -192,6 +203,12 @@ def _unpack_closing(payload: bytes, at: int) -> tuple[Record, int]:
     return Closing(now_s, i, reason, actions), end
 
 
+def _unpack_resizing(payload: bytes, at: int) -> tuple[Record, int]:
+    _, count, now_s, i, kv_capacity_tokens, max_residents = _RESIZING.unpack_from(payload, at)
+    actions, end = _unpack_actions(payload, at + _RESIZING.size, count)
+    return Resizing(now_s, i, kv_capacity_tokens, max_residents, actions), end
+
+
 def _unpack_stay(payload: bytes, at: int) -> tuple[Record, int]:
     _, count, now_s, r, i = _STAY.unpack_from(payload, at)
     actions, end = _unpack_actions(payload, at + _STAY.size, count)
@@ -245,6 +262,7 @@ _UNPACK = {
     LOSS: _unpack_loss,
     TICK: _unpack_tick,
     CLOSING: _unpack_closing,
+    RESIZING: _unpack_resizing,
     STAY: _unpack_stay,
     ENTRY: _unpack_entry,
     RELEASE: _unpack_release,

@@ -71,6 +71,17 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True)
+class Resizing:
+    """An instance had another room for our requests."""
+
+    now_s: float
+    i: int
+    kv_capacity_tokens: int
+    max_residents: int
+    actions: Sequence[Action] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Stay:
     """A request that was to be withdrawn went on at its instance."""
 
@@ -130,5 +141,5 @@ class Presence:
     name: str
 
 
-Input = Arrival | Digest | Loss | Tick | Closing | Stay
+Input = Arrival | Digest | Loss | Tick | Closing | Stay | Resizing
 Record = Input | Entry | Release | Outcome | Choice | Presence

@@ -175,6 +175,8 @@ class Membership:
     def _go(self, instance: Instance) -> None:
         i = instance.index
         self.model.close_instance(i, ABSENT)
+        if self.model.reconciliation is not None:
+            self.model.reconciliation.forget(i)
         self.model.instances.remove(i)
         self._connections.close(instance.origin)
         self._note(instance, is_there=False, role=EITHER)

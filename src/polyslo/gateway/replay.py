@@ -43,6 +43,7 @@ from polyslo.gateway.journal_records import (
     Presence,
     Record,
     Release,
+    Resizing,
     Stay,
 )
 from polyslo.gateway.journal_requests import RequestsSeen
@@ -210,6 +211,9 @@ def _apply(decider: Decider, record: Input) -> None:
         decider.lose(_within(record.r, num_requests), record.now_s)
     elif isinstance(record, Closing):
         decider.close(_within(record.i, len(decider.fleet.instances)), record.reason, record.now_s)
+    elif isinstance(record, Resizing):
+        i = _within(record.i, len(decider.fleet.instances))
+        decider.resize(i, record.kv_capacity_tokens, record.max_residents, record.now_s)
     elif isinstance(record, Stay):
         decider.keep(_within(record.r, num_requests), _within(record.i, len(decider.fleet.instances)), record.now_s)
     else:

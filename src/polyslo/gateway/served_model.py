@@ -27,12 +27,14 @@ from polyslo.core.state import (
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.instance import Instance
 from polyslo.gateway.listeners import Listener
+from polyslo.gateway.reconciliation import Reconciliation
 from polyslo.gateway.relay import Header, NearRelay, Passage, Relay
 from polyslo.gateway.request import Request
 from polyslo.gateway.roster import Roster
 from polyslo.gateway.shadow import Shadow
+from polyslo.gateway.slack import Slack
 from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
-from polyslo.gateway.tokens import TokenEstimate
+from polyslo.gateway.tokens import Estimate, TokenEstimate
 from polyslo.gateway.told import receipt, told_slo, with_decode_side
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
@@ -67,7 +69,7 @@ class ServedModel:
         *,
         patience: Patience = Patience(),
         tells_slos: bool = False,
-        slack_s: float = 0.0,
+        slack: Slack | None = None,
         gather_s: float = GATHER_S,
         clock: Callable[[], float] = monotonic,
         loop: Loop | None = None,
@@ -79,17 +81,19 @@ class ServedModel:
         self.instances = Roster(instances, len(fleet.instances))
         self.relays: list[Relay | None] = [None] * len(fleet.requests)
         self.kv_capacity_tokens = int(fleet.instances["kv_capacity_tokens"].min())
-        self.estimates = (TokenEstimate(), TokenEstimate())  # of prompts' tokens: completions, chat
+        # Of prompts' tokens: completions, chat.
+        self.estimates: tuple[Estimate, Estimate] = (TokenEstimate(), TokenEstimate())
         self.is_disaggregated = bool(fleet.settings["disaggregated"][0])
         self.decider = Decider(fleet, policy, self._carry_out, delay_s=DELAY_S)
         self.health: HealthWatch | None = None
         self.shadow: Shadow | None = None
+        self.reconciliation: Reconciliation | None = None
         self._refusals = refusals
         self._listener = listener
         self._patience = patience
         self._tells_slos = tells_slos
-        self._slack_s = slack_s
         self._gather_s = gather_s
+        self.slack = slack or Slack(0.0)
         self._clock = clock
         self._loop: Loop = loop or asyncio.get_running_loop()
         self._digest_is_due = False
@@ -157,6 +161,10 @@ class ServedModel:
         self._listener.health_changed(self, i)
         instance.was_open |= reason == FITS
 
+    def resize(self, i: int, kv_capacity_tokens: int, max_residents: int) -> None:
+        """Reckon with another room for our requests on an instance."""
+        self.decider.resize(i, kv_capacity_tokens, max_residents, self._clock())
+
     def stop(self) -> None:
         """Stop the clock and take in the last news; requests under way go on."""
         self._ticker.cancel()
@@ -189,6 +197,7 @@ class ServedModel:
             self.health.succeeded(relay.instance)
         if relay.passage.prompt_tokens is not None:
             self.estimates[relay.passage.ask.is_chat].learn(relay.passage.ask, relay.passage.prompt_tokens)
+        self._learn_slack(relay)
         self.decider.saw_end(relay.r, output_tokens, self._clock())
         self._digest_soon()
         self._finish(relay, "missed" if relay.passage.is_late else "attained")
@@ -234,6 +243,13 @@ class ServedModel:
         self.instances[i].running.add(relay)
         self.decider.keep(relay.r, i, self._clock())
 
+    def _learn_slack(self, relay: Relay) -> None:
+        """Hold the first token of a stream that was sent once against when it was due for decisions."""
+        passage = relay.passage
+        if relay.request.is_streamed and passage.num_tries == 1 and not passage.is_relegated:
+            record = self.fleet.requests[relay.r]
+            self.slack.observe(float(record["predicted_first_s"]), float(record["first_due_s"]), passage.first_token_s)
+
     def _note_failure(self, relay: Relay, failure: Failure | int) -> None:
         if self.health is None or relay.instance is None or (isinstance(failure, int) and failure < 500):
             return
@@ -272,7 +288,7 @@ class ServedModel:
 
     def _decide(self, relay: Relay) -> None:
         r, request, now_s = relay.r, relay.request, self._clock()
-        hurried = replace(request, ttft_s=max(request.ttft_s - self._slack_s, 0.5 * request.ttft_s))
+        hurried = replace(request, ttft_s=self.slack.hurried_s(request.ttft_s))
         choice = None if self.shadow is None else self.shadow.choose(r, hurried, now_s)
         self.decider.arrive(r, hurried, now_s)
         if self.shadow is not None:

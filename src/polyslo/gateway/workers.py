@@ -142,6 +142,23 @@ def told(model: ServedModel, instance: Instance) -> dict[str, Any]:
         "status": instance.standing,
         "source": instance.source,
         "load": len(instance.running),
+        "engine": _engine(model, instance.index),
+    }
+
+
+def _engine(model: ServedModel, i: int) -> dict[str, Any] | None:
+    """Return what an instance's engine says of itself, and what is made of it; None before it has said anything."""
+    reading = model.reconciliation.of(i) if model.reconciliation is not None else None
+    if reading is None or reading.told is None:
+        return None
+    told = reading.told
+    return {
+        "num_running": told.num_running,
+        "num_waiting": told.num_waiting,
+        "kv_tokens": told.kv_tokens,
+        "kv_capacity_tokens": told.kv_capacity_tokens,
+        "foreign_requests": reading.foreign_requests,
+        "foreign_kv_tokens": reading.foreign_kv_tokens,
     }
 
 

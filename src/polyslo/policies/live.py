@@ -12,6 +12,7 @@ from polyslo.core.state import ABSENT, DECODING, NONE, QUEUED, TRANSFERRING
 from polyslo.core.streams import (
     Streams,
     catch_up,
+    doubt_slowness,
     enter,
     follow_tokens,
     forget_instance,
@@ -32,6 +33,7 @@ def live_arrival(
 ) -> None:  # fmt: skip
     """A request arrived and has the free record `r`."""
     pass_time(policy, streams, now_s)
+    doubt_slowness(streams, now_s)
     enter(streams, r, arrival_s, first_due_s, tpot_s, tier, input_tokens, max_tokens, expected_tokens, hidden)
     on_arrival(policy, streams.fleet, r, now_s)
 
