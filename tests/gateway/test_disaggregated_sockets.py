@@ -54,7 +54,7 @@ def test_an_answer_is_what_one_engine_would_say(path, make, stream, roles):
     run(main)
 
 
-def test_many_at_once_all_end_and_leave_nothing_behind():
+def test_many_at_once_leave_nothing_behind_on_either_side():
     """Sixty mixed requests over four engines: each gets its own tokens; then every count is zero again."""
 
     async def main():
