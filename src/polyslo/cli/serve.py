@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from polyslo.gateway.app import run
 from polyslo.gateway.config import load_config
 from polyslo.gateway.config_server import LOG_LEVELS
+from polyslo.gateway.log_lines import log_to_stderr
 from polyslo.gateway.warmup import warm_up
 
 
@@ -35,6 +35,6 @@ def serve_command(config_file: str | None, **flags: Any) -> None:
     `polyslo serve --worker-urls http://127.0.0.1:8000 --worker-urls http://127.0.0.1:8001` is enough to start.
     """
     config = load_config(config_file, flags)
-    logging.basicConfig(level=config.server.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr(config.server.log_level)
     warm_up()
     run(config, lambda line: click.echo(line, err=True))

@@ -24,13 +24,16 @@ from polyslo.gateway.front import Front
 from polyslo.gateway.health import Health
 from polyslo.gateway.instance import Instance
 from polyslo.gateway.journals import Journals
+from polyslo.gateway.listeners import Doorkeepers, Listeners
 from polyslo.gateway.listeners import Listener as Watches
-from polyslo.gateway.listeners import Listeners
 from polyslo.gateway.log import RequestLog
+from polyslo.gateway.loop_lag import LoopLag
 from polyslo.gateway.management import Management
 from polyslo.gateway.metrics import Metrics
 from polyslo.gateway.places import Places
+from polyslo.gateway.process_metrics import ProcessMetrics
 from polyslo.gateway.served_model import Patience, ServedModel
+from polyslo.gateway.traces import open_traces
 from polyslo.wire.client import Origin
 from polyslo.wire.server import Handler, Limits, Listener, listen
 
@@ -72,15 +75,19 @@ class Gateway:
     async def start(self) -> None:
         """Build the fleets and listen; raises `ConfigError` where that can't be."""
         config, server = self.config, self.config.server
-        self.metrics = Metrics(self.models)
-        self.places = Places(server)
+        self.metrics = Metrics(self.models, config)
+        self.traces = open_traces(config.telemetry)
+        doorkeeper = Doorkeepers([self.metrics, *self.traces.doorkeepers])
+        self.places = Places(server, doorkeeper=doorkeeper)
         for model in config.models:
             board = self.boards[model.name] = Board(monotonic, len(config.tiers_s))
             outcomes = self.journals.listeners(model.name)
-            listeners = Listeners([board, RequestLog(log), self.metrics, self.places, *outcomes])
-            self.models[model.name] = self._served(model, listeners)
+            told = [self.metrics.of(model.name), *self.traces.listeners(model.name)]
+            listeners = Listeners([board, RequestLog(log, model.name), *told, self.places, *outcomes])
+            served = self.models[model.name] = self._served(model, listeners)
+            self.metrics.watch(served)
         self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
-        self.front = Front(config, self.models, self.places)
+        self.front = Front(config, self.models, self.places, doorkeeper=doorkeeper)
         self.management = Management(self.models, self.snapshot, self.story, self.metrics.text)
         limits = Limits(
             max_header_bytes=server.max_header_bytes,
@@ -91,6 +98,10 @@ class Gateway:
         self.management_listener = await _listen(
             self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", Limits(), None
         )
+        own = ProcessMetrics(self.metrics.registry, config, self.places, lambda: self.listener.num_connections)
+        self.metrics.register(own)
+        self._lag = LoopLag(own.lag.observe)
+        self._lag.start()
         self._health = [self._watch(model) for model in self.models.values()]
         self._watch_boards()
 
@@ -98,6 +109,7 @@ class Gateway:
         """Refuse what is new, let what is under way end within the grace, close."""
         self.front.drain()
         self._board_timer.cancel()
+        self._lag.stop()
         self.management.stop()
         await self.listener.close(self.config.server.shutdown_grace_s)
         await self.management_listener.close(0.0)
@@ -108,6 +120,7 @@ class Gateway:
             for instance in model.instances:
                 await instance.origin.close()
         await self.journals.stop()
+        await self.traces.stop()
 
     def addresses(self) -> list[str]:
         """Say where to find what."""
@@ -166,6 +179,7 @@ class Gateway:
         self._board_timer = asyncio.get_running_loop().call_later(WATCH_PERIOD_S, self._watch_boards)
         for name, board in self.boards.items():
             board.tick(self.models[name])
+        self.metrics.tick()
 
     def _watch(self, model: ServedModel) -> Health:
         health = model.health = Health(model.instances, model.close_instance, self.config.health)

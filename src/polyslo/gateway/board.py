@@ -27,6 +27,7 @@ from polyslo.core.state import (
     TAKEN_OVER,
     UNHEALTHY,
 )
+from polyslo.gateway.instance_load import instance_load
 from polyslo.gateway.listeners import NOBODYS_MISS, OUTCOMES
 from polyslo.gateway.relay import Relay
 from polyslo.gateway.request import Request
@@ -236,10 +237,7 @@ class Board:
         fleet, instance = model.fleet, model.instances[i]
         record, num_tiers = fleet.instances[i], len(fleet.tpots_s)
         group = int(record["group"])
-        decodes, chunk = int(record["num_decodes"]), int(record["chunk"])
-        step_s = fleet.profile.iteration_s(decodes, chunk, float(record["decode_kv_tokens"]), 0.0)
-        step_s = step_s if record["busy"] else 0.0
-        tpot_s = float(fleet.tpots_s[group]) if group < num_tiers else None
+        load = instance_load(fleet, i)
         name = "tier" if group < num_tiers else ("prefill" if group == num_tiers else "idle")
         closed = {UNHEALTHY: "unhealthy", DRAINING: "draining"}.get(instance.closed, name)
         return {
@@ -248,13 +246,13 @@ class Board:
             "group": closed,
             "tier": group if group < num_tiers else None,
             "rank": int(record["rank"]),
-            "load_ratio": step_s / tpot_s if tpot_s else 0.0,
-            "slack_s": tpot_s - step_s if tpot_s else 0.0,
+            "load_ratio": load.load_ratio,
+            "slack_s": load.slack_s,
             "kv_ratio": float(record["kv_tokens"] / record["kv_capacity_tokens"]),
             "num_decodes": int(record["num_decodes"]),
             "num_queued": int(record["num_queued"]),
             "queued_tokens": int(record["queued_tokens"]),
-            "iteration_s": step_s,
+            "iteration_s": load.iteration_s,
             "slowness_ratio": float(model.decider.streams.slowness_ratio[i]),
             "since_s": now_s - self._since_s.get(i, self._started_s),
         }

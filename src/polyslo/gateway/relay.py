@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from polyslo.gateway.body import Ask
+from polyslo.gateway.placement import Placement
 from polyslo.gateway.request import Request
 from polyslo.gateway.stream_tokens import TokenCounter
 from polyslo.gateway.usage import completion_tokens, prompt_tokens
@@ -41,6 +42,8 @@ class Passage:
     told: tuple[Header, ...] = ()  # headers of ours that its response has
     wants_receipt: bool = False
     key_name: str | None = None  # of the API key that it came with
+    tenant: str | None = None  # whom it counts for
+    placement: Placement | None = None  # the last one
     sent_s: float = 0.0
     first_token_s: float = 0.0
     last_token_s: float = 0.0
@@ -92,7 +95,7 @@ class Relay:
         self.instance: int | None = None
         self.passage = passage
         self.receipt: tuple[Header, ...] = ()  # of the last decision
-        self._headers = headers
+        self.headers = headers  # that its engine sees
         self._watcher = watcher
         self._clock = clock
         self._call: Call | None = None
@@ -127,7 +130,7 @@ class Relay:
         self._call = origin.send(
             self.exchange.method,
             self.exchange.path + (b"?" + self.exchange.query if self.exchange.query else b""),
-            [*self._headers, *credentials],
+            [*self.headers, *credentials],
             body,
             self,
             head_timeout_s=first_byte_timeout_s,

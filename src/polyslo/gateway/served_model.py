@@ -26,6 +26,7 @@ from polyslo.core.state import (
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.instance import Instance
 from polyslo.gateway.listeners import Listener
+from polyslo.gateway.placement import placement_of
 from polyslo.gateway.relay import Header, Passage, Relay
 from polyslo.gateway.request import Request
 from polyslo.gateway.shadow import Shadow
@@ -264,6 +265,8 @@ class ServedModel:
         relay = self.relays[r] if r >= 0 else None
         if relay is None or (kind == DISPATCH and relay.has_started):  # withdrawn and sent on at once, but it stays
             return
+        if kind == DISPATCH:
+            self._note_placement(relay, i)
         self._listener.decided(self, relay, kind, i)
         if kind == DISPATCH:
             self._dispatch(relay, i)
@@ -273,6 +276,16 @@ class ServedModel:
             self._refuse(relay)
         elif kind == RELEGATE:
             relay.passage.is_relegated = True
+
+    def _note_placement(self, relay: Relay, i: int) -> None:
+        relay.passage.placement = placement_of(
+            self.fleet.requests[relay.r],
+            self.policy,
+            self.instances[i].name,
+            arrival_s=relay.request.arrival_s,
+            at_s=self._clock(),
+            is_relegated=relay.passage.is_relegated,
+        )
 
     def _dispatch(self, relay: Relay, i: int) -> None:
         instance, patience, now_s = self.instances[i], self._patience, self._clock()
