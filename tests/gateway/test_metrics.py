@@ -6,15 +6,20 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from fakes import FakeExchange
 from gateway_bench import CHAT, COMPLETIONS, HANG_S, MODEL, Bench, chat, completion, run
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
 from polyslo.engines.emulated_engine import EngineSettings
+from polyslo.gateway.config import parse_config
 from polyslo.gateway.intervals import TokenIntervals
 from polyslo.gateway.keys import hash_of
 from polyslo.gateway.label_values import LabelValues
 from polyslo.gateway.loop_lag import PERIOD_S, LoopLag
+from polyslo.gateway.metrics import Metrics
 from polyslo.gateway.metrics_reference import OWN, described, metrics_of_a_gateway, with_table
+from polyslo.gateway.scrape import Scrape
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
 TENANT = b"x-llm-d-inference-fairness-id"
@@ -264,5 +269,53 @@ def test_what_is_exported_is_what_is_described():
                 bare = name.removesuffix("_created")
                 if name == bare:
                     assert {label for label, _ in labels} - {"le"} == known[name], name
+
+    run(main)
+
+
+def test_a_large_gauge_comes_in_pieces_that_make_one_metric():
+    """250 samples are three pieces; together they parse as one metric with each sample once."""
+    family = GaugeMetricFamily("polyslo_many", "Many.", labels=["instance"])
+    for k in range(250):
+        family.add_metric([f"i{k}"], k)
+    metrics = Metrics({}, parse_config({"models": [{"endpoints": [{"url": "http://127.0.0.1:9"}]}]}, "test"))
+    metrics.register(_Fixed(family))
+    pieces = [piece for piece in metrics.pieces() if b"polyslo_many" in piece]
+    assert len(pieces) == 3
+    (parsed,) = text_string_to_metric_families(b"".join(pieces).decode())
+    assert [sample.value for sample in parsed.samples] == list(range(250))
+
+
+class _Fixed:
+    def __init__(self, family):
+        self._family = family
+
+    def collect(self):
+        """Return it."""
+        return [self._family]
+
+
+def test_a_scrape_waits_for_a_slow_client_and_ends_for_one_that_left():
+    """While the client is blocked nothing is written; when it has left, never again."""
+
+    async def main():
+        taken = []
+        exchange = FakeExchange()
+        Scrape(exchange, [], (taken.append(k) or b"%d" % k for k in range(1000)))
+        await asyncio.sleep(0)
+        exchange.block(True)
+        count = len(taken)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(taken) == count
+        exchange.block(False)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(taken) > count
+        exchange.leave()
+        count = len(taken)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(taken) == count < 1000
 
     run(main)

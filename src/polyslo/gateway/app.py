@@ -88,7 +88,7 @@ class Gateway:
             self.metrics.watch(served)
         self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
         self.front = Front(config, self.models, self.places, doorkeeper=doorkeeper)
-        self.management = Management(self.models, self.snapshot, self.story, self.metrics.text)
+        self.management = Management(self.models, self.snapshot, self.story, self.metrics.pieces)
         limits = Limits(
             max_header_bytes=server.max_header_bytes,
             max_body_bytes=server.max_body_bytes,

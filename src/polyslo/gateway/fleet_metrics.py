@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from polyslo.core.state import FITS
-from polyslo.gateway.instance_load import instance_load
+from polyslo.gateway.instance_load import InstanceLoad, instance_load
 from polyslo.gateway.served_model import ServedModel
 
 MODEL, TIER, INSTANCE = ["model"], ["model", "slo_tier"], ["model", "instance"]
@@ -23,7 +23,9 @@ class FleetMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Read everything, a family at a time."""
-        return *self._model_families(), *self._tier_families(), *self._instance_families()
+        yield from self._model_families()
+        yield from self._tier_families()
+        yield from self._instance_families()
 
     def _model_families(self) -> Iterable[Metric]:
         running = GaugeMetricFamily("polyslo_request_running", "Requests under way.", labels=MODEL)
@@ -58,31 +60,56 @@ class FleetMetrics(Collector):
         return queue, owned, tpot
 
     def _instance_families(self) -> Iterable[Metric]:
-        up = GaugeMetricFamily("polyslo_instance_up", "1 while an instance takes requests.", labels=INSTANCE)
-        waiting = GaugeMetricFamily(
-            "polyslo_per_endpoint_queue_size", "Prompts queued at an instance, as believed.", labels=INSTANCE
+        yield self._of_instances("polyslo_instance_up", "1 while an instance takes requests.", _up)
+        yield self._of_instances(
+            "polyslo_per_endpoint_queue_size",
+            "Prompts queued at an instance, as believed.",
+            lambda model: _column(model, "num_queued"),
         )
-        requests = GaugeMetricFamily("polyslo_inflight_requests", "Requests sent to an instance.", labels=INSTANCE)
-        tokens = GaugeMetricFamily("polyslo_inflight_tokens", "KV tokens believed at an instance.", labels=INSTANCE)
-        slow = GaugeMetricFamily(
-            "polyslo_slowness_ratio", "Iteration time of an instance, seen over foreseen.", labels=INSTANCE
+        yield self._of_instances(
+            "polyslo_inflight_requests",
+            "Requests sent to an instance.",
+            lambda model: [len(instance.running) for instance in model.instances],
         )
-        load = GaugeMetricFamily(
-            "polyslo_instance_load_ratio", "Iteration believed to run, over the TPOT of the tier.", labels=INSTANCE
+        yield self._of_instances(
+            "polyslo_inflight_tokens",
+            "KV tokens believed at an instance.",
+            lambda model: _column(model, "kv_tokens"),
         )
-        slack = GaugeMetricFamily(
-            "polyslo_instance_slack_seconds", "What is left of the tier's TPOT beside the iteration.", labels=INSTANCE
+        yield self._of_instances(
+            "polyslo_slowness_ratio",
+            "Iteration time of an instance, seen over foreseen.",
+            lambda model: model.decider.streams.slowness_ratio.tolist(),
         )
-        for name, model in self._models.items():
-            records, ratios = model.fleet.instances, model.decider.streams.slowness_ratio
+        yield self._of_instances(
+            "polyslo_instance_load_ratio",
+            "Iteration believed to run, over the TPOT of the tier.",
+            lambda model: [load.load_ratio for load in _loads(model)],
+        )
+        yield self._of_instances(
+            "polyslo_instance_slack_seconds",
+            "What is left of the tier's TPOT beside the iteration.",
+            lambda model: [load.slack_s for load in _loads(model)],
+        )
+
+    def _of_instances(self, name: str, meaning: str, read: Callable[[ServedModel], Sequence[float]]) -> Metric:
+        """Return a metric that each instance has; `read` gives the values by index."""
+        family = GaugeMetricFamily(name, meaning, labels=INSTANCE)
+        for model_name, model in self._models.items():
+            values = read(model)
             for instance in model.instances:
-                i, labels = instance.index, [name, instance.name]
-                believed = instance_load(model.fleet, i)
-                up.add_metric(labels, instance.closed == FITS)
-                waiting.add_metric(labels, int(records["num_queued"][i]))
-                requests.add_metric(labels, len(instance.running))
-                tokens.add_metric(labels, int(records["kv_tokens"][i]))
-                slow.add_metric(labels, float(ratios[i]))
-                load.add_metric(labels, believed.load_ratio)
-                slack.add_metric(labels, believed.slack_s)
-        return up, waiting, requests, tokens, slow, load, slack
+                family.add_metric([model_name, instance.name], values[instance.index])
+        return family
+
+
+def _up(model: ServedModel) -> list[float]:
+    return [float(instance.closed == FITS) for instance in model.instances]
+
+
+def _column(model: ServedModel, name: str) -> list[float]:
+    column: list[float] = model.fleet.instances[name].tolist()
+    return column
+
+
+def _loads(model: ServedModel) -> Iterator[InstanceLoad]:
+    return (instance_load(model.fleet, instance.index) for instance in model.instances)

@@ -6,9 +6,10 @@ scraped (`fleet_metrics`, `process_metrics`). Other parts register collectors of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
@@ -21,6 +22,7 @@ from polyslo.gateway.request_families import RequestFamilies
 from polyslo.gateway.served_model import ServedModel
 from polyslo.wire.server import Exchange
 
+MOST_SAMPLES = 100  # in one piece
 CONTENT_TYPE = b"text/plain; version=1.0.0; charset=utf-8"
 
 
@@ -67,6 +69,30 @@ class Metrics:
         for name, model in self._models.items():
             self._intervals[name].look(model)
 
-    def text(self) -> bytes:
-        """Return everything in Prometheus's text format."""
-        return generate_latest(self.registry)
+    def pieces(self) -> Iterator[bytes]:
+        """Yield everything in Prometheus's text format, a metric at a time, each as it is when it is asked for.
+
+        Gauges of many instances come in parts; what else has many samples has them of many tiers, which are few.
+        """
+        for family in self.registry.collect():
+            yield from _parts(family) if family.type == "gauge" else (generate_latest(_One(family)),)
+
+
+def _parts(family: Metric) -> Iterator[bytes]:
+    """Yield a gauge's text, some samples at a time; what it means stands before the first."""
+    samples = family.samples
+    for start in range(0, max(1, len(samples)), MOST_SAMPLES):
+        family.samples = samples[start : start + MOST_SAMPLES]
+        text = generate_latest(_One(family))
+        yield text if start == 0 else text.split(b"\n", 2)[2]
+
+
+class _One:
+    """A registry of one metric."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> tuple[Metric, ...]:
+        """Return it."""
+        return (self._family,)
