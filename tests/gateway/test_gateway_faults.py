@@ -353,7 +353,7 @@ def test_pages_and_metrics_tell_of_all_this():
                 'polyslo_request_error_total{model="emulated",outcome="cancelled",slo_tier="50ms"} 1.0',
                 f'polyslo_request_running{{model="{MODEL}"}} 0.0',
                 f'polyslo_ready_endpoints{{model="{MODEL}"}} 2.0',
-                f'polyslo_inflight_tokens{{instance="e0",model="{MODEL}"}} 0.0',
+                f'polyslo_inflight_tokens{{engine="e0",model="{MODEL}"}} 0.0',
             ):
                 assert line in text.splitlines()
             assert (await bench.ask(b"/state", method=b"POST", origin=bench.management)).status == 405

@@ -38,9 +38,9 @@ PROMISED = {
     "request_running": ("gauge", "model"),
     "scheduler_e2e_duration_seconds": ("histogram", "model"),
     "ready_endpoints": ("gauge", "model"),
-    "per_endpoint_queue_size": ("gauge", "instance"),
-    "inflight_requests": ("gauge", "instance"),
-    "inflight_tokens": ("gauge", "instance"),
+    "per_endpoint_queue_size": ("gauge", "engine"),
+    "inflight_requests": ("gauge", "engine"),
+    "inflight_tokens": ("gauge", "engine"),
     "average_kv_cache_utilization": ("gauge", "model"),
     "flow_control_queue_size": ("gauge", "slo_tier"),
     "flow_control_request_queue_duration_seconds": ("histogram", "outcome"),
@@ -127,7 +127,7 @@ def test_a_request_is_counted_once_everywhere():
             assert value(found, "tenant_requests_total", tenant="acme", outcome="attained") == 1
             assert value(found, "tenant_requests_total", tenant="none", outcome="attained") == 1
             assert value(found, "requested_models_total", requested=MODEL) == 2
-            assert value(found, "instance_up", model=MODEL, instance="e0") == 1
+            assert value(found, "instance_up", model=MODEL, engine="e0") == 1
             assert value(found, "tier_tpot_seconds", **tier) == 0.05
             assert value(found, "slo_attainment_target_ratio") == 0.99
 
@@ -192,7 +192,7 @@ def test_who_waits_in_line_and_who_gives_up_is_counted():
             found = await scrape(bench)
             assert (value(found, "places", state="taken"), value(found, "places", state="waiting")) == (1, 1)
             assert value(found, "request_running", model=MODEL) == 1
-            assert value(found, "inflight_requests", model=MODEL, instance="e0") == 1
+            assert value(found, "inflight_requests", model=MODEL, engine="e0") == 1
             assert (await bench.ask(COMPLETIONS, completion(1))).status == 429
             second.call.abort()
             while bench.gateway.places.num_waiting:

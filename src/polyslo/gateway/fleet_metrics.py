@@ -11,7 +11,8 @@ from polyslo.core.state import FITS
 from polyslo.gateway.instance_load import InstanceLoad, instance_load
 from polyslo.gateway.served_model import ServedModel
 
-MODEL, TIER, INSTANCE = ["model"], ["model", "slo_tier"], ["model", "instance"]
+# An instance is `engine`: the label `instance` is Prometheus's own, for the address that it scrapes.
+MODEL, TIER, INSTANCE = ["model"], ["model", "slo_tier"], ["model", "engine"]
 BEST_EFFORT, IDLE, PREFILL = "best-effort", "idle", "prefill"
 
 

@@ -22,6 +22,7 @@ from polyslo.gateway.request_families import RequestFamilies
 from polyslo.gateway.served_model import ServedModel
 from polyslo.wire.server import Exchange
 
+QUEUE_REASONS = ("saturated", "expired", "no_instance")
 MOST_SAMPLES = 100  # in one piece
 CONTENT_TYPE = b"text/plain; version=1.0.0; charset=utf-8"
 
@@ -41,6 +42,8 @@ class Metrics:
             "polyslo_turned_away", "Generations answered before anything was decided about them.", ["reason"],
             registry=self.registry,
         )  # fmt: skip
+        for reason in QUEUE_REASONS:  # a rate of nothing compares with nothing
+            self._turned_away.labels(reason)
         self._intervals: dict[str, TokenIntervals] = {}
         self.registry.register(FleetMetrics(models))
 

@@ -13,7 +13,7 @@ from prometheus_client import Counter, Histogram
 
 from polyslo.core.state import DISPATCH, FITS, PROMOTED, REASONS, REFUSE, RELEGATE, SCALED_UP, TAKEN_OVER
 from polyslo.gateway.label_values import LabelValues
-from polyslo.gateway.listeners import NOBODYS_MISS
+from polyslo.gateway.listeners import NOBODYS_MISS, OUTCOMES
 from polyslo.gateway.placement import Placement
 from polyslo.gateway.relay import Relay
 from polyslo.gateway.request_families import RequestFamilies
@@ -31,6 +31,8 @@ QUEUE_OUTCOMES = {
     "shutting_down": "EvictedOther",
 }
 DISPATCHED = "Dispatched"
+ANSWERED = frozenset({"attained", "missed"})
+LATE = ("ttft", "tpot", "whole")  # of an answer that is not streamed: its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class ModelMetrics:
             families.retries.labels(*self._labels(relay)).inc(passage.num_failures)
         if passage.placement is None:
             self._left_queue(relay, outcome)
-        if outcome not in ("attained", "missed"):
+        if outcome not in ANSWERED:
             families.errors.labels(*self._labels(relay), outcome).inc()
         if outcome in NOBODYS_MISS:
             return
@@ -193,6 +195,14 @@ def door_outcome(reason: str) -> str | None:
 
 
 def _tier_of(families: RequestFamilies, *labels: str) -> _Tier:
+    """Return a tier's children. What may stay zero is told as zero: a rate of nothing compares with nothing."""
+    families.relegations.labels(*labels)
+    families.retries.labels(*labels)
+    for outcome in OUTCOMES:
+        if outcome not in ANSWERED:
+            families.errors.labels(*labels, outcome)
+    for what in LATE:
+        families.violations.labels(*labels, what)
     return _Tier(
         requests=families.requests.labels(*labels),
         over=families.over.labels(*labels),
