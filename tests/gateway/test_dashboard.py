@@ -33,7 +33,7 @@ def exported():
         gateway = Gateway(parse_config(CONFIG, "test"))
         await gateway.start()
         try:
-            return described(gateway.metrics.registry)
+            return described(gateway.metrics.registries)
         finally:
             await gateway.stop()
 

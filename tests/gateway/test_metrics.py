@@ -264,7 +264,9 @@ def test_what_is_exported_is_what_is_described():
         async with Bench(2) as bench:
             await bench.ask(COMPLETIONS, completion(8, stream=True))
             await bench.settle()
-            known = {name: set(one.labels) for one in described(bench.gateway.metrics.registry) for name in one.series}
+            known = {
+                name: set(one.labels) for one in described(bench.gateway.metrics.registries) for name in one.series
+            }
             for name, labels in await scrape(bench):
                 bare = name.removesuffix("_created")
                 if name == bare:
@@ -293,6 +295,29 @@ class _Fixed:
     def collect(self):
         """Return it."""
         return [self._family]
+
+
+def test_what_was_counted_is_told_as_of_one_moment():
+    """A request that ends during a scrape is in both of attainment's counters or in neither."""
+
+    async def main():
+        async with Bench() as bench:
+            await bench.ask(COMPLETIONS, completion(1))
+            await bench.settle()
+            pieces = bench.gateway.metrics.pieces()
+            text = next(pieces)
+            await bench.ask(COMPLETIONS, completion(1))
+            await bench.settle()
+            text += b"".join(pieces)
+            found = [
+                sample.value
+                for family in text_string_to_metric_families(text.decode())
+                for sample in family.samples
+                if sample.name in (OWN + "slo_requests_total", OWN + "slo_attained_total")
+            ]
+            assert found == [1, 1]
+
+    run(main)
 
 
 def test_a_scrape_waits_for_a_slow_client_and_ends_for_one_that_left():

@@ -7,6 +7,7 @@ scraped (`fleet_metrics`, `process_metrics`). Other parts register collectors of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import Metric
@@ -31,16 +32,17 @@ class Metrics:
     """The registry, and who counts into it."""
 
     def __init__(self, models: Mapping[str, ServedModel], config: GatewayConfig) -> None:
-        self.registry = CollectorRegistry()
+        self._counted = CollectorRegistry()  # what requests move
+        self.registry = CollectorRegistry()  # what stands
         self._models = models
         most = config.telemetry.max_label_values
         self._most_values = most
         self._tenants = LabelValues(most, [key.tenant or key.name for key in config.keys])
         self._named = LabelValues(most, [model.name for model in config.models])
-        self._families = RequestFamilies(self.registry)
+        self._families = RequestFamilies(self._counted)
         self._turned_away = Counter(
             "polyslo_turned_away", "Generations answered before anything was decided about them.", ["reason"],
-            registry=self.registry,
+            registry=self._counted,
         )  # fmt: skip
         for reason in QUEUE_REASONS:  # a rate of nothing compares with nothing
             self._turned_away.labels(reason)
@@ -72,12 +74,18 @@ class Metrics:
         for name, model in self._models.items():
             self._intervals[name].look(model)
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield everything in Prometheus's text format, a metric at a time, each as it is when it is asked for.
+    @property
+    def registries(self) -> tuple[CollectorRegistry, ...]:
+        """All that is exported."""
+        return self._counted, self.registry
 
+    def pieces(self) -> Iterator[bytes]:
+        """Yield everything in Prometheus's text format, a metric at a time.
+
+        What was counted is that of one moment, so that no share is above one; what stands is read piece by piece.
         Gauges of many instances come in parts; what else has many samples has them of many tiers, which are few.
         """
-        for family in self.registry.collect():
+        for family in chain(list(self._counted.collect()), self.registry.collect()):
             yield from _parts(family) if family.type == "gauge" else (generate_latest(_One(family)),)
 
 

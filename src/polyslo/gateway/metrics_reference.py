@@ -44,9 +44,9 @@ class Described:
         return (f"{self.name}_bucket", f"{self.name}_sum", f"{self.name}_count")
 
 
-def described(registry: CollectorRegistry) -> tuple[Described, ...]:
-    """Return every metric of a registry, by name, whether or not anything was counted yet."""
-    found = [one for collector in _collectors(registry) for one in _described(collector)]
+def described(registries: Iterable[CollectorRegistry]) -> tuple[Described, ...]:
+    """Return every metric of registries, by name, whether or not anything was counted yet."""
+    found = [one for registry in registries for collector in _collectors(registry) for one in _described(collector)]
     return tuple(sorted(found, key=lambda one: one.name))
 
 
@@ -79,7 +79,7 @@ async def metrics_of_a_gateway(folder: str) -> tuple[Described, ...]:
     gateway = Gateway(parse_config(config, "reference"))
     await gateway.start()
     try:
-        return tuple(one for one in described(gateway.metrics.registry) if one.name.startswith(OWN))
+        return tuple(one for one in described(gateway.metrics.registries) if one.name.startswith(OWN))
     finally:
         await gateway.stop()
 
