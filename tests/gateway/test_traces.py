@@ -13,7 +13,9 @@ from gateway_bench import CHAT, COMPLETIONS, MODEL, Bench, chat, completion, run
 from polyslo.engines.emulated_engine import EngineSettings
 from polyslo.errors import ConfigError
 from polyslo.gateway import app, traces
+from polyslo.gateway.config import parse_config
 from polyslo.gateway.config_server import TelemetryConfig
+from polyslo.gateway.explain import explain
 from polyslo.gateway.traces import NoTraces, open_traces, wants_traces
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -265,3 +267,15 @@ def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch):
     asyncio.run(main())
     assert not hangs.is_set()
     hangs.set()
+
+
+def test_check_says_what_is_missing(monkeypatch):
+    """`polyslo check` tells it beside every other mistake, before anything is started."""
+    monkeypatch.setattr(traces, "has_packages", lambda: False)
+    table = {
+        "telemetry": {"otlp_endpoint": "http://127.0.0.1:4318"},
+        "models": [{"endpoints": [{"url": "http://a:1"}]}],
+    }
+    mistakes = explain(parse_config(table, "gateway.toml")).mistakes
+    assert [mistake for mistake in mistakes if mistake.startswith("telemetry.otlp_endpoint: needs")] == list(mistakes)
+    assert len(mistakes) == 1

@@ -105,7 +105,7 @@ ROWS = (
             Panel("TTFT: foreseen and seen", "Medians. The profile is right where they agree.", "s", (
                 Query(quantile(0.5, "polyslo_request_predicted_ttft_seconds", "slo_tier"), "{{slo_tier}} foreseen"),
                 Query(quantile(0.5, "polyslo_request_ttft_seconds", "slo_tier"), "{{slo_tier}} seen"))),
-            Panel("TPOT: foreseen and seen", "Foreseen are decodes alone; prompts beside them stretch iterations.", "s", (
+            Panel("TPOT: foreseen and seen", "Foreseen are decodes alone; prompts beside them take longer.", "s", (
                 Query(quantile(0.5, "polyslo_request_predicted_tpot_seconds", "slo_tier"), "{{slo_tier}} foreseen"),
                 Query(quantile(0.5, "polyslo_request_streaming_tpot_seconds", "slo_tier"), "{{slo_tier}} seen"))),
             Panel("TTFT: error of the forecast", "Seen minus foreseen; late ones are above zero.", "s",

@@ -22,6 +22,7 @@ from polyslo.gateway.fleets import live_profile
 from polyslo.gateway.instances_file import Listed, parse_instances
 from polyslo.gateway.shadow import shadow_policy
 from polyslo.gateway.tokens import load_tokenizer
+from polyslo.gateway.traces import missing_packages
 from polyslo.profiles.library import NamedProfile, load_profile
 from polyslo.sim.fleet import PolicySpec
 
@@ -45,6 +46,7 @@ def explain(config: GatewayConfig, environment: Mapping[str, str] = os.environ) 
         _resolve(model, profiles, mistakes)
     listed = _read_instances(config, mistakes)
     mistakes += _missing_files(config)
+    mistakes += missing_packages(config.telemetry)
     warnings = (
         *_slo_warnings(config, profiles),
         *_key_warnings(config),

@@ -44,12 +44,9 @@ class RequestFamilies:
         )  # fmt: skip
         self.foreseen_ttft = _histogram("request_predicted_ttft", "TTFT as foreseen.", tier, TTFT_BUCKETS_S, **make)
         self.foreseen_tpot = _histogram(
-            "request_predicted_tpot",
-            "Longest decode iteration foreseen, without prompts beside it.",
-            tier,
-            TPOT_BUCKETS_S,
-            **make,
-        )
+            "request_predicted_tpot", "Longest decode iteration foreseen, without prompts beside it.", tier,
+            TPOT_BUCKETS_S, **make,
+        )  # fmt: skip
         self.error = _histogram(
             "request_ttft_error",
             "TTFT seen minus TTFT foreseen; below 0 it came sooner.",

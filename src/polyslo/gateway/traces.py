@@ -57,13 +57,20 @@ def open_traces(config: TelemetryConfig, environment: Mapping[str, str] = os.env
     """
     if not wants_traces(config, environment):
         return NoTraces()
+    for mistake in missing_packages(config):
+        raise ConfigError(mistake)
     if not has_packages():
-        if config.otlp_endpoint is not None:
-            raise ConfigError(f"telemetry.otlp_endpoint: {MISSING}")
         log.warning("no traces: %s %s", next(name for name in ENDPOINTS if environment.get(name)), MISSING)
         return NoTraces()
     traces: Traces = import_module("polyslo.gateway.otel").open_otlp(config.otlp_endpoint)
     return traces
+
+
+def missing_packages(config: TelemetryConfig) -> list[str]:
+    """Return the complaint that the configuration wants traces and can't have them, if so."""
+    if config.otlp_endpoint is None or has_packages():
+        return []
+    return [f"telemetry.otlp_endpoint: {MISSING}"]
 
 
 def wants_traces(config: TelemetryConfig, environment: Mapping[str, str]) -> bool:
