@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -262,9 +263,13 @@ def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch):
             hangs.wait(10.0)
 
     async def main():
-        await otel.OtelTraces(Hanging()).stop()
+        opened = otel.OtelTraces(Hanging())
+        assert sys.getswitchinterval() == pytest.approx(otel.SWITCH_INTERVAL_S)
+        await opened.stop()
 
+    usual_s = sys.getswitchinterval()
     asyncio.run(main())
+    assert sys.getswitchinterval() == usual_s
     assert not hangs.is_set()
     hangs.set()
 

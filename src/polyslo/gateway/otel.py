@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -30,6 +32,9 @@ from polyslo.gateway.relay import Header, Relay
 from polyslo.gateway.served_model import ServedModel
 from polyslo.wire.server import Exchange
 
+# How long the exporting thread may keep the interpreter while the event loop wants it; usually 5 ms, which every stream
+# would wait several times for each batch.
+SWITCH_INTERVAL_S = 0.0005
 STOP_S = 5.0  # how long what is left may take to be sent at the end
 TRACES_PATH = "/v1/traces"
 CONTEXT_HEADERS = (b"traceparent", b"tracestate")
@@ -55,6 +60,8 @@ class OtelTraces:
         self._provider = provider
         self._tracer = provider.get_tracer("polyslo", version("polyslo"))
         self._clock = clock
+        self._usual_interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(SWITCH_INTERVAL_S, self._usual_interval_s))
 
     @property
     def doorkeepers(self) -> Sequence[Doorkeeper]:
@@ -83,11 +90,10 @@ class OtelTraces:
                 loop.call_soon_threadsafe(stopped.set)
 
         threading.Thread(target=shut_down, name="end of traces", daemon=True).start()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
                 await stopped.wait()
-        except TimeoutError:
-            return
+        sys.setswitchinterval(self._usual_interval_s)
 
 
 @dataclass(frozen=True, slots=True)
