@@ -38,7 +38,11 @@ MOST_EVENTS = 200
 MOST_STORIES = 500
 MOST_SHOWN = 100
 NUM_TOKEN_MARKS = 12  # ticks over which tokens a second are told
-EVENT_OF_RUNG = {PROMOTED: "promotion", SCALED_UP: "scale_up", TAKEN_OVER: "take_over"}
+EVENT_OF_RUNG = {  # its kind, and what it says of the instance
+    PROMOTED: ("promotion", "to {}, of a tighter tier"),
+    SCALED_UP: ("scale_up", "{} came from the idle pool"),
+    TAKEN_OVER: ("take_over", "{} came from another tier"),
+}
 
 Step = dict[str, Any]
 
@@ -99,11 +103,12 @@ class Board:
             rung = int(record["rung"])
             name = model.instances[i].name
             if story:
-                self._step(story, "placed", f"{RUNGS[rung]}: {name}", i, rung=RUNGS[rung],
+                self._step(story, "placed", name, i, rung=RUNGS[rung],
                            predicted_ttft_s=_finite(float(record["predicted_first_s"]) - relay.request.arrival_s),
                            predicted_tpot_s=_finite(float(record["predicted_tpot_s"])))  # fmt: skip
             if rung in EVENT_OF_RUNG:
-                self._event(EVENT_OF_RUNG[rung], f"{RUNGS[rung]}: {name}", relay, i)
+                event, says = EVENT_OF_RUNG[rung]
+                self._event(event, says.format(name), relay, i)
         elif kind == RELEGATE:
             self._event("relegation", "can no longer meet its TTFT: best-effort from now on", relay, None)
             if story:
