@@ -32,7 +32,7 @@ class Live:
         r, self.count = self.count, self.count + 1
         self.fleet.requests["expected_tokens"][r] = output_tokens
         live_arrival(POLYSERVE, self.streams.handle, r, at_s, at_s + ttft_s, float(self.fleet.tpots_s[tier]), tier,
-                     input_tokens, 10_000, hidden, at_s)  # fmt: skip
+                     input_tokens, 10_000, 0, hidden, at_s)  # fmt: skip
         return r
 
     def see(self, now_s, *news, ended=()):

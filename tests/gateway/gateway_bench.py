@@ -16,6 +16,7 @@ from polyslo.gateway.config import parse_config
 from polyslo.profiles.library import load_profile
 from polyslo.wire.client import Origin
 
+HELD_S = 1e9  # of an engine's time
 HANG_S = 10.0  # only so that a hang fails instead of hanging
 MODEL = "emulated"
 SPEED = 50.0
@@ -67,6 +68,14 @@ class Reply:
         """The code of an error."""
         return self.json["error"]["code"]
 
+    def hold(self, k=0):
+        """Let an engine do nothing until it is told to go on: its streams stand."""
+        self.engines[k].engine.stall(HELD_S)
+
+    def go_on(self, k=0):
+        """Let an engine that was held go on."""
+        self.engines[k].engine.stall(-HELD_S)
+
     async def until(self, holds):
         """Wait until something holds of it."""
         while not holds(self):
@@ -103,7 +112,9 @@ class Reply:
 class Bench:
     """Engines, the gateway before them, and a client: `async with Bench(2, server={...}) as bench`."""
 
-    def __init__(self, num_engines=1, *, speed=SPEED, settings=None, model=None, **tables):
+    def __init__(self, num_engines=1, *, speed=SPEED, settings=None, model=None, file=None, **tables):
+        """`file`: whose change is taken for one of `self.table`, the configuration."""
+        self._file = file
         self._num_engines, self._speed, self._settings = num_engines, speed, settings or EngineSettings()
         self._model = {"name": MODEL, "profile": PROFILE, "speed": speed, **(model or {})}
         self._tables = {"classes": LOOSE, **tables}
@@ -111,17 +122,14 @@ class Bench:
         self.gateway = None
 
     async def __aenter__(self):
-        profile = load_profile(PROFILE).profile
         for _ in range(self._num_engines):
-            engine = EmulatedInstance(
-                profile, self._settings, OutputLengths.parse("8"), model=MODEL, speed=self._speed, allows_faults=True
-            )
-            await engine.start()
-            self.engines.append(engine)
+            await self.add_engine()
         endpoints = [{"url": engine.url, "name": f"e{k}"} for k, engine in enumerate(self.engines)]
-        table = {"models": [{**self._model, "endpoints": endpoints}], **self._tables}
+        table = self.table = {"models": [{**self._model, "endpoints": endpoints}], **self._tables}
         table["server"] = {"port": 0, "metrics_port": 0, "metrics_host": "localhost", **table.get("server", {})}
-        self.gateway = Gateway(parse_config(table, "test.toml"))
+        self.gateway = Gateway(
+            parse_config(table, "test.toml"), self._file, lambda: parse_config(self.table, "test.toml")
+        )
         await self.gateway.start()
         self.origin = Origin(f"http://127.0.0.1:{self.gateway.listener.port}")
         self.management = Origin(f"http://localhost:{self.gateway.management_listener.port}")
@@ -133,6 +141,29 @@ class Bench:
         await self.gateway.stop()
         for engine in self.engines:
             await engine.stop(0.0)
+
+    async def add_engine(self):
+        """Start one more engine, which nobody knows yet."""
+        profile = load_profile(PROFILE).profile
+        engine = EmulatedInstance(
+            profile, self._settings, OutputLengths.parse("8"), model=MODEL, speed=self._speed, allows_faults=True
+        )
+        await engine.start()
+        self.engines.append(engine)
+        return engine
+
+    def hold(self, k=0):
+        """Let an engine do nothing until it is told to go on: its streams stand."""
+        self.engines[k].engine.stall(HELD_S)
+
+    def go_on(self, k=0):
+        """Let an engine that was held go on."""
+        self.engines[k].engine.stall(-HELD_S)
+
+    async def until(self, holds):
+        """Wait until something holds; the test's time is bounded elsewhere."""
+        while not holds():
+            await asyncio.sleep(0.002)
 
     @property
     def model(self):

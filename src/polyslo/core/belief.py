@@ -40,7 +40,9 @@ def arrive(fleet: Fleet, r: int) -> None:
     request.remaining_tokens = request.input_tokens
     request.emitted_tokens = 0
     request.prefill_due_s = prefill_due_s(fleet, r)
-    if fleet.settings[0].lengths != KNOWN:
+    if request.hinted_tokens > 0:
+        request.expected_tokens = min(request.hinted_tokens, request.max_tokens)
+    elif fleet.settings[0].lengths != KNOWN:
         request.expected_tokens = expected_length(fleet, request.tier, 0, request.max_tokens)
 
 

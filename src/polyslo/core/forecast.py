@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 from polyslo.compiled import compiled
-from polyslo.core.chunking import SMALLEST_CHUNK
+from polyslo.core.chunking import SMALLEST_CHUNK, is_cut
 from polyslo.core.ledger import peak
 from polyslo.core.profile import chunk_bound, decode_attention_s, iteration_s, largest_chunk, matrix_s
 from polyslo.core.state import (
@@ -65,6 +65,7 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
             decodes += 1
             kv += requests[q].prefill_tokens
         q = requests[q].next
+    cuts = by_deadline and not prefill_only
     bounded = by_deadline and not known and math.isfinite(budget_s)
     if bounded and _surely_late(fleet, i, r, end_s, decodes, kv, budget_s):
         return FIRST_TOKEN, due_s, iteration
@@ -110,14 +111,12 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
             if remaining > 0:
                 ended += 1
                 ended_kv += total
-                left_s = (request.first_due_s if own else requests[q].first_due_s) - end_s
-                cuts = by_deadline and not prefill_only and 0.0 < left_s < length_s < math.inf
-                if cuts and iteration_s(profile, decodes, chunk, kv, pairs / chunk) <= left_s:
-                    spare_s -= length_s - left_s
-                    length_s = left_s
+                due_in_s = (request.first_due_s if own else requests[q].first_due_s) - end_s
+                if cuts and is_cut(profile, length_s, due_in_s, decodes, chunk, kv, pairs):
+                    spare_s -= length_s - due_in_s
+                    length_s = due_in_s
             if not own:
-                promised = remaining > 0 and requests[q].predicted_first_s <= requests[q].prefill_due_s
-                if promised and (own_remaining == 0 or prefill_only):
+                if (own_remaining == 0 or prefill_only) and _is_promised(fleet, q):
                     earliest_due_s = min(earliest_due_s, requests[q].prefill_due_s)
                 q = requests[q].next
                 q_remaining = requests[q].remaining_tokens if q != NONE else 0
@@ -154,11 +153,17 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
 def _any_promised(fleet: Fleet, q: int) -> bool:
     """Tell whether a prompt, or one behind it in its queue, was promised a first token that is still to come."""
     while q != NONE:
-        request = fleet.requests[q]
-        if request.remaining_tokens > 0 and request.predicted_first_s <= request.prefill_due_s:
+        if _is_promised(fleet, q):
             return True
-        q = request.next
+        q = fleet.requests[q].next
     return False
+
+
+@compiled
+def _is_promised(fleet: Fleet, q: int) -> bool:
+    """Tell whether a queued prompt was promised a first token in time that is still to come."""
+    request = fleet.requests[q]
+    return request.remaining_tokens > 0 and request.predicted_first_s <= request.prefill_due_s
 
 
 @compiled
@@ -176,20 +181,22 @@ def _surely_late(fleet: Fleet, i: int, r: int, end_s: float, decodes: int, kv: i
     full_s = BEST_CHUNK_RATIO * budget_s if shrinks else budget_s
     tokens, passed, q = 0, False, instance.queue_head
     while q != NONE or not passed:
+        late_s = math.inf
         if not passed and (q == NONE or requests[q].first_due_s > request.first_due_s):
             passed = True
             tokens += request.remaining_tokens
             late_s = request.prefill_due_s
         else:
             tokens += requests[q].remaining_tokens
-            promised = requests[q].remaining_tokens > 0 and requests[q].predicted_first_s <= requests[q].prefill_due_s
-            late_s = requests[q].prefill_due_s if passed and promised else math.inf
+            if passed and _is_promised(fleet, q):
+                late_s = requests[q].prefill_due_s
             q = requests[q].next
-        least_s = (tokens // chunk) * full_s
-        if tokens % chunk > 0:  # the last iteration may be cut
-            least_s += BEST_CHUNK_RATIO * (fixed_s + matrix_s(profile, decodes + tokens % chunk))
-        if end_s + least_s > late_s + LATE_S:
-            return True
+        if late_s < math.inf:
+            least_s = (tokens // chunk) * full_s
+            if tokens % chunk > 0:  # the last iteration may be cut
+                least_s += BEST_CHUNK_RATIO * (fixed_s + matrix_s(profile, decodes + tokens % chunk))
+            if end_s + least_s > late_s + LATE_S:
+                return True
     return False
 
 

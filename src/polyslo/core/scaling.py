@@ -92,7 +92,7 @@ def assign(fleet: Fleet, i: int, group: int, now_s: float) -> None:
 
 @compiled
 def close_instance(fleet: Fleet, i: int, reason: int) -> None:
-    """Let an instance take no new requests, for a `reason` (DRAINING, UNHEALTHY); FITS opens it again."""
+    """Let an instance take no new requests, for a `reason` (DRAINING, UNHEALTHY, ABSENT); FITS opens it again."""
     instance = fleet.instances[i]
     if instance.closed != FITS:
         _count_closed(fleet, i, -1)

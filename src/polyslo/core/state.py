@@ -30,8 +30,9 @@ OWN, PROMOTED, SCALED_UP, TAKEN_OVER, FROM_PENDING, FALLBACK, NO_RUNG = range(7)
 RUNGS = ("own", "promoted", "scaled_up", "taken_over", "from_pending", "fallback", "none")
 
 # Reasons of refusal by an instance.
-FITS, FIRST_TOKEN, SECOND_TOKEN, STEADY_STATE, MEMORY, DRAINING, UNHEALTHY = range(7)
-REASONS = ("fits", "first_token", "second_token", "steady_state", "memory", "draining", "unhealthy")
+# ABSENT: room for an instance that comes later, or one that has not answered yet.
+FITS, FIRST_TOKEN, SECOND_TOKEN, STEADY_STATE, MEMORY, DRAINING, UNHEALTHY, ABSENT = range(8)
+REASONS = ("fits", "first_token", "second_token", "steady_state", "memory", "draining", "unhealthy", "absent")
 
 # Output lengths: told by an oracle, learned online and conditioned on what was emitted, or the tier's mean.
 KNOWN, LEARNED, MEAN = range(3)
@@ -43,7 +44,7 @@ INSTANCE = np.dtype(
     [
         ("group", np.int64),  # tier, prefill group or idle pool
         ("rank", np.int64),  # index in order[group]
-        ("closed", np.int64),  # FITS: takes new requests; else why not: DRAINING or UNHEALTHY
+        ("closed", np.int64),  # FITS: takes new requests; else why not: DRAINING, UNHEALTHY or ABSENT
         ("num_residents", np.int64),  # promised: decoding, queued, or on its way here
         ("num_decodes", np.int64),
         ("num_own", np.int64),  # residents of the instance's own tier
@@ -83,6 +84,7 @@ REQUEST = np.dtype(
         ("remaining_tokens", np.int64),  # of prefill_tokens, not yet in a finished or running iteration
         ("emitted_tokens", np.int64),  # as of the last preemption; else derived from the iterations
         ("max_tokens", np.int64),
+        ("hinted_tokens", np.int64),  # output, as its caller expects; 0: nobody said
         ("expected_tokens", np.int64),  # output
         ("tier", np.int64),
         ("stage", np.int64),

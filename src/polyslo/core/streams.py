@@ -90,9 +90,12 @@ def new_streams(fleet: Fleet, *, num_news: int = 1 << 14) -> Streams:
 @compiled
 def enter(
     streams: Streams, r: int, arrival_s: float, first_due_s: float, tpot_s: float, tier: int, input_tokens: int,
-    max_tokens: int, hidden: bool,
+    max_tokens: int, expected_tokens: int, hidden: bool,
 ) -> None:  # fmt: skip
-    """Fill a free record with a new request, as `arrive` takes it."""
+    """Fill a free record with a new request, as `arrive` takes it.
+
+    `expected_tokens` is how long its caller expects the answer to get; 0: nobody said, it is what was learned.
+    """
     fleet = streams.fleet
     request = fleet.requests[r]
     request.arrival_s = arrival_s
@@ -101,6 +104,7 @@ def enter(
     request.tier = tier
     request.input_tokens = input_tokens
     request.max_tokens = max_tokens
+    request.hinted_tokens = expected_tokens
     request.reasons = 0
     request.predicted_first_s = np.inf
     request.predicted_tpot_s = 0.0
@@ -110,6 +114,14 @@ def enter(
     streams.stream_remaining[r] = input_tokens
     streams.stream_hidden[r] = 1 if hidden else 0
     arrive(fleet, r)
+
+
+@compiled
+def forget_instance(streams: Streams, i: int) -> None:
+    """An engine is gone: what its streams have shown says nothing of the one that comes in its place."""
+    streams.advanced_s[i] = 0.0
+    streams.began_s[i] = 0.0
+    streams.slowness_ratio[i] = 1.0
 
 
 @compiled

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import signal
 import ssl
 from collections.abc import Callable
@@ -17,45 +16,59 @@ import uvloop
 from polyslo.errors import ConfigError
 from polyslo.gateway.answers import Answers
 from polyslo.gateway.board import Board
+from polyslo.gateway.changes import Changes, engine_key
 from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import ModelConfig
 from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.front import Front
 from polyslo.gateway.health import Health
-from polyslo.gateway.instance import Instance
+from polyslo.gateway.instance import CONFIGURED, LISTED, Instance
 from polyslo.gateway.journals import Journals
+from polyslo.gateway.listed_instances import with_listed
 from polyslo.gateway.listeners import Doorkeepers, Listeners
 from polyslo.gateway.listeners import Listener as Watches
 from polyslo.gateway.log import RequestLog
 from polyslo.gateway.loop_lag import LoopLag
 from polyslo.gateway.management import Management
 from polyslo.gateway.metrics import Metrics
+from polyslo.gateway.origins import Origins
 from polyslo.gateway.places import Places
 from polyslo.gateway.process_metrics import ProcessMetrics
 from polyslo.gateway.served_model import Patience, ServedModel
+from polyslo.gateway.tls import server_context
 from polyslo.gateway.traces import open_traces
-from polyslo.wire.client import Origin
 from polyslo.wire.server import Handler, Limits, Listener, listen
 
 log = logging.getLogger("polyslo")
 WATCH_PERIOD_S = 1.0
+MANAGEMENT_LIMITS = Limits(max_body_bytes=1 << 20)
 
 
-def run(config: GatewayConfig, say: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `say` is told where."""
+def run(
+    config: GatewayConfig,
+    say: Callable[[str], None],
+    file: str | None = None,
+    reread: Callable[[], GatewayConfig] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; `say` is told where. See `Gateway` for `file` and `reread`."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Gateway(config).serve(say))
+        runner.run(Gateway(config, file, reread).serve(say))
 
 
 class Gateway:
     """A gateway process."""
 
-    def __init__(self, config: GatewayConfig) -> None:
-        self.config = config
+    def __init__(
+        self, config: GatewayConfig, file: str | None = None, reread: Callable[[], GatewayConfig] | None = None
+    ) -> None:
+        """`reread` returns the configuration as its `file` has it now."""
+        self.written = config
+        self.config = with_listed(config)
+        self._file, self._reread = file, reread or (lambda: config)
         self.models: dict[str, ServedModel] = {}
         self.boards: dict[str, Board] = {}
         self._policies: dict[str, tuple[str, str]] = {}
-        self.journals = Journals(config)
+        self.journals = Journals(self.config)
 
     async def serve(self, say: Callable[[str], None]) -> None:
         """Listen, until a signal; then let what is under way end."""
@@ -63,6 +76,7 @@ class Gateway:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         await self.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.changes.reloads.ask)
         for line in self.addresses():
             say(line)
         gc.collect()
@@ -77,6 +91,7 @@ class Gateway:
         config, server = self.config, self.config.server
         self.metrics = Metrics(self.models, config)
         self.traces = open_traces(config.telemetry)
+        self.origins = Origins(config.health.connect_timeout_s)
         doorkeeper = Doorkeepers([self.metrics, *self.traces.doorkeepers])
         self.places = Places(server, doorkeeper=doorkeeper)
         for model in config.models:
@@ -88,21 +103,31 @@ class Gateway:
             self.metrics.watch(served)
         self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
         self.front = Front(config, self.models, self.places, doorkeeper=doorkeeper)
-        self.management = Management(self.models, self.snapshot, self.story, self.metrics.pieces)
+        self._health = {name: self._health_of(model) for name, model in self.models.items()}
+        self.changes = Changes(
+            self.written, self.models, self._health, self.origins, self.front, self.journals, self._file, self._reread
+        )
+        self.metrics.register(self.changes.reloads)
+        self.management = Management(self.models, self.snapshot, self.story, self.metrics.pieces, self.changes.workers)
         limits = Limits(
             max_header_bytes=server.max_header_bytes,
             max_body_bytes=server.max_body_bytes,
             max_connections=server.max_connections,
         )
-        self.listener = await _listen(self.front.handle, server.host, server.port, "port", limits, _tls(config))
+        self.listener = await _listen(
+            self.front.handle, server.host, server.port, "port", limits, server_context(server)
+        )
         self.management_listener = await _listen(
-            self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", Limits(), None
+            self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", MANAGEMENT_LIMITS, None
         )
         own = ProcessMetrics(self.metrics.registry, config, self.places, lambda: self.listener.num_connections)
         self.metrics.register(own)
         self._lag = LoopLag(own.lag.observe)
         self._lag.start()
-        self._health = [self._watch(model) for model in self.models.values()]
+        for name, served in self.models.items():
+            for instance in served.instances:
+                self._health[name].watch(instance)
+        self.changes.start()
         self._watch_boards()
 
     async def stop(self) -> None:
@@ -111,14 +136,14 @@ class Gateway:
         self._board_timer.cancel()
         self._lag.stop()
         self.management.stop()
+        await self.changes.stop()
         await self.listener.close(self.config.server.shutdown_grace_s)
         await self.management_listener.close(0.0)
-        for health in self._health:
+        for health in self._health.values():
             await health.stop()
         for model in self.models.values():
             model.stop()
-            for instance in model.instances:
-                await instance.origin.close()
+        await self.origins.stop()
         await self.journals.stop()
         await self.traces.stop()
 
@@ -135,7 +160,9 @@ class Gateway:
     def snapshot(self) -> dict[str, Any]:
         """Return what the page shows, of the first model."""
         name = next(iter(self.models))
-        return self.boards[name].snapshot(self.models[name], *self._policies[name])
+        scheme = "https" if self.config.server.tls_cert_file else "http"
+        shown = self.boards[name].snapshot(self.models[name], *self._policies[name])
+        return {**shown, "requests_at": {"scheme": scheme, "port": self.listener.port}}
 
     def story(self, request_id: str) -> dict[str, Any] | None:
         """Return a request's story, whichever model had it."""
@@ -146,13 +173,17 @@ class Gateway:
         server, health = self.config.server, self.config.health
         fleet, spec = live_fleet(model, self.config.tiers_s, server.max_concurrent_requests)
         self._policies[model.name] = (spec.name, model.profile_name)
+        configured = {endpoint.url for model in self.written.models for endpoint in model.endpoints}
         instances = [
             Instance(
                 index=i,
                 name=endpoint.title,
                 url=endpoint.url,
-                origin=Origin(endpoint.url, connect_timeout_s=health.connect_timeout_s),
-                api_key=_secret(endpoint.api_key_env),
+                origin=self.origins.open(endpoint.url),
+                api_key=engine_key(endpoint.api_key_env),
+                role=endpoint.role,
+                labels=endpoint.labels,
+                source=CONFIGURED if endpoint.url in configured else LISTED,
             )
             for i, endpoint in enumerate(model.endpoints)
         ]
@@ -181,9 +212,8 @@ class Gateway:
             board.tick(self.models[name])
         self.metrics.tick()
 
-    def _watch(self, model: ServedModel) -> Health:
+    def _health_of(self, model: ServedModel) -> Health:
         health = model.health = Health(model.instances, model.close_instance, self.config.health)
-        health.start()
         return health
 
 
@@ -196,22 +226,3 @@ async def _listen(
         raise ConfigError(
             f"server.{key}: can't listen on {host}:{port}, {error.strerror or error}; choose another one"
         ) from error
-
-
-def _secret(variable: str | None) -> str | None:
-    """Return the key that an environment variable holds; raises `ConfigError` for none, or one that is no header."""
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise ConfigError(f"api_key_env: {variable} must hold an engine's key in printable ASCII; set it")
-    return key
-
-
-def _tls(config: GatewayConfig) -> ssl.SSLContext | None:
-    server = config.server
-    if server.tls_cert_file is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(server.tls_cert_file, server.tls_key_file)
-    return context

@@ -13,6 +13,7 @@ from polyslo.profiles.library import DEFAULT_PROFILE
 ANY_MODEL = "*"  # the one model of a gateway that learns its name from the engines
 PREFILL, DECODE = "prefill", "decode"
 COLOCATED, DISAGGREGATED = "co", "pd"
+MIN_SLOTS = 16  # where the configuration does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,20 @@ class ModelConfig:
         "Count prompts with this tokenizer (`pip install 'polyslo[tokenizer]'`) instead of estimating from bytes.",
         None,
     )
+    max_instances: int | None = setting(
+        Whole(1, 4096),
+        "Instances that there may be at the same time, those that come later among them; without it twice as many as "
+        "there are at first, and at least 16.",
+        None,
+    )
     endpoints: tuple[EndpointConfig, ...] = setting(
         Tables(EndpointConfig), "The model's instances, each an engine with the OpenAI API.", ()
     )
+
+    @property
+    def num_slots(self) -> int:
+        """How many instances there is room for."""
+        return self.max_instances or max(MIN_SLOTS, 2 * len(self.endpoints))
 
     @property
     def profile_name(self) -> str:

@@ -162,7 +162,7 @@ ROWS = (
                   (Query(gauge("polyslo_per_endpoint_queue_size", "engine"), "{{engine}}"),)),
             Panel("KV tokens", "At each, as believed.", "short",
                   (Query(gauge("polyslo_inflight_tokens", "engine"), "{{engine}}"),)),
-            Panel("Failures", "Tries that an instance failed, and instances closed and opened.", "reqps", (
+            Panel("Failures", "Tries that an instance failed, and what happened to instances.", "reqps", (
                 Query(rate("polyslo_request_retries_total"), "failed tries"),
                 Query(rate("polyslo_health_events_total", "event"), "{{event}}"))),
         ),

@@ -106,7 +106,8 @@ class Decider:
         began_s = perf_counter()
         live_arrival(
             self._policy, self.streams.handle, r, request.arrival_s, request.arrival_s + request.ttft_s,
-            request.tpot_s, request.tier, request.input_tokens, request.max_tokens, not request.shows_tokens, now_s,
+            request.tpot_s, request.tier, request.input_tokens, request.max_tokens, request.expected_tokens,
+            not request.shows_tokens, now_s,
         )  # fmt: skip
         if self.took is not None:
             self.took(perf_counter() - began_s)

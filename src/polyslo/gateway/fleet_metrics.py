@@ -35,7 +35,7 @@ class FleetMetrics(Collector):
             "polyslo_average_kv_cache_utilization", "KV tokens believed over capacity, mean of instances.", labels=MODEL
         )
         for name, model in self._models.items():
-            records = model.fleet.instances[: len(model.instances)]
+            records = model.fleet.instances[[instance.index for instance in model.instances]]
             used = records["kv_tokens"] / records["kv_capacity_tokens"]
             running.add_metric([name], model.num_in_flight)
             ready.add_metric([name], sum(instance.closed == FITS for instance in model.instances))
@@ -49,13 +49,14 @@ class FleetMetrics(Collector):
         owned = GaugeMetricFamily("polyslo_tier_instances", "Instances by tier, and those that are idle.", labels=TIER)
         tpot = GaugeMetricFamily("polyslo_tier_tpot_seconds", "The TPOT that a tier keeps.", labels=TIER)
         for name, model in self._models.items():
-            fleet, num_room = model.fleet, len(model.fleet.instances) - len(model.instances)
+            fleet, idle = model.fleet, len(model.tier_labels) + 1
+            groups = fleet.instances["group"][[instance.index for instance in model.instances]]
             for k, tier in enumerate(model.tier_labels):
                 queue.add_metric([name, tier], int(fleet.pending_size[k]))
                 owned.add_metric([name, tier], int(fleet.group_size[k]))
                 tpot.add_metric([name, tier], float(fleet.tpots_s[k]))
             queue.add_metric([name, BEST_EFFORT], int(fleet.pending_size[-1]))
-            owned.add_metric([name, IDLE], int(fleet.group_size[-1]) - num_room)
+            owned.add_metric([name, IDLE], int((groups == idle).sum()))
             if fleet.group_size[-2]:
                 owned.add_metric([name, PREFILL], int(fleet.group_size[-2]))
         return queue, owned, tpot

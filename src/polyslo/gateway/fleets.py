@@ -18,7 +18,9 @@ from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
 TYPICAL = LengthMoments.of(np.array([1000]), np.array([200]))  # for fixed partitions, before anything was seen
 
 
-def live_fleet(model: ModelConfig, tiers_s: Sequence[float], num_records: int) -> tuple[Fleet, PolicySpec]:
+def live_fleet(
+    model: ModelConfig, tiers_s: Sequence[float], num_records: int, *, warns: bool = True
+) -> tuple[Fleet, PolicySpec]:
     """Return the belief of a model's instances, all idle, and its policy. Raises `ConfigError`.
 
     Engines that are not told SLOs keep a constant chunk and serve prompts first come first served; then the policy
@@ -26,11 +28,11 @@ def live_fleet(model: ModelConfig, tiers_s: Sequence[float], num_records: int) -
     """
     if model.mode == DISAGGREGATED:
         raise ConfigError(f"model {model.name!r}: mode pd is not served live yet; use mode co, or simulate it")
-    spec = live_policy(model, live_profile(model), tiers_s)
+    spec = live_policy(model, live_profile(model), tiers_s, warns=warns)
     config = live_config(model)
     tpots_s = np.asarray(tiers_s, dtype=np.float64)
     shares = np.full(len(tpots_s), 1.0 / len(tpots_s))
-    fleet = build_fleet(config, spec, live_profile(model), tpots_s, shares, TYPICAL, num_records)
+    fleet = build_fleet(config, spec, live_profile(model), tpots_s, shares, TYPICAL, num_records, model.num_slots)
     if not model.dynamic_chunking:
         fleet.settings["by_deadline"] = 0
     fleet.num_actions[0] = 0
@@ -40,7 +42,7 @@ def live_fleet(model: ModelConfig, tiers_s: Sequence[float], num_records: int) -
 def live_config(model: ModelConfig) -> FleetConfig:
     """Return what a model's fleet is."""
     return FleetConfig(
-        num_instances=len(model.endpoints),
+        num_instances=max(1, len(model.endpoints)),  # at first
         max_residents=model.max_residents,
         chunk_limit_tokens=model.chunk_limit_tokens,
         kv_capacity_tokens=model.kv_capacity_tokens,

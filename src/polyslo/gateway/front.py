@@ -29,13 +29,13 @@ from polyslo.gateway.places import Places
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.served_model import ServedModel
-from polyslo.gateway.wishes import SLO_HEADERS, Wish, read_wish, strip_own_fields
+from polyslo.gateway.wishes import SLO_HEADERS, Wish, echoed, read_wish, strip_own_fields
 from polyslo.wire.fields import Headers
 from polyslo.wire.server import Exchange, end_to_end
 
 DEFAULT_MAX_TOKENS = 4096  # of a request that states no bound, for the belief alone
 HIDDEN_HEADERS = frozenset({b"authorization", b"host", b"content-length", *SLO_HEADERS})
-REQUEST_ID = b"x-request-id"
+REQUEST_ID, SESSION = b"x-request-id", b"x-session-id"
 PASSED_ON = frozenset({b"/tokenize", b"/detokenize"})  # besides everything below /v1/
 BAD_REQUEST = "bad_request"  # why requests that can't be understood were turned away
 ASKED = "asked"  # `telemetry.receipts`
@@ -52,12 +52,11 @@ class Front:
         clock: Callable[[], float] = monotonic,
         doorkeeper: Doorkeeper = NOBODY_AT_THE_DOOR,
     ) -> None:
-        self._config = config
         self._models = models
         self._places = places
         self._clock = clock
         self._doorkeeper = doorkeeper
-        self._keys = KeyRing(config.keys)
+        self.reconfigure(config)
         self._model_list = ModelList(models)
         self.is_draining = False
 
@@ -71,9 +70,14 @@ class Front:
             if refusal is None:
                 return
             answer, reason = refusal.answer(), refusal.kind
-        exchange.respond(answer.status, answer.headers, answer.body)
+        exchange.respond(answer.status, [*answer.headers, *echoed(exchange.headers)], answer.body)
         if exchange.path in (CHAT, COMPLETIONS):
             self._doorkeeper.turned_away(exchange, reason)
+
+    def reconfigure(self, config: GatewayConfig) -> None:
+        """Let requests in, and grant SLOs, by this configuration from the next request on."""
+        self._config = config
+        self._keys = KeyRing(config.keys)
 
     def drain(self) -> None:
         """Take nothing new from now on."""
@@ -137,6 +141,7 @@ class Front:
             max_tokens=ask.max_tokens or min(DEFAULT_MAX_TOKENS, model.kv_capacity_tokens - tokens),
             is_streamed=ask.is_stream,
             num_sequences=ask.num_sequences,
+            expected_tokens=ask.expected_tokens or 0,
         )
         return self._admit(exchange, key, model, request, ask, wish, slo)
 
@@ -157,10 +162,11 @@ class Front:
             request_id,
             ask,
             model.tier_labels[slo.tier],
-            told=(*slo.headers(), (REQUEST_ID, request_id.encode("latin-1"))),  # as headers were decoded
+            told=(*slo.headers(), *_told(request_id, wish.session)),
             wants_receipt=wish.wants_receipt and self._config.telemetry.receipts == ASKED,
             key_name=None if key is None else key.name,
             tenant=tenant_of(wish, key),
+            session=wish.session,
         )
 
         def enter() -> Refusal | None:
@@ -196,6 +202,12 @@ def _forwarded(headers: Headers, request_id: str | None) -> list[tuple[bytes, by
     if request_id is not None and all(name != REQUEST_ID for name, _ in kept):
         kept.append((REQUEST_ID, request_id.encode("latin-1")))
     return kept
+
+
+def _told(request_id: str, session: str | None) -> list[tuple[bytes, bytes]]:
+    """Return the headers by which a client knows its request again, encoded as they were decoded."""
+    told = [(REQUEST_ID, request_id.encode("latin-1"))]
+    return told if session is None else [*told, (SESSION, session.encode("latin-1"))]
 
 
 def _model_named(exchange: Exchange) -> str | None:

@@ -20,6 +20,7 @@ from polyslo.gateway.journal_coding import (
     pack_entry,
     pack_loss,
     pack_outcome,
+    pack_presence,
     pack_release,
     pack_stay,
     pack_tick,
@@ -97,6 +98,10 @@ class Journal:
     def shadowed(self, r: int, i: int | None) -> None:
         """A shadow policy would send request `r`, which is about to arrive, to instance `i`."""
         self._add(pack_choice(r, i))
+
+    def changed(self, i: int, name: str, is_there: bool, now_s: float) -> None:
+        """An instance joined, or has left."""
+        self._add(pack_presence(i, name, is_there, now_s))
 
     def _add(self, record: bytes) -> None:
         self.num_recorded += 1

@@ -28,6 +28,7 @@ class Arrival:
     is_hidden: bool  # its stream, if there is one, does not tell of iterations
     input_tokens: int  # as was believed
     max_tokens: int
+    expected_tokens: int = 0  # as its caller expects; 0: nobody said
     actions: Sequence[Action] = ()
 
 
@@ -118,5 +119,15 @@ class Choice:
     i: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """An instance joined, closed at first, or had left. What that changes for decisions is in closings."""
+
+    now_s: float
+    i: int
+    is_there: bool
+    name: str
+
+
 Input = Arrival | Digest | Loss | Tick | Closing | Stay
-Record = Input | Entry | Release | Outcome | Choice
+Record = Input | Entry | Release | Outcome | Choice | Presence

@@ -22,14 +22,15 @@ BATCH, CONTEXT_TOKENS = 16, 1000  # beside which a chunk is recommended: decodes
 log = logging.getLogger("polyslo")
 
 
-def live_policy(model: ModelConfig, profile: Profile, tiers_s: Sequence[float]) -> PolicySpec:
+def live_policy(model: ModelConfig, profile: Profile, tiers_s: Sequence[float], *, warns: bool = True) -> PolicySpec:
     """Return the configured policy as it can work with a model's engines, or the fallback, with a warning."""
     spec = PolicySpec.parse(model.policy)
     if not spec.kind.elastic or model.dynamic_chunking:
         return spec
     warning = too_large_chunk(model, profile, tiers_s)
     if warning is not None:
-        log.warning("%s", warning)
+        if warns:
+            log.warning("%s", warning)
         return replace(PolicySpec.parse(FALLBACK), chunk_tokens=model.chunk_limit_tokens)
     return replace(spec, without=spec.without | {"chunking"}, chunk_tokens=model.chunk_limit_tokens)
 

@@ -32,8 +32,14 @@ class RequestLog:
     def health_changed(self, model: ServedModel, i: int) -> None:
         """See `Listener`."""
         instance = model.instances[i]
-        told = {"model": self._model, "instance": instance.name, "state": REASONS[instance.closed]}
-        self._log.warning("instance", extra={"told": told})
+        told = {
+            "model": self._model,
+            "instance": instance.name,
+            "state": REASONS[instance.closed],
+            "news": instance.news,
+        }
+        level = logging.WARNING if instance.news == "unhealthy" else logging.INFO
+        self._log.log(level, "instance", extra={"told": told})
 
     def finished(self, relay: Relay, outcome: str) -> None:
         """See `Listener`."""
@@ -44,6 +50,7 @@ class RequestLog:
         passage, request = relay.passage, relay.request
         line: dict[str, Any] = {
             "request_id": passage.request_id,
+            **({"session": passage.session} if passage.session else {}),
             "outcome": outcome,
             "model": self._model,
             "slo_tier": passage.tier_label,

@@ -11,7 +11,7 @@ from time import monotonic
 
 from prometheus_client import Counter, Histogram
 
-from polyslo.core.state import DISPATCH, FITS, PROMOTED, REASONS, REFUSE, RELEGATE, SCALED_UP, TAKEN_OVER
+from polyslo.core.state import DISPATCH, PROMOTED, REASONS, REFUSE, RELEGATE, SCALED_UP, TAKEN_OVER
 from polyslo.gateway.label_values import LabelValues
 from polyslo.gateway.listeners import NOBODYS_MISS, OUTCOMES
 from polyslo.gateway.placement import Placement
@@ -97,6 +97,8 @@ class ModelMetrics:
 
     def moved(self, model: ServedModel, i: int) -> None:
         """See `Listener`: an instance has another group now."""
+        if model.instances.get(i) is None:
+            return
         group, num_tiers = int(model.fleet.instances["group"][i]), len(model.fleet.tpots_s)
         before = self._groups.get(i, num_tiers + 1)
         self._groups[i] = group
@@ -106,8 +108,10 @@ class ModelMetrics:
 
     def health_changed(self, model: ServedModel, i: int) -> None:
         """See `Listener`."""
-        event = "opened" if model.instances[i].closed == FITS else "closed"
-        self._families.health.labels(self._model, event).inc()
+        news = model.instances[i].news
+        self._families.health.labels(self._model, news).inc()
+        if news in ("joined", "left"):  # another one may get its slot
+            self._groups.pop(i, None)
 
     def finished(self, relay: Relay, outcome: str) -> None:
         """See `Listener`."""

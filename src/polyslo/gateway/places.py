@@ -16,7 +16,8 @@ from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.openai_errors import Refusal
 from polyslo.gateway.relay import Relay
-from polyslo.gateway.served_model import Handle, Loop, ServedModel
+from polyslo.gateway.served_model import ServedModel
+from polyslo.gateway.surroundings import Handle, Loop
 from polyslo.wire.server import Exchange
 
 Enter = Callable[[], Refusal | None]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from polyslo.gateway.body import Ask
+from polyslo.gateway.broken import ERROR, is_broken
 from polyslo.gateway.placement import Placement
 from polyslo.gateway.request import Request
 from polyslo.gateway.stream_tokens import TokenCounter
@@ -21,8 +22,7 @@ from polyslo.wire.server import Exchange
 
 Header = tuple[bytes, bytes]
 
-OUR_HEADERS = frozenset({b"x-request-id"})  # of which the response has ours
-ERROR_EVENT = b'data: {"error"'
+OUR_HEADERS = frozenset({b"x-request-id", b"x-session-id"})  # of which the response has ours
 TAIL_BYTES = 4096  # of a stream, where its usage stands
 MOST_HELD_BYTES = 65_536  # of a stream that has shown no token
 
@@ -44,6 +44,7 @@ class Passage:
     key_name: str | None = None  # of the API key that it came with
     tenant: str | None = None  # whom it counts for
     placement: Placement | None = None  # the last one
+    session: str | None = None
     sent_s: float = 0.0
     first_token_s: float = 0.0
     last_token_s: float = 0.0
@@ -146,6 +147,11 @@ class Relay:
         self.instance = None
         return True
 
+    def lose_instance(self) -> None:
+        """Take note that its instance is gone for good: another one gets it, or its client is told."""
+        self._drop()
+        self.on_failure(Failure("reset", "its instance was removed", started=self.has_started))
+
     def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """Answer in the instance's place and be done."""
         self._drop()
@@ -173,8 +179,13 @@ class Relay:
             return
         self._num_held_bytes += len(data)
         tokens = self._counter.feed(data)
-        if ERROR_EVENT not in data and (tokens or self._num_held_bytes > MOST_HELD_BYTES):
-            self._start(tokens)
+        if not tokens and self._num_held_bytes <= MOST_HELD_BYTES:
+            return
+        if is_broken(b"".join(self._pieces), is_beginning=True):
+            self._drop()  # another instance may do it, as long as nothing is sent
+            self.on_failure(Failure("reset", "its engine broke off", started=True))
+            return
+        self._start(tokens)
 
     def on_end(self) -> None:
         """See `Sink`."""
@@ -212,7 +223,7 @@ class Relay:
     def _pass_on(self, data: bytes, tokens: int) -> None:
         """Count tokens, then send them: what is sent last may find that the client has left."""
         self._tail = data if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
-        if ERROR_EVENT in data:
+        if ERROR in data and is_broken(self._tail):
             self._has_failed = True
         elif tokens:
             self._count(tokens)
@@ -221,7 +232,7 @@ class Relay:
     def _end_stream(self) -> None:
         passage = self.passage
         self._detach()
-        if self._has_failed or not passage.tokens or ERROR_EVENT in self._tail:
+        if self._has_failed or not passage.tokens or is_broken(self._tail):
             self._watcher.failed(self, 500)
         else:
             passage.tokens = completion_tokens(self._tail) or passage.tokens
@@ -231,8 +242,8 @@ class Relay:
 
     def _end_whole(self, status: int, headers: list[Header], body: bytes) -> None:
         passage = self.passage
-        if may_do_better(status):
-            if self._watcher.failed(self, status):
+        if may_do_better(status) or (status == 200 and is_broken(body)):
+            if self._watcher.failed(self, 500 if status == 200 else status):
                 return
         elif status != 200:
             self._watcher.rejected(self, status)

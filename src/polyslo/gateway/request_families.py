@@ -89,7 +89,12 @@ class RequestFamilies:
             [*tier, "event"],
             **make,
         )
-        self.health = Counter("polyslo_health_events", "Instances closed and opened.", [*model, "event"], **make)
+        self.health = Counter(
+            "polyslo_health_events",
+            "Instances that joined, left, became unhealthy, recovered or drain.",
+            [*model, "event"],
+            **make,
+        )
         self.prompt_tokens = Counter("polyslo_prompt_tokens", "Prompt tokens of answered requests.", tier, **make)
         self.output_tokens = Counter("polyslo_output_tokens", "Tokens passed to clients.", tier, **make)
         self.tenants = Counter("polyslo_tenant_requests", "Requests that are over.", ["tenant", "outcome"], **make)

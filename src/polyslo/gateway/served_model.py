@@ -10,16 +10,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Protocol
 
 from polyslo.core.state import (
+    ABSENT,
     DISPATCH,
     DRAINING,
     FITS,
     REFUSE,
     RELEGATE,
     RETIER,
-    UNHEALTHY,
     WITHDRAW,
     Fleet,
 )
@@ -29,7 +28,9 @@ from polyslo.gateway.listeners import Listener
 from polyslo.gateway.placement import placement_of
 from polyslo.gateway.relay import Header, Passage, Relay
 from polyslo.gateway.request import Request
+from polyslo.gateway.roster import Roster
 from polyslo.gateway.shadow import Shadow
+from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
 from polyslo.gateway.tokens import TokenEstimate
 from polyslo.gateway.told import body_with_slo, receipt
 from polyslo.wire.client import Failure
@@ -49,46 +50,6 @@ class Patience:
     idle_timeout_s: float = 60.0
     request_timeout_s: float = 1800.0  # from a request's arrival
     max_retries: int = 2
-
-
-class Handle(Protocol):
-    """A call to come."""
-
-    def cancel(self) -> None:
-        """Take it back."""
-
-
-class Loop(Protocol):
-    """What is needed of an event loop."""
-
-    def call_soon(self, callback: Callable[..., object], *args: object) -> Handle:
-        """Call after what happens now."""
-
-    def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> Handle:
-        """Call in `delay` seconds."""
-
-
-class HealthWatch(Protocol):
-    """What is told how requests fare at instances."""
-
-    def succeeded(self, i: int) -> None:
-        """A request went well there."""
-
-    def failed(self, i: int, *, at_once: bool = False) -> None:
-        """A request failed there; `at_once`: there was not even a connection."""
-
-
-class Refusals(Protocol):
-    """How answers that no engine gives are worded."""
-
-    def refused(self, relay: Relay) -> tuple[int, Sequence[Header], bytes]:
-        """Answer a request that can't be served in time."""
-
-    def unavailable(self, relay: Relay, failure: Failure | int) -> tuple[int, Sequence[Header], bytes]:
-        """Answer a request whose instances failed."""
-
-    def expired(self, relay: Relay) -> tuple[int, Sequence[Header], bytes]:
-        """Answer a request that took longer than any may."""
 
 
 class ServedModel:
@@ -113,7 +74,7 @@ class ServedModel:
         self.policy = policy
         self.tier_labels = tuple(f"{1e3 * tpot_s:g}ms" for tpot_s in fleet.tpots_s.tolist())
         self.fleet = fleet
-        self.instances = list(instances)
+        self.instances = Roster(instances, len(fleet.instances))
         self.relays: list[Relay | None] = [None] * len(fleet.requests)
         self.kv_capacity_tokens = int(fleet.instances["kv_capacity_tokens"].min())
         self.estimates = (TokenEstimate(), TokenEstimate())  # of prompts' tokens: completions, chat
@@ -130,8 +91,8 @@ class ServedModel:
         self._digest_is_due = False
         self._expiries: dict[Relay, Handle] = {}
         self._ticker = self._loop.call_later(IDLE_TICK_S, self._tick)
-        for i in range(len(self.instances), len(fleet.instances)):
-            self.decider.close(i, UNHEALTHY, clock())  # room for instances that come later
+        for i in self.instances.vacant:
+            self.decider.close(i, ABSENT, clock())
 
     @property
     def num_in_flight(self) -> int:
@@ -152,8 +113,8 @@ class ServedModel:
         passage: Passage,
     ) -> Relay | None:
         """Take a request in and decide about it at once; None when there is no room for one more."""
-        if not self.decider.num_free and self.decider.has_news:
-            self.decider.digest(self._clock())  # which frees the records of streams that have just ended
+        if not self.decider.num_free:
+            self.take_news()  # which frees the records of streams that have just ended
         r = self.decider.enter()
         if r is None:
             return None
@@ -167,13 +128,19 @@ class ServedModel:
 
     def close_instance(self, i: int, reason: int) -> None:
         """Send an instance nothing new, for a reason of `core.state`; FITS opens it again."""
-        self.instances[i].closed = reason
+        instance = self.instances[i]
+        instance.closed = reason
         self.decider.close(i, reason, self._clock())
         self._listener.health_changed(self, i)
+        instance.was_open |= reason == FITS
 
     def stop(self) -> None:
         """Stop the clock and take in the last news; requests under way go on."""
         self._ticker.cancel()
+        self.take_news()
+
+    def take_news(self) -> None:
+        """Digest what was seen, now."""
         if self.decider.has_news:
             self.decider.digest(self._clock())
 
@@ -230,7 +197,7 @@ class ServedModel:
         """Decide about a request that an instance failed; that one is not asked while another is open."""
         again, failed = self.decider.enter(), relay.instance
         assert again is not None  # one was freed just now
-        relay.r = again
+        relay.r, relay.instance = again, None
         self.relays[again] = relay
         is_open = failed is not None and self.instances[failed].closed == FITS
         if failed is None or not is_open or sum(instance.closed == FITS for instance in self.instances) == 1:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from polyslo.compiled import compiled
 from polyslo.core.ladder import settle_hopeless
 from polyslo.core.scaling import close_instance
-from polyslo.core.state import DECODING, QUEUED
+from polyslo.core.state import ABSENT, DECODING, QUEUED
 from polyslo.core.streams import (
     Streams,
     catch_up,
     enter,
     follow_tokens,
+    forget_instance,
     settle_touched,
     show_hidden,
     stay,
@@ -26,11 +27,11 @@ from polyslo.policies.table import POLYSERVE
 @compiled
 def live_arrival(
     policy: int, streams: Streams, r: int, arrival_s: float, first_due_s: float, tpot_s: float, tier: int,
-    input_tokens: int, max_tokens: int, hidden: bool, now_s: float,
+    input_tokens: int, max_tokens: int, expected_tokens: int, hidden: bool, now_s: float,
 ) -> None:  # fmt: skip
     """A request arrived and has the free record `r`."""
     pass_time(policy, streams, now_s)
-    enter(streams, r, arrival_s, first_due_s, tpot_s, tier, input_tokens, max_tokens, hidden)
+    enter(streams, r, arrival_s, first_due_s, tpot_s, tier, input_tokens, max_tokens, expected_tokens, hidden)
     on_arrival(policy, streams.fleet, r, now_s)
 
 
@@ -82,8 +83,10 @@ def live_tick(policy: int, streams: Streams, now_s: float) -> None:
 
 @compiled
 def live_close(policy: int, streams: Streams, i: int, reason: int, now_s: float) -> None:
-    """An instance takes no new requests from now on, or (FITS) does again."""
+    """An instance takes no new requests from now on, or (FITS) does again; ABSENT: it is gone, without requests."""
     close_instance(streams.fleet, i, reason)
+    if reason == ABSENT:
+        forget_instance(streams, i)
     on_progress(policy, streams.fleet, i, now_s)
 
 

@@ -198,8 +198,12 @@ def build_fleet(
     shares: npt.NDArray[np.float64],
     moments: LengthMoments,
     num_requests: int,
+    num_slots: int = 0,
 ) -> Fleet:
-    """Allocate the belief and give the instances their first tiers and roles."""
+    """Allocate the belief and give the instances their first tiers and roles.
+
+    `num_slots`: room for so many instances, where more may come than there are at first.
+    """
     tiered = policy.kind.tiers
     is_elastic = policy.kind.elastic and "elasticity" not in policy.without
     constant_chunk = not tiered or "chunking" in policy.without
@@ -207,7 +211,7 @@ def build_fleet(
         profile = profile.with_capacity(config.kv_capacity_tokens)
     fleet = new_fleet(
         profile,
-        num_instances=config.num_instances,
+        num_instances=max(config.num_instances, num_slots),
         tpots_s=tpots_s,
         num_requests=num_requests,
         max_residents=config.max_residents,
@@ -245,17 +249,32 @@ def _partition(fleet: Fleet, config: FleetConfig, policy: PolicySpec, need: npt.
             )
         rest = whole_shares(weights[:-1], config.num_instances - prefill_instances)
         counts = np.append(rest, prefill_instances)
-    groups = np.repeat(np.arange(len(counts)), counts)
+    groups = np.repeat(np.arange(len(counts)), counts).tolist()
+    groups += _later_groups(weights, counts, len(fleet.instances) - config.num_instances)
     for i, group in enumerate(groups):
-        assign(fleet.handle, i, int(group), 0.0)
+        assign(fleet.handle, i, group, 0.0)
         if not policy.kind.tiers:
             fleet.instances["budget_s"][i] = np.inf
 
 
+def _later_groups(weights: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], num_later: int) -> list[int]:
+    """Return the groups of instances that come later: each time the one that is furthest below its share."""
+    groups, have = [], counts.copy()
+    for _ in range(num_later):
+        groups.append(int(np.argmax(_shares(weights) * (have.sum() + 1) - have)))
+        have[groups[-1]] += 1
+    return groups
+
+
+def _shares(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return weights as shares of 1; infinite ones count as the largest finite one."""
+    finite = np.where(np.isfinite(weights), weights, weights[np.isfinite(weights)].max(initial=1.0))
+    return finite / finite.sum()
+
+
 def whole_shares(weights: npt.NDArray[np.float64], total: int) -> npt.NDArray[np.int64]:
     """Split `total` by weights into whole numbers (largest remainder), at least 1 where a weight is positive."""
-    wanted = np.where(np.isfinite(weights), weights, weights[np.isfinite(weights)].max(initial=1.0))
-    wanted = wanted / wanted.sum() * total
+    wanted = _shares(weights) * total
     counts = np.floor(wanted).astype(np.int64)
     for k in np.argsort(counts - wanted, kind="stable")[: total - counts.sum()]:
         counts[k] += 1
