@@ -112,19 +112,22 @@ class Reply:
 class Bench:
     """Engines, the gateway before them, and a client: `async with Bench(2, server={...}) as bench`."""
 
-    def __init__(self, num_engines=1, *, speed=SPEED, settings=None, model=None, file=None, **tables):
-        """`file`: whose change is taken for one of `self.table`, the configuration."""
+    def __init__(self, num_engines=1, *, speed=SPEED, settings=None, model=None, file=None, roles=None, **tables):
+        """`file`: whose change is taken for one of `self.table`, the configuration; `roles`: of each engine."""
         self._file = file
-        self._num_engines, self._speed, self._settings = num_engines, speed, settings or EngineSettings()
+        self._roles = roles or [None] * num_engines
+        self._speed, self._settings = speed, settings or EngineSettings()
         self._model = {"name": MODEL, "profile": PROFILE, "speed": speed, **(model or {})}
         self._tables = {"classes": LOOSE, **tables}
         self.engines = []
         self.gateway = None
 
     async def __aenter__(self):
-        for _ in range(self._num_engines):
-            await self.add_engine()
+        for role in self._roles:
+            await self.add_engine(role)
         endpoints = [{"url": engine.url, "name": f"e{k}"} for k, engine in enumerate(self.engines)]
+        for endpoint, role in zip(endpoints, self._roles, strict=True):
+            endpoint |= {} if role is None else {"role": role}
         table = self.table = {"models": [{**self._model, "endpoints": endpoints}], **self._tables}
         table["server"] = {"port": 0, "metrics_port": 0, "metrics_host": "localhost", **table.get("server", {})}
         self.gateway = Gateway(
@@ -142,11 +145,17 @@ class Bench:
         for engine in self.engines:
             await engine.stop(0.0)
 
-    async def add_engine(self):
+    async def add_engine(self, role=None):
         """Start one more engine, which nobody knows yet."""
         profile = load_profile(PROFILE).profile
         engine = EmulatedInstance(
-            profile, self._settings, OutputLengths.parse("8"), model=MODEL, speed=self._speed, allows_faults=True
+            profile,
+            self._settings,
+            OutputLengths.parse("8"),
+            model=MODEL,
+            speed=self._speed,
+            allows_faults=True,
+            role=role or "both",
         )
         await engine.start()
         self.engines.append(engine)

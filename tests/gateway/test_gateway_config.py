@@ -221,6 +221,14 @@ def test_without_a_default_the_loosest_class_is_it() -> None:
             'models[0].endpoints: mode pd needs an instance to prefill, got none; add one with role = "prefill"',
         ),
         (
+            {
+                "models": [
+                    {"mode": "pd", "shadow": "lmetric", "endpoints": [{"url": f"http://a:{n}"} for n in (1, 2)]}
+                ]
+            },
+            'models[0].shadow: is for mode "co", got \'lmetric\' in mode "pd"; leave it out',
+        ),
+        (
             {"models": [{"endpoints": [{"url": "http://a:1", "labels": {"a": 1}}]}]},
             "models[0].endpoints[0].labels: must be a table of texts, got {'a': 1}; "
             "set models[0].endpoints[0].labels in g.toml",

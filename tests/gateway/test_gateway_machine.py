@@ -26,6 +26,7 @@ from polyslo.core.state import (
     QUEUED,
     REFUSED,
     RELEGATED,
+    TRANSFERRING,
     UNHEALTHY,
 )
 from polyslo.gateway.answers import Answers
@@ -38,6 +39,7 @@ from polyslo.gateway.listeners import OUTCOMES, Listeners
 from polyslo.gateway.membership import Membership
 from polyslo.gateway.openai_errors import Refusal
 from polyslo.gateway.places import Places
+from polyslo.gateway.prefill_leg import PrefillLeg
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.served_model import Patience, ServedModel
@@ -50,6 +52,7 @@ NUM_INSTANCES, NUM_SLOTS, NUM_PLACES, CAPACITY = 3, 5, 12, 20_000
 LENGTHS = LengthMoments.of(np.array([1000]), np.array([200]))
 RAW = {False: b'{"model":"m","prompt":"x"}', True: b'{"model":"m","prompt":"x","stream":true}'}
 TOKEN, DONE_EVENT = b'data: {"choices":[{"text":"x"}]}\n\n', b"data: [DONE]\n\n"
+PREFILLED = b'{"choices":[{"text":"x"}],"kv_transfer_params":{"remote_engine_id":"e","remote_port":1}}'
 ERROR_EVENT = b'data: {"error":{"message":"died","code":500}}\n\n'
 USAGE = b'{"choices":[{"text":"x"}],"usage":{"prompt_tokens":7,"total_tokens":%d,"completion_tokens":%d}}'
 STATUSES = (400, 404, 413, 429, 500, 501, 503)
@@ -90,11 +93,20 @@ class Ends:
 class GatewayMachine(RuleBasedStateMachine):
     """A served model of three instances between fakes."""
 
-    @initialize(policy=st.sampled_from(["polyserve", "minimal"]), refuse=st.booleans())
-    def start(self, policy="polyserve", refuse=False):
+    @initialize(
+        policy=st.sampled_from(["polyserve", "minimal"]), refuse=st.booleans(), mode=st.sampled_from(["co", "pd"])
+    )
+    def start(self, policy="polyserve", refuse=False, mode="co"):
         """Nothing has happened."""
         spec = PolicySpec.parse(policy)
-        config = FleetConfig(num_instances=NUM_INSTANCES, kv_capacity_tokens=CAPACITY, max_residents=16, refuse=refuse)
+        config = FleetConfig(
+            num_instances=NUM_INSTANCES,
+            mode=mode,
+            first_from_decode=mode == "pd",
+            kv_capacity_tokens=CAPACITY,
+            max_residents=16,
+            refuse=refuse,
+        )
         shares = np.full(len(TPOTS_S), 1 / len(TPOTS_S))
         fleet = build_fleet(config, spec, PROFILE, np.array(TPOTS_S), shares, LENGTHS, NUM_PLACES, NUM_SLOTS)
         fleet.num_actions[0] = 0
@@ -143,7 +155,7 @@ class GatewayMachine(RuleBasedStateMachine):
         call = self._call(which)
         if not call.has_head:
             call.head()
-        if not call.sink.request.is_streamed:
+        if not _streams(call):
             return
         for piece in [TOKEN * num_tokens] if at_once else [TOKEN] * num_tokens:
             if call.is_over:
@@ -165,7 +177,7 @@ class GatewayMachine(RuleBasedStateMachine):
     def _show(self, call):
         if not call.has_head:
             call.head()
-        if call.sink.request.is_streamed and not call.is_over:
+        if _streams(call) and not call.is_over:
             call.num_tokens += 1
             call.data(TOKEN)
 
@@ -176,7 +188,11 @@ class GatewayMachine(RuleBasedStateMachine):
         call = self._call(which)
         if not call.has_head:
             call.head()
-        if not call.sink.request.is_streamed:
+        if isinstance(call.sink, PrefillLeg):
+            call.data(PREFILLED if usage or split else b'{"choices":[{"text":"x"}]}')
+            call.end()
+            return
+        if not _streams(call):
             call.data(USAGE % (17, 10) if usage else b'{"choices":[{"text":"x"}]}')
             call.end()
             return
@@ -193,7 +209,7 @@ class GatewayMachine(RuleBasedStateMachine):
         """An engine tells of its death: an error event and [DONE], or a stream that ends without a word."""
         call = self._call(which)
         if not call.has_head:
-            call.head(200 if call.sink.request.is_streamed else 500)
+            call.head(200 if _streams(call) else 500)
         if whole:
             call.data(ERROR_EVENT + DONE_EVENT)
         if not call.is_over:
@@ -318,17 +334,24 @@ class GatewayMachine(RuleBasedStateMachine):
         """G3: each call belongs to one request under way, which knows where it is; nobody else is at an engine."""
         model, stage = self.model, self.model.fleet.requests["stage"]
         for instance in model.instances:
-            i, sinks = instance.index, [call.sink for call in instance.origin.calls]
-            assert set(sinks) == instance.running, "G3"
-            assert len(set(sinks)) == len(sinks), "G3: sent twice"
-            for relay in sinks:
+            i, relays = instance.index, [_relay(call) for call in instance.origin.calls]
+            resting = {relay for relay in instance.running if relay.kv_params and relay._call is None}
+            assert set(relays) == instance.running - resting, "G3"
+            assert len(set(relays)) == len(relays), "G3: sent twice"
+            assert all(stage[relay.r] == QUEUED for relay in resting), "G3: prefilled, and not sent on"
+            for relay in relays:
+                is_sent_on = stage[relay.r] == TRANSFERRING
+                place = "decode_instance" if is_sent_on else "instance"
                 assert relay.instance == i
                 assert model.relays[relay.r] is relay
-                assert model.fleet.requests["instance"][relay.r] == i, "G3: believed elsewhere"
-                assert stage[relay.r] in (QUEUED, DECODING), "G3"
+                assert model.fleet.requests[place][relay.r] == i, "G3: believed elsewhere"
+                assert stage[relay.r] in (QUEUED, TRANSFERRING, DECODING), "G3"
+                assert not is_sent_on or relay.kv_params, "G3: sent on before its prefill had ended"
         for relay in model.relays:
             if relay is not None and relay.instance is None:
                 assert stage[relay.r] in (PENDING, RELEGATED), "G3: nowhere, and nobody waits to send it"
+        under_way = model.decider.streams.transfers[: model.decider.streams.num_transfers[0]]
+        assert sorted(under_way) == np.flatnonzero(stage == TRANSFERRING).tolist(), "G3: KV on its way"
 
     @invariant()
     def belief_is_the_sum_of_its_requests(self):
@@ -340,6 +363,10 @@ class GatewayMachine(RuleBasedStateMachine):
         for i in range(NUM_SLOTS):
             instance = fleet.instances[i]
             here = [r for r in used if records["instance"][r] == i and records["stage"][r] in (QUEUED, DECODING)]
+            moving = [r for r in used if records["instance"][r] == i and records["stage"][r] == TRANSFERRING]
+            coming = [
+                r for r in used if records["decode_instance"][r] == i and records["stage"][r] in (QUEUED, TRANSFERRING)
+            ]
             queue = [r for r in here if records["stage"][r] == QUEUED]
             decodes = [r for r in here if records["stage"][r] == DECODING]
             assert (len(queue), len(decodes)) == (instance["num_queued"], instance["num_decodes"]), "G4"
@@ -348,13 +375,17 @@ class GatewayMachine(RuleBasedStateMachine):
             decode_kv = records["prefill_tokens"][decodes].sum() + passed
             assert instance["decode_kv_tokens"] == decode_kv, "G4: decode_kv_tokens"
             queued_kv = (records["prefill_tokens"][queue] - records["remaining_tokens"][queue]).sum()
-            assert instance["kv_tokens"] == decode_kv + queued_kv, "G4: kv_tokens"
-            load = (records["input_tokens"][here] + records["expected_tokens"][here]).sum()
+            moving_kv = records["prefill_tokens"][moving].sum()
+            assert instance["kv_tokens"] == decode_kv + queued_kv + moving_kv, "G4: kv_tokens"
+            prompts = [r for r in queue if records["hands_over"][r]] + moving  # their outputs are another instance's
+            whole = [r for r in here if r not in prompts] + coming
+            load = (records["input_tokens"][whole] + records["expected_tokens"][whole]).sum()
+            load += records["input_tokens"][prompts].sum()
             assert instance["committed_tokens"] == load, "G4: committed_tokens"
             assert all(instance[name] >= 0 for name in COUNTERS), "G4: below zero"
             if fleet.settings["elastic"][0]:
                 residents = fleet.resident[i, : instance["num_residents"]].tolist()
-                assert sorted(residents) == sorted(here), "G4: residents"
+                assert sorted(residents) == sorted(whole), "G4: residents"
         self._check_queues(records, free)
 
     def _check_queues(self, records, free):
@@ -410,7 +441,8 @@ class GatewayMachine(RuleBasedStateMachine):
                 if not call.is_over:
                     self._show(call)
                 if not call.is_over:
-                    call.data(DONE_EVENT if call.sink.request.is_streamed else USAGE % (8, 1))
+                    whole = PREFILLED if isinstance(call.sink, PrefillLeg) else USAGE % (8, 1)
+                    call.data(DONE_EVENT if _streams(call) else whole)
                 if not call.is_over:
                     call.end()
             self.wait(0.1)
@@ -435,12 +467,24 @@ class GatewayMachine(RuleBasedStateMachine):
         self.journal.check()
 
 
+def _relay(call):
+    """Return the request that a call is of."""
+    return call.sink.relay if isinstance(call.sink, PrefillLeg) else call.sink
+
+
+def _streams(call):
+    """Tell whether a call's answer is a stream."""
+    return not isinstance(call.sink, PrefillLeg) and call.sink.request.is_streamed
+
+
+@pytest.mark.parametrize("mode", ["co", "pd"])
 @pytest.mark.parametrize("seed", range(40))
-def test_all_accounts_balance_on_long_random_walks(seed):
+def test_all_accounts_balance_on_long_random_walks(seed, mode):
     """G1 to G5 and G10 after each of 80 steps, G6, G7 and G9 at the end."""
     random = np.random.default_rng(seed)
     walk = GatewayMachine()
-    walk.start(["polyserve", "minimal"][int(random.random() < 0.25)], refuse=bool(random.random() < 0.3))
+    policy, refuse = ["polyserve", "minimal"][int(random.random() < 0.25)], bool(random.random() < 0.3)
+    walk.start(policy, refuse=refuse, mode=mode)
     steps = _steps(walk, random)
     for _ in range(80):
         step, weight = None, 0.0

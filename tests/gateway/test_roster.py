@@ -46,7 +46,7 @@ def test_a_roster_goes_through_those_that_are_there():
     roster = Roster([Instance(k, f"i{k}", f"http://i{k}:1", None) for k in range(3)], 4)
     roster.remove(1)
     assert [instance.index for instance in roster] == [0, 2]
-    assert (len(roster), roster.num_slots, roster.free_slot, roster.vacant) == (2, 4, 1, [1, 3])
+    assert (len(roster), roster.num_slots, roster.vacant) == (2, 4, [1, 3])
     assert roster.get(1) is None
     with pytest.raises(KeyError):
         roster[1]
@@ -54,7 +54,7 @@ def test_a_roster_goes_through_those_that_are_there():
     assert roster.find("i1") is None
     for k in (1, 3):
         roster.put(Instance(k, f"n{k}", f"http://n{k}:1", None))
-    assert roster.free_slot is None
+    assert roster.vacant == []
 
 
 @pytest.mark.parametrize(

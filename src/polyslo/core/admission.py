@@ -13,6 +13,7 @@ from polyslo.compiled import compiled
 from polyslo.core.forecast import foresee_batch, foresee_first_token
 from polyslo.core.profile import fastest_prefill_s, iteration_s
 from polyslo.core.state import (
+    FIRST_TOKEN,
     FITS,
     MEMORY,
     MEMORY_TEST,
@@ -80,7 +81,8 @@ def admit_decode(
     """Judge one decode instance (PD) for KV that leaves its prefill instance at `prefilled_s`.
 
     Returns (reason, iteration after which the request joins, iteration time at the peak). The second token is
-    due one TPOT after the first: transfer, the iteration then running, and its own must fit in between.
+    due one TPOT after the first: transfer, the iteration then running, and its own must fit in between. Where the
+    decode side gives the first token, its deadline is that one's.
     """
     instance, request = fleet.instances[i], fleet.requests[r]
     if instance.closed != FITS:
@@ -94,8 +96,10 @@ def admit_decode(
     reason, peak_s = foresee_batch(fleet, i, r, joins, limit_s, 0)
     if reason != FITS:
         return reason, joins, peak_s
-    if not lacks(fleet, WAIT) and arrives_s + 2.0 * peak_s > request.first_due_s + request.tpot_s:
-        return SECOND_TOKEN, joins, peak_s
+    from_decode = fleet.settings[0].first_from_decode == 1
+    due_s = request.first_due_s if from_decode else request.first_due_s + request.tpot_s
+    if not lacks(fleet, WAIT) and arrives_s + 2.0 * peak_s > due_s:
+        return FIRST_TOKEN if from_decode else SECOND_TOKEN, joins, peak_s
     return FITS, joins, peak_s
 
 
@@ -104,14 +108,17 @@ def prefill_due_s(fleet: Fleet, r: int) -> float:
     """Return when a request's prefill must have ended by the forecast. The margin is kept of the TTFT, too.
 
     CO: when its first token is due. PD: so early that after the transfer the iteration then running and the
-    request's own, both as long as its tier allows, end before the second token is due; but never so early that
-    more than half of what the TTFT leaves beside the prefill itself is given up.
+    request's own, both as long as its tier allows, end before the decode side's first one is due (the second token,
+    or the first where the decode side gives that); but never so early that more than half of what the TTFT leaves
+    beside the prefill itself is given up.
     """
     request = fleet.requests[r]
     due_s = request.first_due_s - fleet.settings[0].margin_ratio * (request.first_due_s - request.arrival_s)
     if fleet.settings[0].disaggregated == 0:
         return due_s
-    reserve_s = transfer_s(fleet, request.input_tokens) + 2.0 * iteration_budget_s(fleet, request.tier) - request.tpot_s
+    reserve_s = transfer_s(fleet, request.input_tokens) + 2.0 * iteration_budget_s(fleet, request.tier)
+    if fleet.settings[0].first_from_decode == 0:
+        reserve_s -= request.tpot_s
     spare_s = due_s - request.arrival_s - alone_s(fleet, r)
     return due_s - max(0.0, min(reserve_s, 0.5 * spare_s))
 

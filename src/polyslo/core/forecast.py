@@ -125,7 +125,7 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
             continue
         context = pairs / chunk if chunk > 0 else 0.0
         if prefill_only:
-            end_s += iteration_s(profile, 0, chunk, 0.0, context)
+            end_s += iteration_s(profile, decodes, chunk, kv, context)  # live, decodes that could not leave stay here
             if own_remaining == request.remaining_tokens:
                 earliest_due_s = math.inf  # nothing of the newcomer's in it: as before
         elif math.isfinite(budget_s):

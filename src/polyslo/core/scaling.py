@@ -16,6 +16,7 @@ from polyslo.core.forecast import has_room
 from polyslo.core.gradient import least_loaded_open, move_to_group
 from polyslo.core.state import (
     CHUNKING,
+    EITHER,
     FITS,
     NONE,
     RETIER,
@@ -24,6 +25,7 @@ from polyslo.core.state import (
     act,
     idle_group,
     lacks,
+    may_join,
     prefill_group,
 )
 
@@ -33,11 +35,18 @@ def claim(fleet: Fleet, group: int, now_s: float) -> int:
     """Give one instance of the idle pool to a group and return it; NONE when the pool is empty.
 
     The least loaded comes first: one without best-effort work where there is one, else that work yields at once.
+    One that can do nothing but this group's side (PD) comes before those that could do either.
     """
     pool, chosen = idle_group(fleet), NONE
     for rank in range(fleet.group_size[pool] - 1, -1, -1):
         i = fleet.order[pool, rank]
-        if fleet.instances[i].closed == FITS:
+        if fleet.instances[i].closed != FITS or not may_join(fleet, i, group):
+            continue
+        if chosen == NONE:
+            chosen = i
+        if fleet.settings[0].num_roles == 0:
+            break
+        if fleet.instances[i].role != EITHER:
             chosen = i
             break
     if chosen == NONE:

@@ -37,6 +37,9 @@ REASONS = ("fits", "first_token", "second_token", "steady_state", "memory", "dra
 # Output lengths: told by an oracle, learned online and conditioned on what was emitted, or the tier's mean.
 KNOWN, LEARNED, MEAN = range(3)
 
+# What an instance may be used for (PD): anything, or one side only.
+EITHER, PREFILL_ONLY, DECODE_ONLY = range(3)
+
 # What a shell must do after a decision.
 DISPATCH, TRANSFER, WITHDRAW, RELEGATE, REFUSE, RETIER, START = range(7)
 
@@ -45,6 +48,7 @@ INSTANCE = np.dtype(
         ("group", np.int64),  # tier, prefill group or idle pool
         ("rank", np.int64),  # index in order[group]
         ("closed", np.int64),  # FITS: takes new requests; else why not: DRAINING, UNHEALTHY or ABSENT
+        ("role", np.int64),  # PD: EITHER, PREFILL_ONLY or DECODE_ONLY
         ("num_residents", np.int64),  # promised: decoding, queued, or on its way here
         ("num_decodes", np.int64),
         ("num_own", np.int64),  # residents of the instance's own tier
@@ -90,6 +94,7 @@ REQUEST = np.dtype(
         ("stage", np.int64),
         ("instance", np.int64),
         ("decode_instance", np.int64),  # PD: the one foreseen
+        ("hands_over", np.int64),  # PD: its KV goes to a decode instance when its prefill ends
         ("rung", np.int64),
         ("reasons", np.int64),  # bit 1 << reason for each reason met on the way
         ("next", np.int64),
@@ -109,11 +114,13 @@ SETTINGS = np.dtype(
         ("elastic", np.int64),  # tiers grow and shrink
         ("promote", np.int64),  # lazy promotion
         ("num_closed_idle", np.int64),  # instances of the idle pool that nobody may claim
+        ("num_roles", np.int64),  # PD: instances that can do one side only
         ("without", np.int64),  # mechanisms switched off, a bit each: see `lacks`
         ("cold_start_s", np.float64),
         ("margin_ratio", np.float64),  # of the TPOT, kept free by router and engine alike
         ("transfer_s", np.float64),  # KV transfer: fixed part
         ("transfer_s_per_token", np.float64),
+        ("first_from_decode", np.int64),  # PD: the decode side gives the first token, as vLLM's; else the prefill side
         ("prefill_budget_s", np.float64),  # PD: longest iteration of a prefill instance
         ("chunk_limit", np.int64),
         ("random_state", np.uint64),
@@ -278,3 +285,23 @@ def idle_group(fleet: Fleet) -> int:
 def num_idle(fleet: Fleet) -> int:
     """Return how many instances of the idle pool may be claimed."""
     return fleet.group_size[idle_group(fleet)] - fleet.settings[0].num_closed_idle
+
+
+@compiled
+def num_claimable(fleet: Fleet, group: int) -> int:
+    """Return how many instances of the idle pool a group may claim: those whose role fits it."""
+    if fleet.settings[0].num_roles == 0:
+        return num_idle(fleet)
+    count, pool = 0, idle_group(fleet)
+    for rank in range(fleet.group_size[pool]):
+        i = fleet.order[pool, rank]
+        if fleet.instances[i].closed == FITS and may_join(fleet, i, group):
+            count += 1
+    return count
+
+
+@compiled
+def may_join(fleet: Fleet, i: int, group: int) -> bool:
+    """Tell whether an instance's role fits a group."""
+    other_side = DECODE_ONLY if group == prefill_group(fleet) else PREFILL_ONLY
+    return fleet.instances[i].role != other_side

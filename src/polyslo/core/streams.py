@@ -9,6 +9,9 @@ News is late, and so are requests: what was sent while an iteration ended is bel
 have missed it. A prompt that was to end and did not show its first token is believed to wait still, or the belief
 would run ahead of the engine by all such prompts, for as long as its queue never empties.
 
+Prefill instances (PD) show even less: a prompt that ends, by the answer to its prefill. What follows from that, and
+when its KV arrives, is `transfers`.
+
 Everything here is a function of what it is told and when, so a journal of it can be replayed.
 """
 
@@ -29,7 +32,8 @@ from polyslo.core.belief import (
     take_back,
 )
 from polyslo.core.pending import discard
-from polyslo.core.state import DECODING, NONE, QUEUED, RELEGATED, Fleet, best_effort_queue
+from polyslo.core.state import DECODING, NONE, QUEUED, RELEGATED, TRANSFERRING, Fleet, best_effort_queue
+from polyslo.core.transfers import NOT_BEGUN, end_shown_transfer
 from polyslo.native import Native
 
 SAME_ITERATION_RATIO = 0.5  # of the foreseen iteration: news that comes this soon after its first is of the same
@@ -50,6 +54,9 @@ class Streams(Native):
     slowness_ratio: npt.NDArray[np.float64]  # (N,) observed over foreseen iteration time, averaged
     news: npt.NDArray[np.int64]  # (capacity, 2) request, tokens: what was seen since the last digest
     ended: npt.NDArray[np.int64]  # (capacity, 2) request, output tokens: streams that ended well since then
+    transfer_end_s: npt.NDArray[np.float64]  # (R,) PD: when a request's KV is believed to arrive
+    transfers: npt.NDArray[np.int64]  # (R,) requests whose KV is on its way
+    num_transfers: npt.NDArray[np.int64]  # (1,)
     touched: npt.NDArray[np.int64]  # (N,) instances with news, in order; scratch of a digest
     is_touched: npt.NDArray[np.int64]  # (N,)
 
@@ -65,6 +72,9 @@ class Streams(Native):
         "ended": (np.int64, 2),
         "touched": (np.int64, 1),
         "is_touched": (np.int64, 1),
+        "transfer_end_s": (np.float64, 1),
+        "transfers": (np.int64, 1),
+        "num_transfers": (np.int64, 1),
     }
     BUNDLES: ClassVar = {"fleet": 126}
 
@@ -84,6 +94,9 @@ def new_streams(fleet: Fleet, *, num_news: int = 1 << 14) -> Streams:
         ended=np.zeros((num_news, 2), dtype=np.int64),
         touched=np.zeros(num_instances, dtype=np.int64),
         is_touched=np.zeros(num_instances, dtype=np.int64),
+        transfer_end_s=np.full(num_requests, NOT_BEGUN),
+        transfers=np.zeros(num_requests, dtype=np.int64),
+        num_transfers=np.zeros(1, dtype=np.int64),
     )
 
 
@@ -113,6 +126,7 @@ def enter(
     streams.stream_tokens[r] = 0
     streams.stream_remaining[r] = input_tokens
     streams.stream_hidden[r] = 1 if hidden else 0
+    streams.transfer_end_s[r] = NOT_BEGUN
     arrive(fleet, r)
 
 
@@ -128,14 +142,16 @@ def forget_instance(streams: Streams, i: int) -> None:
 def follow_tokens(streams: Streams, num_news: int, seen_s: float) -> int:
     """Apply what streams showed: iterations that ended, then first tokens. Returns how many instances were touched.
 
-    `seen_s` is when the first of it was seen. The caller reports finished requests next, and settles each instance
-    in `touched` last.
+    `seen_s` is when the first of it was seen. The caller reports prefilled and finished requests next, and settles
+    each instance in `touched` last.
     """
     fleet, num_touched = streams.fleet, 0
     for k in range(num_news):
         r, tokens = streams.news[k, 0], streams.news[k, 1]
         request = fleet.requests[r]
         streams.stream_tokens[r] += tokens
+        if request.stage == TRANSFERRING:
+            num_touched = touch(streams, end_shown_transfer(streams, r, seen_s), num_touched)
         if request.stage == DECODING:
             num_touched = touch(streams, request.instance, num_touched)
             _follow_decode(streams, r, seen_s)
@@ -182,7 +198,7 @@ def _restore_unshown(streams: Streams, i: int) -> None:
     r = instance.queue_head
     while r != NONE:
         request = fleet.requests[r]
-        if request.remaining_tokens == 0 and streams.stream_hidden[r] == 0:
+        if request.remaining_tokens == 0 and not _is_hidden(streams, r):
             missing = streams.stream_remaining[r]
             request.remaining_tokens = missing
             instance.queued_tokens += missing
@@ -291,7 +307,7 @@ def _end_iteration(streams: Streams, i: int, now_s: float) -> None:
     r = fleet.instances[i].queue_head
     while r != NONE:
         following = fleet.requests[r].next
-        if fleet.requests[r].remaining_tokens == 0 and streams.stream_hidden[r] == 1:
+        if fleet.requests[r].remaining_tokens == 0 and _is_hidden(streams, r):
             observe_first_token(fleet, i, r)
             streams.stream_tokens[r] = 1
         r = following
@@ -309,7 +325,18 @@ def _shows(streams: Streams, i: int) -> bool:
             return True
         if fleet.requests[r].stage == QUEUED and fleet.requests[r].remaining_tokens == 0:
             return True
+    r = fleet.instances[i].queue_head
+    while r != NONE:  # PD: prompts here are residents elsewhere
+        if fleet.requests[r].hands_over == 1 and fleet.requests[r].remaining_tokens == 0:
+            return True
+        r = fleet.requests[r].next
     return False
+
+
+@compiled
+def _is_hidden(streams: Streams, r: int) -> bool:
+    """Tell whether nothing will show that a request's prompt has ended: it is not streamed, nor prefilled apart."""
+    return streams.stream_hidden[r] == 1 and streams.fleet.requests[r].hands_over == 0
 
 
 @compiled

@@ -22,8 +22,10 @@ from polyslo.core.state import (
     SCALED_UP,
     STAGES,
     TAKEN_OVER,
+    TRANSFER,
     UNHEALTHY,
 )
+from polyslo.gateway.foreseen import first_token_s
 from polyslo.gateway.instance import Instance
 from polyslo.gateway.instance_load import instance_load
 from polyslo.gateway.listeners import NOBODYS_MISS, OUTCOMES
@@ -73,11 +75,14 @@ class Board:
             name = model.instances[i].name
             if story:
                 self._step(story, "placed", name, i, rung=RUNGS[rung],
-                           predicted_ttft_s=_finite(float(record["predicted_first_s"]) - relay.request.arrival_s),
+                           predicted_ttft_s=_finite(first_token_s(model.fleet, relay.r) - relay.request.arrival_s),
                            predicted_tpot_s=_finite(float(record["predicted_tpot_s"])))  # fmt: skip
             if rung in EVENT_OF_RUNG:
                 event, says = EVENT_OF_RUNG[rung]
                 self._event(event, says.format(name), relay, i)
+        elif kind == TRANSFER:
+            if story:
+                self._step(story, "transferred", f"prefilled, its KV goes to {model.instances[i].name}", i)
         elif kind == RELEGATE:
             self._event("relegation", "can no longer meet its TTFT: best-effort from now on", relay, None)
             if story:

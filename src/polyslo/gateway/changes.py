@@ -110,9 +110,9 @@ def engine_key(variable: str | None) -> str | None:
     return key
 
 
-def _telling(journal: Journal | None) -> Callable[[int, str, bool], None] | None:
+def _telling(journal: Journal | None) -> Callable[[int, str, bool, int], None] | None:
     return None if journal is None else partial(_tell, journal)
 
 
-def _tell(journal: Journal, i: int, name: str, is_there: bool) -> None:
-    journal.changed(i, name, is_there, monotonic())
+def _tell(journal: Journal, i: int, name: str, is_there: bool, role: int) -> None:
+    journal.changed(i, name, is_there, role, monotonic())

@@ -221,6 +221,8 @@ def _wrong_fleets(config: GatewayConfig) -> Iterator[tuple[str, str, str]]:
             names.setdefault(endpoint.title, path)
             if endpoint.role is not None and model.mode == COLOCATED:
                 yield f"{path}.role", f'is for mode "pd", got {endpoint.role!r} in mode "co"', 'set mode = "pd"'
+        if model.mode == DISAGGREGATED and model.shadow is not None:
+            yield f"models[{index}].shadow", f'is for mode "co", got {model.shadow!r} in mode "pd"', "leave it out"
         if model.mode == DISAGGREGATED and model.endpoints and not config.instances_file:
             yield from _missing_roles(model, f"models[{index}].endpoints")
 

@@ -107,6 +107,12 @@ class ModelConfig:
         "plug-in, and emulated ones with `--dynamic-chunking`. Others keep a constant chunk.",
         False,
     )
+    transfer_ms: float = setting(
+        Number(0, 60_000), "In mode pd: how long KV takes from a prefill to a decode instance, beside its size.", 1.0
+    )
+    transfer_gb_per_s: float = setting(
+        Number(0, 100_000, above_low=True), "In mode pd: how fast KV moves between instances, gigabytes a second.", 50.0
+    )
     kv_capacity_tokens: int | None = setting(
         Whole(1, 10**9), "KV tokens that an instance holds; without it what the engine tells, or the profile.", None
     )

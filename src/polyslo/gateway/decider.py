@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from polyslo.core.state import FITS, Fleet
+from polyslo.core.state import EITHER, FITS, Fleet
 from polyslo.core.streams import Streams, new_streams
 from polyslo.gateway.request import Request
 from polyslo.policies.live import live_arrival, live_close, live_digest, live_gone, live_stay, live_tick
@@ -67,6 +67,7 @@ class Decider:
         self.took: Callable[[float], object] | None = None  # told how long each decision about an arrival took
         self._num_recorded = 0  # of the actions that the core has told of
         self._iterations = fleet.instances["iteration"]
+        self._num_transfers = self.streams.num_transfers
         self._actions: deque[list[int]] = deque()  # decided, not carried out yet: kind, request, instance
         self._is_acting = False
         self._stays: dict[int, int] = {}
@@ -161,16 +162,16 @@ class Decider:
     def tick(self, now_s: float) -> None:
         """Time passed without news.
 
-        Where no iteration ended and nothing was decided the belief is as before, so that is not recorded: a tick ends
-        iterations, settles pending requests (an action each) and does nothing else.
+        Where no iteration and no transfer ended and nothing was decided the belief is as before, so that is not
+        recorded: a tick ends those, settles pending requests (an action each) and does nothing else.
         """
         if self.recorder is None:
             live_tick(self._policy, self.streams.handle, now_s)
         else:
-            num_iterations = self._iterations.sum()
+            before = self._iterations.sum(), self._num_transfers[0]
             live_tick(self._policy, self.streams.handle, now_s)
             actions = self._decided()
-            if actions or self._iterations.sum() != num_iterations:
+            if actions or before != (self._iterations.sum(), self._num_transfers[0]):
                 self.recorder.ticked(now_s, actions)
         self._act(now_s)
 
@@ -184,6 +185,11 @@ class Decider:
     def open(self, i: int, now_s: float) -> None:
         """Send an instance requests again."""
         self.close(i, FITS, now_s)
+
+    def give_role(self, i: int, role: int) -> None:
+        """Say what an instance may do, as `core.state` has it, while it is absent: so this decides nothing yet."""
+        self.fleet.instances["role"][i] = role
+        self.fleet.settings["num_roles"] = np.count_nonzero(self.fleet.instances["role"] != EITHER)
 
     def stay(self, r: int, i: int) -> None:
         """Answer a WITHDRAW that can't be carried out: the request goes on at `i`. Only from `carry_out`."""

@@ -57,7 +57,7 @@ class FleetMetrics(Collector):
                 tpot.add_metric([name, tier], float(fleet.tpots_s[k]))
             queue.add_metric([name, BEST_EFFORT], int(fleet.pending_size[-1]))
             owned.add_metric([name, IDLE], int((groups == idle).sum()))
-            if fleet.group_size[-2]:
+            if model.is_disaggregated:
                 owned.add_metric([name, PREFILL], int(fleet.group_size[-2]))
         return queue, owned, tpot
 

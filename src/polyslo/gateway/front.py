@@ -132,6 +132,8 @@ class Front:
                 param="messages" if ask.is_chat else "prompt",
                 code="context_length_exceeded",
             )
+        if model.is_disaggregated:
+            _check_apart(ask)
         request = Request(
             arrival_s=arrival_s,
             ttft_s=slo.ttft_s,
@@ -208,6 +210,17 @@ def _told(request_id: str, session: str | None) -> list[tuple[bytes, bytes]]:
     """Return the headers by which a client knows its request again, encoded as they were decoded."""
     told = [(REQUEST_ID, request_id.encode("latin-1"))]
     return told if session is None else [*told, (SESSION, session.encode("latin-1"))]
+
+
+def _check_apart(ask: Ask) -> None:
+    """Refuse what can't be prefilled by one engine and decoded by another: KV is fetched once. Raises `BadRequest`."""
+    if ask.num_sequences > 1:
+        raise BadRequest(
+            f"n: this model prefills and decodes apart, so a request has one answer, got {ask.num_sequences}; "
+            "send several requests",
+            param="n" if ask.num_prompts == 1 else "prompt",
+        )
+    encode_body(ask.body)  # the prefill's body is written anew: one nested too deep is refused now
 
 
 def _model_named(exchange: Exchange) -> str | None:

@@ -9,19 +9,20 @@ from polyslo.core.state import Fleet
 
 @dataclass(frozen=True, slots=True)
 class InstanceLoad:
-    """An instance's iteration, and its tier's TPOT: None in the idle pool and on the prefill side."""
+    """An instance's iteration, the longest one that it may have, and its tier's TPOT; None where there is none."""
 
     iteration_s: float
+    pace_s: float | None
     tpot_s: float | None
 
     @property
     def load_ratio(self) -> float:
         """Share of the pace that the iteration takes."""
-        return self.iteration_s / self.tpot_s if self.tpot_s else 0.0
+        return self.iteration_s / self.pace_s if self.pace_s else 0.0
 
     @property
     def slack_s(self) -> float:
-        """What is left of the pace."""
+        """What is left of the TPOT."""
         return self.tpot_s - self.iteration_s if self.tpot_s else 0.0
 
 
@@ -32,4 +33,7 @@ def instance_load(fleet: Fleet, i: int) -> InstanceLoad:
     if record["busy"]:
         decodes, chunk = int(record["num_decodes"]), int(record["chunk"])
         iteration_s = float(fleet.profile.iteration_s(decodes, chunk, float(record["decode_kv_tokens"]), 0.0))
-    return InstanceLoad(iteration_s, float(fleet.tpots_s[group]) if group < len(fleet.tpots_s) else None)
+    num_tiers = len(fleet.tpots_s)
+    tpot_s = float(fleet.tpots_s[group]) if group < num_tiers else None
+    pace_s = float(fleet.settings["prefill_budget_s"][0]) if group == num_tiers else tpot_s
+    return InstanceLoad(iteration_s, pace_s, tpot_s)

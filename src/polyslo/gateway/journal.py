@@ -99,9 +99,9 @@ class Journal:
         """A shadow policy would send request `r`, which is about to arrive, to instance `i`."""
         self._add(pack_choice(r, i))
 
-    def changed(self, i: int, name: str, is_there: bool, now_s: float) -> None:
-        """An instance joined, or has left."""
-        self._add(pack_presence(i, name, is_there, now_s))
+    def changed(self, i: int, name: str, is_there: bool, role: int, now_s: float) -> None:
+        """An instance joined, or has left; `role` is what its slot may do from now on."""
+        self._add(pack_presence(i, name, is_there, role, now_s))
 
     def _add(self, record: bytes) -> None:
         self.num_recorded += 1

@@ -12,7 +12,7 @@
     outcome   kind u8, outcome u8, relegated u8, tier u16, request u32, tries u16, prompt tokens, output tokens i64,
               arrival, TTFT as granted, first token, last token f64
     choice    kind u8, request u32, instance i32: a shadow policy's, before the request's arrival
-    presence  kind u8, there u8, time f64, instance u32, length of its name u16, the name in UTF-8
+    presence  kind u8, there u8, role u8, time f64, instance u32, length of its name u16, the name in UTF-8
 
 Prefix: kind u8, number of actions u32, time f64. Action: kind u8, request i32, instance i32. Packed, little-endian.
 What is encoded on the gateway's thread is encoded from what is at hand there, without making a record first.
@@ -59,7 +59,7 @@ _STAY = Struct("<BIdII")
 _RECORD = Struct("<BI")
 _OUTCOME = Struct("<BBBHIHqqdddd")
 _CHOICE = Struct("<BIi")
-_PRESENCE = Struct("<BBdIH")
+_PRESENCE = Struct("<BBBdIH")
 _MOST_NAME_BYTES = 0xFFFF
 
 
@@ -131,10 +131,10 @@ def pack_choice(r: int, i: int | None) -> bytes:
     return _CHOICE.pack(CHOICE, r, -1 if i is None else i)
 
 
-def pack_presence(i: int, name: str, is_there: bool, now_s: float) -> bytes:
+def pack_presence(i: int, name: str, is_there: bool, role: int, now_s: float) -> bytes:
     """Encode that an instance joined, or left."""
     text = name.encode()[:_MOST_NAME_BYTES]
-    return _PRESENCE.pack(PRESENCE, is_there, now_s, i, len(text)) + text
+    return _PRESENCE.pack(PRESENCE, is_there, role, now_s, i, len(text)) + text
 
 
 def pack_actions(actions: Sequence[Sequence[int]]) -> bytes:
@@ -219,11 +219,11 @@ def _unpack_choice(payload: bytes, at: int) -> tuple[Record, int]:
 
 
 def _unpack_presence(payload: bytes, at: int) -> tuple[Record, int]:
-    _, is_there, now_s, i, size = _PRESENCE.unpack_from(payload, at)
+    _, is_there, role, now_s, i, size = _PRESENCE.unpack_from(payload, at)
     end = at + _PRESENCE.size + size
     if end > len(payload):
         raise IndexError(f"a name of {size} bytes")
-    return Presence(now_s, i, bool(is_there), payload[end - size : end].decode(errors="replace")), end
+    return Presence(now_s, i, bool(is_there), role, payload[end - size : end].decode(errors="replace")), end
 
 
 def _unpack_pairs(payload: bytes, at: int, count: int) -> tuple[Pairs, int]:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from polyslo.compiled import fingerprint
+from polyslo.core.state import DECODE_ONLY, PREFILL_ONLY
 from polyslo.errors import ConfigError, InputError
 from polyslo.sim.fleet import FleetConfig
 
@@ -57,9 +58,12 @@ class JournalHead:
                 f"the journal's fleet is none of this version ({error}); use polyslo {self.polyslo}"
             ) from error
 
-    def with_instances(self, names: Sequence[str]) -> JournalHead:
-        """Return it with the instances that are there now; the fleet has at least one."""
-        fleet = {**self.fleet, "num_instances": len(names)} if names else self.fleet
+    def with_instances(self, names: Sequence[str], roles: Sequence[int]) -> JournalHead:
+        """Return it with the instances that are there now, and what they may do; the fleet has at least one."""
+        fleet = dict(self.fleet)
+        if names:
+            fleet |= {"num_instances": len(names), "num_prefill_only": roles.count(PREFILL_ONLY)}
+            fleet |= {"num_decode_only": roles.count(DECODE_ONLY)}
         return replace(self, instances=tuple(names), fleet=fleet)
 
     def encode(self) -> bytes:

@@ -121,11 +121,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """An instance joined, closed at first, or had left. What that changes for decisions is in closings."""
+    """An instance joined, absent at first, or had left. What else that changes for decisions is in closings."""
 
     now_s: float
     i: int
     is_there: bool
+    role: int  # what it may do, of `core.state`
     name: str
 
 

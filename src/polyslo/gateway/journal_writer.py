@@ -41,15 +41,15 @@ class JournalWriter:
         files: JournalFiles,
         *,
         max_bytes: int,
-        names: Callable[[], Sequence[str]] = tuple,
+        there: Callable[[], tuple[Sequence[str], Sequence[int]]] = lambda: ((), ()),
     ) -> None:
-        """`names` tells which instances are there, when a file is begun."""
+        """`there` tells the names and roles of the instances, when a file is begun."""
         self.journal = journal
         self._decider = decider
         self._head = replace(head, run=os.urandom(6).hex())
         self._files = files
         self._max_bytes = max_bytes
-        self._names = names
+        self._there = there
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._writing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -100,7 +100,7 @@ class JournalWriter:
         held = self.journal.take()
         number = self._head.sequence + 1
         head = replace(self._head, sequence=number, began_s=monotonic(), began_unix_s=time())
-        self._head = head.with_instances(self._names())
+        self._head = head.with_instances(*self._there())
         job = partial(_begin, self._files, self._head, capture(self._decider))
         self.journal.is_open = True
         self._run(job, *held)

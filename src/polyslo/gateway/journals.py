@@ -10,7 +10,7 @@ from pathlib import Path
 
 from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import ModelConfig
-from polyslo.gateway.fleets import live_config
+from polyslo.gateway.fleets import ROLES, live_config
 from polyslo.gateway.journal import Journal
 from polyslo.gateway.journal_files import JournalFiles
 from polyslo.gateway.journal_head import JournalHead
@@ -61,7 +61,7 @@ class Journals:
                 head,
                 files,
                 max_bytes=self._config.journal.max_bytes,
-                names=partial(_names, served),
+                there=partial(_there, served),
             )
             writer.start()
             self._writers.append(writer)
@@ -85,8 +85,9 @@ class Journals:
         ]
 
 
-def _names(model: ServedModel) -> list[str]:
-    return [instance.name for instance in model.instances]
+def _there(model: ServedModel) -> tuple[list[str], list[int]]:
+    """Return the names and roles of a model's instances."""
+    return [instance.name for instance in model.instances], [ROLES[instance.role] for instance in model.instances]
 
 
 def journal_head(model: ModelConfig, policy: str, num_records: int) -> JournalHead:

@@ -77,7 +77,8 @@ def _check_same_fleet(first: JournalReader, journal: JournalReader) -> None:
 
 def _without_size(head: JournalHead) -> dict[str, object]:
     """Return a fleet without how many instances it has: they come and go."""
-    return {name: value for name, value in head.fleet.items() if name != "num_instances"}
+    sizes = ("num_instances", "num_prefill_only", "num_decode_only")
+    return {name: value for name, value in head.fleet.items() if name not in sizes}
 
 
 def _check_clock(first: JournalReader, requests: Sequence[SeenRequest]) -> None:

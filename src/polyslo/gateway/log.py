@@ -74,6 +74,7 @@ def _placement(relay: Relay) -> dict[str, Any]:
     if placement is None:
         return {}
     line: dict[str, Any] = {
+        **({} if placement.prefill_instance is None else {"prefill_instance": placement.prefill_instance}),
         "instance": placement.instance,
         "rung": placement.rung,
         "queue_ms": round(1e3 * (placement.at_s - relay.request.arrival_s), 2),

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from polyslo.core.state import ABSENT, DRAINING
+from polyslo.core.state import ABSENT, DRAINING, EITHER, PREFILL_ONLY
 from polyslo.gateway.config_models import EndpointConfig
+from polyslo.gateway.fleets import ROLES
 from polyslo.gateway.instance import Instance
 from polyslo.gateway.openai_errors import Refusal
 from polyslo.gateway.served_model import ServedModel
@@ -55,7 +56,7 @@ class _Waiting:
 
 
 class Membership:
-    """The instances of one served model, as they come and go; `tell(slot, name, is_there)` hears of each."""
+    """The instances of one served model, as they come and go; `tell(slot, name, is_there, role)` hears of each."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class Membership:
         watch: Watch,
         connections: Connections,
         loop: Loop,
-        tell: Callable[[int, str, bool], None] | None = None,
+        tell: Callable[[int, str, bool, int], None] | None = None,
     ) -> None:
         self.model = model
         self._watch = watch
@@ -79,13 +80,9 @@ class Membership:
         known = roster.find(endpoint.url) or roster.find(endpoint.title)
         if known is not None:
             return self._stay(known, endpoint, source)
-        i = roster.free_slot
+        i = self._free_slot(ROLES[endpoint.role])
         if i is None:
-            return Refusal(
-                "no_room",
-                f"model {self.model.name!r} has room for {roster.num_slots} instances, all are there; "
-                "set max_instances of [[models]]",
-            )
+            return self._no_room(endpoint)
         instance = Instance(
             index=i,
             name=endpoint.title,
@@ -100,7 +97,7 @@ class Membership:
             was_open=False,
         )
         roster.put(instance)
-        self._note(instance, is_there=True)
+        self._note(instance, is_there=True, role=ROLES[endpoint.role])
         self._watch.watch(instance)
         return instance
 
@@ -180,15 +177,32 @@ class Membership:
         self.model.close_instance(i, ABSENT)
         self.model.instances.remove(i)
         self._connections.close(instance.origin)
-        self._note(instance, is_there=False)
+        self._note(instance, is_there=False, role=EITHER)
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             if isinstance(self.join(one.endpoint, one.source, one.api_key), Refusal):
                 self._waiting.append(one)
 
-    def _note(self, instance: Instance, *, is_there: bool) -> None:
+    def _free_slot(self, role: int) -> int | None:
+        """Return a slot for an instance of a role; where groups are fixed it must be one of that side (PD)."""
+        fleet, vacant = self.model.fleet, self.model.instances.vacant
+        if fleet.settings["elastic"][0] or not self.model.is_disaggregated:
+            return vacant[0] if vacant else None
+        prefills = fleet.instances["group"] == len(fleet.tpots_s)
+        return next((i for i in vacant if role == EITHER or prefills[i] == (role == PREFILL_ONLY)), None)
+
+    def _no_room(self, endpoint: EndpointConfig) -> Refusal:
+        side = f" to {endpoint.role}" if endpoint.role is not None and self.model.is_disaggregated else ""
+        return Refusal(
+            "no_room",
+            f"model {self.model.name!r} has room for {self.model.instances.num_slots} instances, all those{side} are "
+            "there; set max_instances of [[models]]",
+        )
+
+    def _note(self, instance: Instance, *, is_there: bool, role: int) -> None:
+        self.model.decider.give_role(instance.index, role)
         if self._tell is not None:
-            self._tell(instance.index, instance.name, is_there)
+            self._tell(instance.index, instance.name, is_there, role)
 
 
 def _is_same(instance: Instance, wanted: Mapping[str, tuple[EndpointConfig, str | None]]) -> bool:

@@ -11,7 +11,7 @@ from time import monotonic
 
 from prometheus_client import Counter, Histogram
 
-from polyslo.core.state import DISPATCH, PROMOTED, REASONS, REFUSE, RELEGATE, SCALED_UP, TAKEN_OVER
+from polyslo.core.state import DISPATCH, PROMOTED, REASONS, REFUSE, RELEGATE, SCALED_UP, TAKEN_OVER, TRANSFER
 from polyslo.gateway.label_values import LabelValues
 from polyslo.gateway.listeners import NOBODYS_MISS, OUTCOMES
 from polyslo.gateway.placement import Placement
@@ -86,6 +86,9 @@ class ModelMetrics:
             placement = relay.passage.placement
             if placement is not None:
                 self._dispatched(model, relay, placement, i)
+        elif kind == TRANSFER:
+            self._families.transfers.labels(*self._labels(relay)).inc()
+            self._families.prefill.labels(*self._labels(relay)).observe(relay.prefilled_s - relay.passage.sent_s)
         elif kind in (RELEGATE, REFUSE):
             families, labels = self._families, self._labels(relay)
             if kind == RELEGATE:
@@ -137,9 +140,10 @@ class ModelMetrics:
         if relay.passage.num_tries == 0:
             tier.dispatched.inc()
             tier.queued.observe(placement.at_s - relay.request.arrival_s)
-        rung = int(model.fleet.requests["rung"][relay.r])
+        record = model.fleet.requests[relay.r]
+        rung = int(record["rung"])
         if rung == PROMOTED:
-            host = int(model.fleet.instances["group"][i])
+            host = int(model.fleet.instances["group"][int(record["decode_instance"]) if record["hands_over"] else i])
             families.promotions.labels(*labels, model.tier_labels[host]).inc()
         elif rung in (SCALED_UP, TAKEN_OVER):
             families.scaled.labels(*labels, "up" if rung == SCALED_UP else "taken_over").inc()

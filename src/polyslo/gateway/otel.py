@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from polyslo.core.state import DISPATCH, RELEGATE, WITHDRAW
+from polyslo.core.state import DISPATCH, RELEGATE, TRANSFER, WITHDRAW
 from polyslo.gateway.body import CHAT
 from polyslo.gateway.listeners import Doorkeeper, Listener
 from polyslo.gateway.relay import Header, Relay
@@ -149,6 +149,8 @@ class RequestSpans:
         if kind == DISPATCH and placement is not None:
             told = {"polyslo.instance": placement.instance, "polyslo.rung": placement.rung}
             trace.span.add_event("dispatch", told, trace.ns(placement.at_s))
+        elif kind == TRANSFER and placement is not None:
+            trace.span.add_event("transfer", {"polyslo.instance": placement.instance}, trace.ns(self._clock()))
         elif kind in (WITHDRAW, RELEGATE):
             name = "withdrawn" if kind == WITHDRAW else "relegated"
             trace.span.add_event(name, timestamp=trace.ns(self._clock()))
@@ -193,6 +195,8 @@ def _attributes(relay: Relay, outcome: str) -> dict[str, str | int | float | boo
     if placement is not None:
         told["polyslo.instance"] = placement.instance
         told["polyslo.rung"] = placement.rung
+        if placement.prefill_instance is not None:
+            told["polyslo.prefill_instance"] = placement.prefill_instance
         told["polyslo.queue_s"] = placement.at_s - request.arrival_s
         if placement.predicted_ttft_s is not None and placement.predicted_tpot_s is not None:
             told["polyslo.predicted_ttft_s"] = placement.predicted_ttft_s

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from polyslo.core.state import RUNGS
+from polyslo.core.state import RUNGS, Fleet
+from polyslo.gateway.foreseen import first_token_s
 from polyslo.policies.table import POLYSERVE
 
 
@@ -19,13 +19,15 @@ class Placement:
     at_s: float
     predicted_ttft_s: float | None
     predicted_tpot_s: float | None
+    prefill_instance: str | None = None  # where its KV came from, once it has been transferred
 
 
 def placement_of(
-    record: Any, policy: int, instance: str, *, arrival_s: float, at_s: float, is_relegated: bool
+    fleet: Fleet, r: int, policy: int, instance: str, *, arrival_s: float, at_s: float, is_relegated: bool
 ) -> Placement:
-    """Return the placement that `record`, what is believed of a request, has now."""
-    ttft_s, tpot_s = float(record["predicted_first_s"]) - arrival_s, float(record["predicted_tpot_s"])
+    """Return the placement that request `r` has now."""
+    record = fleet.requests[r]
+    ttft_s, tpot_s = first_token_s(fleet, r) - arrival_s, float(record["predicted_tpot_s"])
     is_foreseen = policy == POLYSERVE and not is_relegated and math.isfinite(ttft_s) and math.isfinite(tpot_s)
     return Placement(
         instance,

@@ -7,13 +7,14 @@ another only before the first token; engines send a stream's head long before it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from polyslo.gateway.body import Ask
 from polyslo.gateway.broken import ERROR, is_broken
 from polyslo.gateway.placement import Placement
+from polyslo.gateway.prefill_leg import PrefillLeg
 from polyslo.gateway.request import Request
 from polyslo.gateway.stream_tokens import TokenCounter
 from polyslo.gateway.usage import completion_tokens, prompt_tokens
@@ -62,6 +63,9 @@ class Watcher(Protocol):
     def saw_tokens(self, r: int, tokens: int) -> None:
         """Tokens came on a request's stream."""
 
+    def prefilled(self, relay: Relay) -> None:
+        """A request's prefill ended, its KV waits to be fetched: `relay.kv_params`."""
+
     def ended(self, relay: Relay, output_tokens: int) -> None:
         """A request ended well."""
 
@@ -94,6 +98,9 @@ class Relay:
         self.body = body
         self.request = request
         self.instance: int | None = None
+        self.prefill_instance: int | None = None  # which kept its KV, where that was apart from its instance
+        self.kv_params: Mapping[str, Any] | None = None  # where its KV is, once it is prefilled
+        self.prefilled_s = 0.0
         self.passage = passage
         self.receipt: tuple[Header, ...] = ()  # of the last decision
         self.headers = headers  # that its engine sees
@@ -123,20 +130,52 @@ class Relay:
         idle_timeout_s: float,
     ) -> None:
         """Send the request to an instance; a second one is sent it afresh."""
-        self.instance = i
-        self.passage.num_tries += 1
-        self.passage.sent_s = self._clock()
+        if self.kv_params is None:
+            self._try_at(i)
+        else:
+            self.instance, self.prefill_instance = i, self.instance
         self._let_go()
         self._idle_timeout_s = idle_timeout_s
         self._call = origin.send(
             self.exchange.method,
-            self.exchange.path + (b"?" + self.exchange.query if self.exchange.query else b""),
+            self._target,
             [*self.headers, *credentials],
             body,
             self,
             head_timeout_s=first_byte_timeout_s,
             idle_timeout_s=first_byte_timeout_s,
         )
+
+    def prefill(
+        self, i: int, origin: Origin, body: bytes, credentials: Sequence[Header] = (), *, timeout_s: float
+    ) -> None:
+        """Have an instance prefill the request, to be sent to another one then."""
+        self._try_at(i)
+        self._call = origin.send(
+            self.exchange.method,
+            self._target,
+            [*self.headers, *credentials],
+            body,
+            PrefillLeg(self),
+            head_timeout_s=timeout_s,
+            idle_timeout_s=timeout_s,
+        )
+
+    def prefilled(self, params: Mapping[str, Any]) -> None:
+        """Its prefill has ended, and `params` say where its KV is: for its `PrefillLeg`."""
+        self._call = None
+        self.kv_params = params
+        self.prefilled_s = self._clock()
+        self._watcher.prefilled(self)
+
+    def prefill_refused(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Its prefill was answered with an error, which is the request's answer where nobody may do better."""
+        self._call = None
+        self._end_whole(status, [header for header in headers if header[0] not in OUR_HEADERS], body)
+
+    def start_over(self) -> None:
+        """Forget where it was, and a prefill whose KV is lost."""
+        self.instance = self.prefill_instance = self.kv_params = None
 
     def take_back(self) -> bool:
         """Abort the instance's work, to be sent elsewhere later; False once the client has been sent some of it."""
@@ -204,6 +243,15 @@ class Relay:
             self.break_off()
 
     @property
+    def _target(self) -> bytes:
+        return self.exchange.path + (b"?" + self.exchange.query if self.exchange.query else b"")
+
+    def _try_at(self, i: int) -> None:
+        self.instance, self.prefill_instance, self.kv_params = i, None, None
+        self.passage.num_tries += 1
+        self.passage.sent_s = self._clock()
+
+    @property
     def _is_stream(self) -> bool:
         return self.request.is_streamed and self._head[0] == 200
 
@@ -240,7 +288,7 @@ class Relay:
             self._watcher.ended(self, self._output_tokens)
         self.exchange.end()
 
-    def _end_whole(self, status: int, headers: list[Header], body: bytes) -> None:
+    def _end_whole(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         passage = self.passage
         if may_do_better(status) or (status == 200 and is_broken(body)):
             if self._watcher.failed(self, 500 if status == 200 else status):

@@ -135,6 +135,7 @@ class _Replayer:
             self._choice = record
         elif isinstance(record, Presence):
             (self._found.joined if record.is_there else self._found.left).append(record.name)
+            self.decider.give_role(_within(record.i, len(self.decider.fleet.instances)), record.role)
         elif isinstance(record, Entry | Release):
             if self._found.difference is None:
                 self._repeat_taking(record)

@@ -74,6 +74,11 @@ class RequestFamilies:
             "polyslo_promotions", "Dispatches to an instance of a tighter tier, `host_tier`.", [*tier, "host_tier"],
             **make,
         )  # fmt: skip
+        self.transfers = Counter("polyslo_transfers", "Prefilled requests sent to a decode instance.", tier, **make)
+        self.prefill = _histogram(
+            "prefill", "From sending a prefill to its answer, where prefill is apart from decode.", tier,
+            TTFT_BUCKETS_S, **make,
+        )  # fmt: skip
         self.relegations = Counter("polyslo_relegations", "Requests that became best-effort.", tier, **make)
         self.refusals = Counter(
             "polyslo_refusals",

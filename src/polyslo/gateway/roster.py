@@ -39,11 +39,6 @@ class Roster:
         return len(self._slots)
 
     @property
-    def free_slot(self) -> int | None:
-        """The first slot without an instance; None when all are taken."""
-        return self._slots.index(None) if None in self._slots else None
-
-    @property
     def vacant(self) -> list[int]:
         """The slots without an instance."""
         return [i for i, instance in enumerate(self._slots) if instance is None]

@@ -15,14 +15,17 @@ from polyslo.core.state import (
     ABSENT,
     DISPATCH,
     DRAINING,
+    EITHER,
     FITS,
     REFUSE,
     RELEGATE,
     RETIER,
+    TRANSFER,
     WITHDRAW,
     Fleet,
 )
 from polyslo.gateway.decider import Decider
+from polyslo.gateway.handover import decode_body, prefill_body
 from polyslo.gateway.instance import Instance
 from polyslo.gateway.listeners import Listener
 from polyslo.gateway.placement import placement_of
@@ -32,7 +35,7 @@ from polyslo.gateway.roster import Roster
 from polyslo.gateway.shadow import Shadow
 from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
 from polyslo.gateway.tokens import TokenEstimate
-from polyslo.gateway.told import body_with_slo, receipt
+from polyslo.gateway.told import body_with_slo, receipt, slo_told, with_decode_side
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 
@@ -78,6 +81,7 @@ class ServedModel:
         self.relays: list[Relay | None] = [None] * len(fleet.requests)
         self.kv_capacity_tokens = int(fleet.instances["kv_capacity_tokens"].min())
         self.estimates = (TokenEstimate(), TokenEstimate())  # of prompts' tokens: completions, chat
+        self.is_disaggregated = bool(fleet.settings["disaggregated"][0])
         self.decider = Decider(fleet, policy, self._carry_out, delay_s=DELAY_S)
         self.health: HealthWatch | None = None
         self.shadow: Shadow | None = None
@@ -149,6 +153,13 @@ class ServedModel:
         self.decider.saw_tokens(r, tokens, self._clock())
         self._digest_soon()
 
+    def prefilled(self, relay: Relay) -> None:
+        """See `Watcher`."""
+        if self.health is not None and relay.instance is not None:
+            self.health.succeeded(relay.instance)
+        self.decider.saw_tokens(relay.r, 1, self._clock())
+        self._digest_soon()
+
     def ended(self, relay: Relay, output_tokens: int) -> None:
         """See `Watcher`."""
         self._forget(relay)
@@ -197,15 +208,21 @@ class ServedModel:
         """Decide about a request that an instance failed; that one is not asked while another is open."""
         again, failed = self.decider.enter(), relay.instance
         assert again is not None  # one was freed just now
-        relay.r, relay.instance = again, None
+        relay.r = again
+        relay.start_over()
         self.relays[again] = relay
-        is_open = failed is not None and self.instances[failed].closed == FITS
-        if failed is None or not is_open or sum(instance.closed == FITS for instance in self.instances) == 1:
+        if failed is None or self.instances[failed].closed != FITS or not self._has_stand_in(failed):
             self._decide(relay)
             return
         self.decider.close(failed, DRAINING, self._clock())
         self._decide(relay)
         self.decider.open(failed, self._clock())
+
+    def _has_stand_in(self, i: int) -> bool:
+        """Tell whether another open instance can do what this one does; where groups are fixed, one of its own."""
+        group, role = self.fleet.instances["group"], self.fleet.instances["role"]
+        likewise = (role == EITHER) | (role == role[i]) if self.fleet.settings["elastic"][0] else group == group[i]
+        return any(other.index != i and other.closed == FITS and likewise[other.index] for other in self.instances)
 
     def _expire(self, relay: Relay) -> None:
         """Give up a request that takes longer than any may."""
@@ -234,9 +251,15 @@ class ServedModel:
             return
         if kind == DISPATCH:
             self._note_placement(relay, i)
+        elif kind == TRANSFER and relay.passage.placement is not None:
+            prefilled = relay.passage.placement
+            decode = self.instances[i].name
+            relay.passage.placement = replace(prefilled, instance=decode, prefill_instance=prefilled.instance)
         self._listener.decided(self, relay, kind, i)
         if kind == DISPATCH:
             self._dispatch(relay, i)
+        elif kind == TRANSFER:
+            self._send_on(relay, i)
         elif kind == WITHDRAW:
             self._withdraw(relay)
         elif kind == REFUSE:
@@ -246,7 +269,8 @@ class ServedModel:
 
     def _note_placement(self, relay: Relay, i: int) -> None:
         relay.passage.placement = placement_of(
-            self.fleet.requests[relay.r],
+            self.fleet,
+            relay.r,
             self.policy,
             self.instances[i].name,
             arrival_s=relay.request.arrival_s,
@@ -255,16 +279,42 @@ class ServedModel:
         )
 
     def _dispatch(self, relay: Relay, i: int) -> None:
-        instance, patience, now_s = self.instances[i], self._patience, self._clock()
-        record, body = self.fleet.requests[relay.r], relay.body
+        instance, now_s = self.instances[i], self._clock()
         instance.running.add(relay)
         if relay.passage.wants_receipt:
-            relay.receipt = receipt(relay, record, instance.name, now_s)
-        if self._tells_slos:
-            body = body_with_slo(relay, record, float(self.fleet.instances["budget_s"][i]), now_s)
+            relay.receipt = receipt(relay, self.fleet, instance.name, now_s)
+        if not self.fleet.requests[relay.r]["hands_over"]:
+            self._send(relay, instance, self._body(relay, i, now_s))
+            return
+        told = slo_told(self.fleet.requests[relay.r], self._pace_s(i), now_s) if self._tells_slos else None
+        body = prefill_body(relay.passage.ask.body, told)
+        timeout_s = self._patience.first_byte_timeout_s
+        relay.prefill(i, instance.origin, body, instance.credentials, timeout_s=timeout_s)
+
+    def _send_on(self, relay: Relay, i: int) -> None:
+        """Send a prefilled request to its decode instance, with where its KV is."""
+        instance = self.instances[i]
+        assert relay.kv_params is not None  # else its prefill has not ended
+        assert relay.instance is not None
+        self.instances[relay.instance].running.discard(relay)
+        instance.running.add(relay)
+        relay.receipt = with_decode_side(relay.receipt, instance.name)
+        self._send(relay, instance, decode_body(self._body(relay, i, self._clock()), relay.kv_params))
+
+    def _body(self, relay: Relay, i: int, now_s: float) -> bytes:
+        """Return a request's body as instance `i` is to read it."""
+        if not self._tells_slos:
+            return relay.body
+        return body_with_slo(relay, self.fleet.requests[relay.r], self._pace_s(i), now_s)
+
+    def _pace_s(self, i: int) -> float:
+        return float(self.fleet.instances["budget_s"][i])
+
+    def _send(self, relay: Relay, instance: Instance, body: bytes) -> None:
+        patience = self._patience
         is_streamed = relay.request.is_streamed
         relay.send(
-            i,
+            instance.index,
             instance.origin,
             body,
             instance.credentials,
