@@ -30,6 +30,7 @@ COMMANDS = {
     "workload": ("workload", "workload_group", "Fitted workloads: list, show, fit a trace."),
     "profile": ("profile", "profile_group", "Iteration-time profiles: list, show, plot, estimate, measure."),
     "check": ("check", "check_command", "Check a gateway's configuration: every mistake at once."),
+    "dashboards": ("dashboards", "dashboards_command", "Write a Grafana dashboard and alert rules for the gateway."),
     "key": ("key", "key_group", "API keys for the gateway: new, hash."),
 }
 

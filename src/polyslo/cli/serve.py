@@ -17,6 +17,7 @@ from polyslo.gateway.config_server import LOG_LEVELS
 from polyslo.gateway.config_table import NO_FILE, MistakenConfigError
 from polyslo.gateway.explain import explain
 from polyslo.gateway.learned_tiers import with_learned_tiers
+from polyslo.gateway.log_lines import log_to_stderr
 from polyslo.gateway.warmup import warm_up
 
 log = logging.getLogger("polyslo")
@@ -52,7 +53,7 @@ def serve_command(config_file: str | None, **flags: Any) -> None:
     `polyslo serve --worker-urls http://127.0.0.1:8000 http://127.0.0.1:8001` is enough to start.
     """
     config = load_config(config_file, flags)
-    logging.basicConfig(level=config.server.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr(config.server.log_level)
     _check(config, config_file)
     warm_up()
     learned = with_learned_tiers(config)

@@ -29,20 +29,23 @@ from polyslo.gateway.health import Health
 from polyslo.gateway.instance import CONFIGURED, LISTED, Instance
 from polyslo.gateway.journals import Journals
 from polyslo.gateway.listed_instances import with_listed
+from polyslo.gateway.listeners import Doorkeeper, Doorkeepers, Listeners
 from polyslo.gateway.listeners import Listener as Watches
-from polyslo.gateway.listeners import Listeners
 from polyslo.gateway.log import RequestLog
 from polyslo.gateway.lookouts import Lookouts
+from polyslo.gateway.loop_lag import LoopLag
 from polyslo.gateway.management import Management
 from polyslo.gateway.metrics import Metrics
 from polyslo.gateway.origins import Origins
 from polyslo.gateway.places import Places
+from polyslo.gateway.process_metrics import ProcessMetrics
 from polyslo.gateway.reconciliation import Reconciliation
 from polyslo.gateway.served_model import GATHER_S, Patience, ServedModel
 from polyslo.gateway.slack import Slack
-from polyslo.gateway.tally import RowOfTally, Tally
+from polyslo.gateway.tally import OPEN, RowOfTally, Tally
 from polyslo.gateway.tls import server_context
 from polyslo.gateway.tokens import estimates
+from polyslo.gateway.traces import open_traces
 from polyslo.wire.server import Census, Handler, Limits, Listener, listen
 
 log = logging.getLogger("polyslo")
@@ -96,30 +99,40 @@ class Gateway:
     async def start(self) -> None:
         """Build the fleets and listen; raises `ConfigError` where that can't be."""
         config, server = self.config, self.config.server
-        self.metrics = Metrics(self.models)
+        self.metrics = Metrics(self.models, config)
+        self.traces = open_traces(config.telemetry, processes=server.processes)
         self.origins = Origins(config.health.connect_timeout_s)
-        self.places = Places(server)
+        doorkeeper = Doorkeepers([self.metrics, *self.traces.doorkeepers])
+        self.places = Places(server, doorkeeper=doorkeeper)
         self.tally = Tally(server.processes)
         self.metrics.register(ClientMetrics(self.tally))
-        carriers = self._carriers()
+        carriers = self._carriers(doorkeeper)
         for model in config.models:
             board = self.boards[model.name] = Board(monotonic, len(config.tiers_s))
             outcomes = self.journals.listeners(model.name)
-            listeners = Listeners([board, RequestLog(log), self.metrics, self.places, *outcomes, *carriers])
-            self.models[model.name] = self._served(model, listeners)
+            told = [self.metrics.of(model.name), *self.traces.listeners(model.name)]
+            listeners = Listeners([board, RequestLog(log, model.name), *told, self.places, *outcomes, *carriers])
+            served = self.models[model.name] = self._served(model, listeners)
+            self.metrics.watch(served)
         self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
         self._watches = {model.name: self._watches_of(model) for model in config.models}
-        self.front: Front | Carriers = carriers[0] if carriers else Front(config, self.models, self.places)
+        self.front: Front | Carriers = (
+            carriers[0] if carriers else Front(config, self.models, self.places, doorkeeper=doorkeeper)
+        )
         self.changes = Changes(
             self.written, self.models, self._watches, self.origins, self.front, self.journals, self._file, self._reread
         )
         self.metrics.register(self.changes.reloads)
         self.metrics.register(EngineLoads(self.models))
-        self.management = Management(self.models, self.snapshot, self.story, self.metrics.text, self.changes.workers)
+        self.management = Management(self.models, self.snapshot, self.story, self.metrics.pieces, self.changes.workers)
         self.listener = await self._open(self.front)
         self.management_listener = await _listen(
             self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", MANAGEMENT_LIMITS
         )
+        own = ProcessMetrics(self.metrics.registry, config, self.places, lambda: int(self.tally.rows[:, OPEN].sum()))
+        self.metrics.register(own)
+        self._lag = LoopLag(own.lag.observe)
+        self._lag.start()
         for name, served in self.models.items():
             for instance in served.instances:
                 self._watches[name].watch(instance)
@@ -130,6 +143,7 @@ class Gateway:
         """Refuse what is new, let what is under way end within the grace, close."""
         self.front.drain()
         self._board_timer.cancel()
+        self._lag.stop()
         self.management.stop()
         await self.changes.stop()
         await self.listener.close(self.config.server.shutdown_grace_s)
@@ -141,6 +155,7 @@ class Gateway:
         await self.origins.stop()
         await self.journals.stop()
         self.tally.close()
+        await self.traces.stop()
 
     def addresses(self) -> list[str]:
         """Say where to find what."""
@@ -164,12 +179,12 @@ class Gateway:
         found = (board.story(request_id) for board in self.boards.values())
         return next((story for story in found if story is not None), None)
 
-    def _carriers(self) -> list[Carriers]:
+    def _carriers(self, doorkeeper: Doorkeeper) -> list[Carriers]:
         """Return who has the connections where that is not this process."""
         if self.config.server.processes == 1:
             return []
         server_context(self.config.server)  # which each of them will make, and may be wrong
-        return [Carriers(self.config, self.models, self.places, self.tally)]
+        return [Carriers(self.config, self.models, self.places, self.tally, doorkeeper)]
 
     async def _open(self, front: Front | Carriers) -> Listener | Carriers:
         """Listen for requests, here or in carriers."""
@@ -226,6 +241,7 @@ class Gateway:
         self._board_timer = asyncio.get_running_loop().call_later(WATCH_PERIOD_S, self._watch_boards)
         for name, board in self.boards.items():
             board.tick(self.models[name])
+        self.metrics.tick()
 
     def _watches_of(self, model: ModelConfig) -> Lookouts:
         """Return who looks at a model's engines: whether they are well, and what they say of themselves."""

@@ -27,6 +27,7 @@ from polyslo.core.state import (
 )
 from polyslo.gateway.foreseen import first_token_s
 from polyslo.gateway.instance import Instance
+from polyslo.gateway.instance_load import instance_load
 from polyslo.gateway.listeners import NOBODYS_MISS, OUTCOMES
 from polyslo.gateway.relay import Relay
 from polyslo.gateway.served_model import ServedModel
@@ -36,7 +37,11 @@ from polyslo.gateway.windows import BUCKET_S, MINUTE_BUCKETS, NUM_BUCKETS, TierW
 MOST_EVENTS = 200
 MOST_SHOWN = 100
 NUM_TOKEN_MARKS = 12  # ticks over which tokens a second are told
-EVENT_OF_RUNG = {PROMOTED: "promotion", SCALED_UP: "scale_up", TAKEN_OVER: "take_over"}
+EVENT_OF_RUNG = {  # its kind, and what it says of the instance
+    PROMOTED: ("promotion", "to {}, of a tighter tier"),
+    SCALED_UP: ("scale_up", "{} came from the idle pool"),
+    TAKEN_OVER: ("take_over", "{} came from another tier"),
+}
 
 
 class Board:
@@ -69,11 +74,12 @@ class Board:
             rung = int(record["rung"])
             name = model.instances[i].name
             if story:
-                self._step(story, "placed", f"{RUNGS[rung]}: {name}", i, rung=RUNGS[rung],
+                self._step(story, "placed", name, i, rung=RUNGS[rung],
                            predicted_ttft_s=_finite(first_token_s(model.fleet, relay.r) - relay.request.arrival_s),
                            predicted_tpot_s=_finite(float(record["predicted_tpot_s"])))  # fmt: skip
             if rung in EVENT_OF_RUNG:
-                self._event(EVENT_OF_RUNG[rung], f"{RUNGS[rung]}: {name}", relay, i)
+                event, says = EVENT_OF_RUNG[rung]
+                self._event(event, says.format(name), relay, i)
         elif kind == TRANSFER:
             if story:
                 self._step(story, "transferred", f"prefilled, its KV goes to {model.instances[i].name}", i)
@@ -214,11 +220,7 @@ class Board:
         fleet, i = model.fleet, instance.index
         record, num_tiers = fleet.instances[i], len(fleet.tpots_s)
         group = int(record["group"])
-        decodes, chunk = int(record["num_decodes"]), int(record["chunk"])
-        step_s = fleet.profile.iteration_s(decodes, chunk, float(record["decode_kv_tokens"]), 0.0)
-        step_s = float(record["slowness"]) * step_s if record["busy"] else 0.0
-        tpot_s = float(fleet.tpots_s[group]) if group < num_tiers else None
-        pace_s = float(fleet.settings["prefill_budget_s"][0]) if group == num_tiers else tpot_s
+        load = instance_load(fleet, i)
         name = "tier" if group < num_tiers else ("prefill" if group == num_tiers else "idle")
         return {
             "index": i,
@@ -226,13 +228,13 @@ class Board:
             "group": name if instance.standing == "ready" else instance.standing,
             "tier": group if group < num_tiers else None,
             "rank": int(record["rank"]),
-            "load_ratio": step_s / pace_s if pace_s else 0.0,
-            "slack_s": tpot_s - step_s if tpot_s else 0.0,
+            "load_ratio": load.load_ratio,
+            "slack_s": load.slack_s,
             "kv_ratio": float(record["kv_tokens"] / record["kv_capacity_tokens"]),
             "num_decodes": int(record["num_decodes"]),
             "num_queued": int(record["num_queued"]),
             "queued_tokens": int(record["queued_tokens"]),
-            "iteration_s": step_s,
+            "iteration_s": load.iteration_s,
             "slowness_ratio": float(model.decider.streams.slowness_ratio[i]),
             "since_s": now_s - self._since_s.get(i, self._started_s),
         }

@@ -31,7 +31,7 @@ from polyslo.gateway.openai_errors import Refusal
 from polyslo.gateway.places import Client, Enter
 from polyslo.gateway.tally import RowOfTally, Tally
 from polyslo.gateway.tls import server_context
-from polyslo.wire.server import Limits, Listener, listen_on
+from polyslo.wire.server import Exchange, Limits, Listener, listen_on
 
 
 class FarPlaces:
@@ -43,6 +43,17 @@ class FarPlaces:
 
     def turn_away(self, refusal: Refusal) -> None:
         """See `Admission`."""
+
+
+class FarDoorkeeper:
+    """The `Doorkeeper` of a carrier: the other process counts."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def turned_away(self, exchange: Exchange | None, reason: str) -> None:
+        """See `Doorkeeper`."""
+        self._link.tell(Said.TURNED_AWAY, 0, reason.encode())
 
 
 class Carrier:
@@ -88,7 +99,7 @@ class Carrier:
         self._config = config
         self._row.max_connections = config.server.max_connections
         if self._front is None:
-            self._front = Front(config, self._models, FarPlaces())
+            self._front = Front(config, self._models, FarPlaces(), doorkeeper=FarDoorkeeper(self._link))
         else:
             self._front.reconfigure(config)
 

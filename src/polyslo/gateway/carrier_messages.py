@@ -43,6 +43,7 @@ class Said(IntEnum):
     TAKEN = 8  # it was taken back, as asked
     PLACE = 9  # where shall something go that nobody decides about: a model
     PREFILLED = 10  # its prefill has ended, its KV waits
+    TURNED_AWAY = 11  # a generation was answered at the door: the reason
 
 
 class Told(IntEnum):
@@ -62,7 +63,7 @@ class Told(IntEnum):
 
 # What a carrier learns of a request on the way, besides what was known at its arrival.
 LIVED = ("first_token_s", "last_token_s", "tokens", "prompt_tokens", "is_late")
-_KEPT = ("ask", "told")  # of a passage, by the carrier
+_KEPT = ("ask", "told", "placement")  # of a passage, by the carrier or the decider's process
 _PASSAGE = tuple(field.name for field in fields(Passage) if field.name not in _KEPT)
 _REQUEST = tuple(field.name for field in fields(Request))
 _ASK = tuple(field.name for field in fields(Ask) if field.name != "body")

@@ -24,6 +24,7 @@ from polyslo.gateway.desk import Desk
 from polyslo.gateway.front import SHUTTING_DOWN
 from polyslo.gateway.front_model import Admission
 from polyslo.gateway.link import Messenger
+from polyslo.gateway.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.relay import Relay
 from polyslo.gateway.served_model import ServedModel
 from polyslo.gateway.tally import Tally
@@ -42,12 +43,18 @@ class Carriers:
     port: int
 
     def __init__(
-        self, config: GatewayConfig, models: Mapping[str, ServedModel], places: Admission, tally: Tally
+        self,
+        config: GatewayConfig,
+        models: Mapping[str, ServedModel],
+        places: Admission,
+        tally: Tally,
+        doorkeeper: Doorkeeper = NOBODY_AT_THE_DOOR,
     ) -> None:
         self._config = config
         self._models = models
         self._places = places
         self._tally = tally
+        self._doorkeeper = doorkeeper
         self._sockets: list[socket.socket] = []
         self._processes: dict[int, CarrierProcess] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -131,7 +138,8 @@ class Carriers:
         return carrier
 
     def _desk(self, messenger: Messenger) -> Desk:
-        return Desk(messenger, self._models, self._places, {key.name: key for key in self._config.keys})
+        keys = {key.name: key for key in self._config.keys}
+        return Desk(messenger, self._models, self._places, keys, doorkeeper=self._doorkeeper)
 
     async def _keep(self, carrier: CarrierProcess) -> None:
         """Start a carrier again whenever it has died."""

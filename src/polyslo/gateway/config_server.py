@@ -93,6 +93,17 @@ class TelemetryConfig:
     max_label_values: int = setting(
         Whole(1, 100_000), "Different tenants and models in metrics' labels; later ones count as `other`.", 100
     )
+    attainment_target: float = setting(
+        Number(0.5, 0.99999),
+        "The attainment that is aimed at, as a share: what dashboards and alerts hold each tier against.",
+        0.99,
+    )
+    otlp_endpoint: str | None = setting(
+        Text("a URL such as http://127.0.0.1:4318", r"https?://[^\s/?#@]+(/\S*)?"),
+        "Where traces are sent, by OTLP over HTTP (`pip install 'polyslo[otel]'`); `OTEL_*` environment variables say "
+        "the rest.",
+        None,
+    )
     receipts: str = setting(
         Choice(RECEIPTS), "Decision receipts in response headers: when `x-polyslo-explain: 1` asks for them.", "asked"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import Protocol
 
 import numpy as np
@@ -66,6 +67,7 @@ class Decider:
         self.free = list(range(len(fleet.requests) - 1, -1, -1))  # records; the last is used next
         self.num_used = 0  # records that ever were in use: the first ones
         self.recorder: Recorder | None = None  # may be set and taken away between two inputs
+        self.took: Callable[[float], object] | None = None  # told how long each decision about an arrival took
         self._num_recorded = 0  # of the actions that the core has told of
         self._iterations = fleet.instances["iteration"]
         self._num_transfers = self.streams.num_transfers
@@ -105,11 +107,14 @@ class Decider:
 
     def arrive(self, r: int, request: Request, now_s: float) -> None:
         """Decide about a new request that has the record `r`."""
+        began_s = perf_counter()
         live_arrival(
             self._policy, self.streams.handle, r, request.arrival_s, request.arrival_s + request.ttft_s,
             request.tpot_s, request.tier, request.input_tokens, request.max_tokens, request.expected_tokens,
             not request.shows_tokens, now_s,
         )  # fmt: skip
+        if self.took is not None:
+            self.took(perf_counter() - began_s)
         if self.recorder is not None:
             self.recorder.arrived(r, request, now_s, self._decided())
         self._act(now_s)

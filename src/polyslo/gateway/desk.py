@@ -15,6 +15,7 @@ from polyslo.gateway.far_relay import FarExchange, FarRelay
 from polyslo.gateway.front import SHUTTING_DOWN
 from polyslo.gateway.front_model import Admission
 from polyslo.gateway.link import Messenger
+from polyslo.gateway.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.openai_errors import Refusal
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
@@ -32,12 +33,14 @@ class Desk:
         places: Admission,
         keys: Mapping[str, KeyConfig],
         clock: Callable[[], float] = monotonic,
+        doorkeeper: Doorkeeper = NOBODY_AT_THE_DOOR,
     ) -> None:
         self._messenger = messenger
         self._models = models
         self._places = places
         self.keys = keys  # by name; may be replaced
         self._clock = clock
+        self._doorkeeper = doorkeeper
         self._clients: dict[int, FarExchange] = {}
         self._relays: dict[int, FarRelay] = {}  # of clients that have a place
         self._told_models = b""
@@ -93,6 +96,8 @@ class Desk:
             self._see(content)
         elif kind == Said.ARRIVAL:
             self._receive(number, content)
+        elif kind == Said.TURNED_AWAY:
+            self._doorkeeper.turned_away(None, content.decode())
         elif kind == Said.PLACE:
             self._place(number, self._models[orjson.loads(content)])
         elif number in self._relays:
@@ -144,6 +149,7 @@ class Desk:
         return self._places.take(client, key, enter)
 
     def _answer(self, client: FarExchange, refusal: Refusal) -> None:
+        self._doorkeeper.turned_away(None, refusal.kind)
         answer = refusal.answer()
         client.respond(answer.status, answer.headers, answer.body)
 

@@ -25,6 +25,7 @@ from polyslo.gateway.listed_instances import misplaced, read_instances_file, wit
 from polyslo.gateway.shadow import shadow_policy
 from polyslo.gateway.tls import server_context
 from polyslo.gateway.tokens import load_tokenizer
+from polyslo.gateway.traces import untraceable
 from polyslo.profiles.library import NamedProfile, load_profile
 from polyslo.sim.fleet import PolicySpec
 
@@ -54,6 +55,7 @@ def explain(config: GatewayConfig, environment: Mapping[str, str] = os.environ) 
             config = with_learned_tiers(config)
         except ConfigError as error:
             mistakes.append(str(error))
+    mistakes += untraceable(config.telemetry, config.server.processes)
     warnings = (
         *_slo_warnings(config, profiles),
         *_key_warnings(config),

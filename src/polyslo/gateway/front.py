@@ -19,8 +19,9 @@ from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import ANY_MODEL
 from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.front_model import Admission, Destination, FrontModel
-from polyslo.gateway.grants import Slo, grant
+from polyslo.gateway.grants import Slo, grant, tenant_of
 from polyslo.gateway.keys import KeyRing
+from polyslo.gateway.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.model_list import MODELS, ModelList
 from polyslo.gateway.openai_errors import JSON_HEADERS, BadRequest, Refusal
 from polyslo.gateway.pass_on import PassOn
@@ -34,6 +35,7 @@ DEFAULT_MAX_TOKENS = 4096  # of a request that states no bound, for the belief a
 HIDDEN_HEADERS = frozenset({b"authorization", b"host", b"content-length", *SLO_HEADERS})
 REQUEST_ID, SESSION = b"x-request-id", b"x-session-id"
 PASSED_ON = frozenset({b"/tokenize", b"/detokenize"})  # besides everything below /v1/
+BAD_REQUEST = "bad_request"  # why requests that can't be understood were turned away
 ASKED = "asked"  # `telemetry.receipts`
 
 
@@ -46,10 +48,12 @@ class Front:
         models: Mapping[str, FrontModel],
         places: Admission,
         clock: Callable[[], float] = monotonic,
+        doorkeeper: Doorkeeper = NOBODY_AT_THE_DOOR,
     ) -> None:
         self._models = models
         self._places = places
         self._clock = clock
+        self._doorkeeper = doorkeeper
         self.reconfigure(config)
         self._model_list = ModelList(models)
         self.is_draining = False
@@ -59,12 +63,14 @@ class Front:
         try:
             refusal = self._route(exchange)
         except BadRequest as bad:
-            answer = bad.answer()
+            answer, reason = bad.answer(), BAD_REQUEST
         else:
             if refusal is None:
                 return
-            answer = refusal.answer()
+            answer, reason = refusal.answer(), refusal.kind
         exchange.respond(answer.status, [*answer.headers, *echoed(exchange.headers)], answer.body)
+        if exchange.path in (CHAT, COMPLETIONS):
+            self._doorkeeper.turned_away(exchange, reason)
 
     def reconfigure(self, config: GatewayConfig) -> None:
         """Let requests in, and grant SLOs, by this configuration from the next request on."""
@@ -159,6 +165,7 @@ class Front:
             told=(*slo.headers(), *_told(request_id, wish.session)),
             wants_receipt=wish.wants_receipt and self._config.telemetry.receipts == ASKED,
             key_name=None if key is None else key.name,
+            tenant=tenant_of(wish, key),
             session=wish.session,
         )
 

@@ -7,7 +7,7 @@ and lengths, never prompts or keys. Changing the instances does: see `Workers`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,6 +16,7 @@ import orjson
 from polyslo.gateway.assets import load_assets
 from polyslo.gateway.metrics import CONTENT_TYPE
 from polyslo.gateway.openai_errors import JSON_HEADERS, BadRequest, Refusal
+from polyslo.gateway.scrape import Scrape
 from polyslo.gateway.served_model import ServedModel
 from polyslo.gateway.workers import WORKERS, Workers
 from polyslo.wire.server import Exchange
@@ -35,7 +36,7 @@ class Management:
         models: Mapping[str, ServedModel],
         snapshot: Snapshot,
         story: Callable[[str], Mapping[str, Any] | None],
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Iterator[bytes]],
         workers: Workers,
     ) -> None:
         self._models = models
@@ -62,7 +63,8 @@ class Management:
         if exchange.path == b"/events":
             return self._watch(exchange)
         if exchange.path == b"/metrics":
-            return exchange.respond(200, [(b"content-type", CONTENT_TYPE)], self._metrics())
+            Scrape(exchange, [(b"content-type", CONTENT_TYPE)], self._metrics())
+            return None
         found = self._look_up(exchange.path)
         if found is None:
             return self._refuse(exchange, Refusal("unknown_path", "no such path here"))

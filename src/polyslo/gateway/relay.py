@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from polyslo.gateway.body import Ask
 from polyslo.gateway.broken import ERROR, is_broken
@@ -21,6 +21,9 @@ from polyslo.gateway.stream_tokens import TokenCounter
 from polyslo.gateway.usage import completion_tokens, prompt_tokens
 from polyslo.wire.client import Call, Failure, Origin, end_to_end
 from polyslo.wire.server import Exchange
+
+if TYPE_CHECKING:  # carriers do without what decides
+    from polyslo.gateway.placement import Placement
 
 Header = tuple[bytes, bytes]
 
@@ -44,6 +47,8 @@ class Passage:
     told: tuple[Header, ...] = ()  # headers of ours that its response has
     wants_receipt: bool = False
     key_name: str | None = None  # of the API key that it came with
+    tenant: str | None = None  # whom it counts for
+    placement: Placement | None = None  # the last one
     session: str | None = None
     sent_s: float = 0.0
     first_token_s: float = 0.0
@@ -162,8 +167,8 @@ class NearRelay:
         self.kv_params: Mapping[str, Any] | None = None  # where its KV is, once it is prefilled
         self.prefilled_s = 0.0
         self.passage = passage
-        self.receipt: tuple[Header, ...] = ()
-        self._headers = headers
+        self.receipt: tuple[Header, ...] = ()  # of the last decision
+        self.headers = headers  # that its engine sees
         self._watcher = watcher
         self._clock = clock
         self._call: Call | None = None
@@ -200,7 +205,7 @@ class NearRelay:
         self._call = origin.send(
             self.exchange.method,
             self._target,
-            [*self._headers, *credentials],
+            [*self.headers, *credentials],
             body if self.kv_params is None else decode_body(body, self.kv_params),
             self,
             head_timeout_s=first_byte_timeout_s,
@@ -221,7 +226,7 @@ class NearRelay:
         self._call = origin.send(
             self.exchange.method,
             self._target,
-            [*self._headers, *credentials],
+            [*self.headers, *credentials],
             prefill_body(self.passage.ask.body, told),
             PrefillLeg(self),
             head_timeout_s=timeout_s,

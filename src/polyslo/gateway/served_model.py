@@ -27,6 +27,7 @@ from polyslo.core.state import (
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.instance import Instance
 from polyslo.gateway.listeners import Listener
+from polyslo.gateway.placement import placement_of
 from polyslo.gateway.reconciliation import Reconciliation
 from polyslo.gateway.relay import Header, NearRelay, Passage, Relay
 from polyslo.gateway.request import Request
@@ -301,6 +302,13 @@ class ServedModel:
         relay = self.relays[r] if r >= 0 else None
         if relay is None or (kind == DISPATCH and relay.has_started):  # withdrawn and sent on at once, but it stays
             return
+        if kind == DISPATCH:
+            self._note_placement(relay, i)
+        elif kind == TRANSFER:
+            if self.instances.get(i) is None:  # nobody is left who could decode it
+                relay.lose_instance()
+                return
+            self._note_transfer(relay, i)
         self._listener.decided(self, relay, kind, i)
         if kind == DISPATCH:
             self._dispatch(relay, i)
@@ -312,6 +320,23 @@ class ServedModel:
             self._refuse(relay)
         elif kind == RELEGATE:
             relay.passage.is_relegated = True
+
+    def _note_placement(self, relay: Relay, i: int) -> None:
+        relay.passage.placement = placement_of(
+            self.fleet,
+            relay.r,
+            self.policy,
+            self.instances[i].name,
+            arrival_s=relay.request.arrival_s,
+            at_s=self._clock(),
+            is_relegated=relay.passage.is_relegated,
+        )
+
+    def _note_transfer(self, relay: Relay, i: int) -> None:
+        prefilled = relay.passage.placement
+        assert prefilled is not None
+        name = self.instances[i].name
+        relay.passage.placement = replace(prefilled, instance=name, prefill_instance=prefilled.instance)
 
     def _dispatch(self, relay: Relay, i: int) -> None:
         instance, now_s = self.instances[i], self._clock()
