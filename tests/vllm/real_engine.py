@@ -110,15 +110,15 @@ class RealEngine:
 
     def freeze(self) -> None:
         """Stop the engine's core in its tracks; what it serves HTTP with goes on."""
-        os.kill(self._core(), signal.SIGSTOP)
+        self._tell_core(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on."""
-        os.kill(self._core(), signal.SIGCONT)
+        self._tell_core(signal.SIGCONT)
 
     def kill_core(self) -> None:
         """Kill the engine's core, as a crash would."""
-        os.kill(self._core(), signal.SIGKILL)
+        self._tell_core(signal.SIGKILL)
 
     def stop(self) -> None:
         """End all its processes."""
@@ -131,14 +131,17 @@ class RealEngine:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
-    def _core(self) -> int:
-        """Return the process of the core: it has named itself."""
+    def _tell_core(self, number: signal.Signals) -> None:
+        """Send a signal to the core, which has named itself, and to those that it forked under its name."""
+        told = 0
         for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError, ProcessLookupError):
+            with contextlib.suppress(OSError):  # processes come and go
                 is_ours = os.getpgid(int(folder.name)) == self._process.pid
                 if is_ours and b"EngineCore" in (folder / "cmdline").read_bytes():
-                    return int(folder.name)
-        raise RuntimeError(f"{self.name}: its core has no process of its own; start it with splits=True")
+                    os.kill(int(folder.name), number)
+                    told += 1
+        if not told:
+            raise RuntimeError(f"{self.name}: its core has no process of its own; start it with splits=True")
 
 
 def free_port() -> int:

@@ -34,7 +34,7 @@ def main() -> None:
     """Run what stdin says."""
     with contextlib.redirect_stdout(sys.stderr):  # vLLM logs there
         results = {name: run(sys.argv[1], scenario) for name, scenario in json.load(sys.stdin).items()}
-    json.dump(results, sys.stdout)
+    print("\n" + json.dumps(results))
 
 
 def run(model: str, scenario: dict[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def schedules(vllm_environment: VllmEnvironment) -> dict[str, Any]:
         env=os.environ | {"PYTHONPATH": str(CHECKOUT / "src"), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    results: dict[str, Any] = json.loads(done.stdout)
+    results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])  # vLLM may have logged before
     return results
 
 
