@@ -12,7 +12,7 @@ export PIP_ROOT_USER_ACTION = ignore
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH CONDA_PREFIX PIP_USER PIP_REQUIRE_VIRTUALENV
 
 .DEFAULT_GOAL := demo
-.PHONY: setup demo compare claims clients gateways peers test test-fast lint format clean
+.PHONY: setup demo compare claims clients engines gateways peers test test-fast test-engines lint format clean
 
 setup: $(STAMP)
 
@@ -38,11 +38,22 @@ peers: $(STAMP)
 gateways: peers
 	@$(BIN)/python benchmarks/gateways
 
+# vLLM for CPUs and small models, into ~/.cache/polyslo/engines: 2 GB, a few minutes, once.
+engines: $(STAMP)
+	@$(BIN)/python tests/vllm/install.py --uv $(UV)
+
 # The first run compiles; doing that once here keeps two test processes from doing it twice.
 test test-fast: $(STAMP)
 	@$(BIN)/python -c "from polyslo.sim.warmup import warm_up; warm_up()"
 	@$(BIN)/python -c "from polyslo.gateway.warmup import warm_up; warm_up()"
-	@$(BIN)/pytest -n 2 $(if $(filter test-fast,$@),-m "not slow")
+	@$(BIN)/pytest -n 2 --ignore tests/vllm $(if $(filter test-fast,$@),-m "not slow")
+	@$(if $(filter test-fast,$@),,$(MAKE) -s test-engines)
+
+# Real engines take both cores, so these tests come alone. POLYSLO_SKIP_ENGINES=1 leaves them out.
+test-engines: $(STAMP)
+	@$(BIN)/python tests/vllm/install.py --uv $(UV) --if-possible
+	@$(BIN)/python tests/vllm/vllm_environment.py
+	@$(BIN)/pytest -n 0 -rs tests/vllm
 
 lint: $(STAMP)
 	@$(BIN)/ruff check --quiet

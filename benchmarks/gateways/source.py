@@ -1,8 +1,8 @@
 """The engines of the benchmark: one process that answers at several ports, with as little work as can be.
 
 The end of a request's prompt says how it is answered: `whole` with a small JSON body, `brief` with a stream of one
-token, `paced:S` with an endless stream of a token every S seconds, `flood` with one as fast as it is taken. The streams of a
-port get their tokens together, as an engine's batch does; the ports take turns within the pace.
+token, `paced:S` with an endless stream of a token every S seconds, `flood` with one as fast as it is taken. The
+streams of a port get their tokens together, as an engine's batch does; the ports take turns within the pace.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Live:
         r, self.count = self.count, self.count + 1
         self.fleet.requests["expected_tokens"][r] = output_tokens
         live_arrival(POLYSERVE, self.streams.handle, r, at_s, at_s + ttft_s, float(self.fleet.tpots_s[tier]), tier,
-                     input_tokens, 10_000, hidden, at_s)  # fmt: skip
+                     input_tokens, 10_000, 0, hidden, at_s)  # fmt: skip
         return r
 
     def see(self, now_s, *news, ended=()):
@@ -228,14 +228,43 @@ def test_a_prompt_that_missed_its_last_iteration_waits_for_its_last_chunk(live):
 
 
 def test_slowness_is_what_was_seen_over_what_was_foreseen(live):
-    """I17: a decode foreseen for 5.11 ms takes 10.22: twice, of which 2% enter the average; 200 ms count as 20-fold."""
+    """I17: the ratio of two sums that begin with 1 s: a decode of 5.11 ms takes 10.22; a pause counts as 8-fold."""
     r = live.send(1000, 100)
     live.see(0.015, (r, 1))
     assert live.streams.slowness_ratio[0] == 1.0
     live.see(0.015 + 0.01022, (r, 1))
-    assert live.streams.slowness_ratio[0] == pytest.approx(1.02)
-    live.see(0.015 + 0.01022 + 0.2, (r, 1))
-    assert live.streams.slowness_ratio[0] == pytest.approx(1.02 + 0.02 * (20.0 - 1.02))
+    kept = 1.0 / 1.01022
+    assert live.streams.slowness_ratio[0] == pytest.approx((kept + 0.01022) / (kept + 0.00511))
+    nominal_s = live.end_s - 0.02522
+    live.see(0.02522 + 0.2, (r, 1))
+    more = 1.0 / (1.0 + 8.0 * nominal_s)
+    observed_s, sum_s = more * (kept + 0.01022) + 8.0 * nominal_s, more * (kept + 0.00511) + nominal_s
+    assert live.streams.slowness_ratio[0] == pytest.approx(observed_s / sum_s)
+
+
+def test_what_an_iteration_was_wrongly_believed_to_carry_tells_nothing_of_speed(live):
+    """I17: a prompt missed the iteration that it was to be in: that one was short, and counts for nothing."""
+    r = live.send(1000, 100)
+    live.see(0.015, (r, 1))
+    waits = live.send(1000, 100, at_s=0.0151)
+    live.see(0.0202, (r, 1))
+    ratio = live.streams.slowness_ratio[0]
+    live.see(0.0254, (r, 1))
+    assert live.fleet.requests["stage"][waits] == QUEUED
+    assert live.streams.slowness_ratio[0] == ratio
+    live.see(0.045, (r, 1), (waits, 1))
+    assert live.streams.slowness_ratio[0] != ratio
+
+
+def test_iterations_of_which_several_are_seen_at_once_tell_nothing_of_speed(live):
+    """I17: nor does the next one, of which is not known when it began."""
+    r = live.send(1000, 100)
+    live.see(0.015, (r, 1))
+    live.see(0.030, (r, 3))
+    live.see(0.031, (r, 1))
+    assert live.streams.slowness_ratio[0] == 1.0
+    live.see(0.041, (r, 1))
+    assert live.streams.slowness_ratio[0] > 1.0
 
 
 def test_a_client_that_leaves_takes_its_tokens_with_it(live):

@@ -161,13 +161,51 @@ class FakeCall:
 
 
 class FakeOrigin:
-    """An engine."""
+    """An engine; each call has a connection of its own, which closes with it."""
+
+    num_idle = 0
 
     def __init__(self):
         self.calls = {}
+        self.is_closed = False
+
+    @property
+    def num_connections(self):
+        """Calls under way."""
+        return len(self.calls)
 
     def send(self, method, target, headers, body, sink, *, head_timeout_s, idle_timeout_s):
         """Take a request."""
+        assert not self.is_closed, "sent to an engine that is gone"
         call = FakeCall(self, sink, body, headers)
         self.calls[call] = None
         return call
+
+
+class FakeConnections:
+    """Opens engines as they join; one that is closed fails what it has."""
+
+    def open(self, url):
+        """Return an engine."""
+        return FakeOrigin()
+
+    def close(self, origin):
+        """Fail what is under way."""
+        origin.is_closed = True
+        for call in list(origin.calls):
+            call.fail("reset")
+
+
+class FakeWatch:
+    """Looks at nothing by itself; remembers at whom it should."""
+
+    def __init__(self):
+        self.watched = set()
+
+    def watch(self, instance):
+        """Begin to look at an instance."""
+        self.watched.add(instance.index)
+
+    def forget(self, i):
+        """Look no more."""
+        self.watched.discard(i)

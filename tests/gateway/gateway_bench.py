@@ -16,9 +16,11 @@ from polyslo.gateway.config import parse_config
 from polyslo.profiles.library import load_profile
 from polyslo.wire.client import Origin
 
+HELD_S = 1e9  # of an engine's time
 HANG_S = 10.0  # only so that a hang fails instead of hanging
 MODEL = "emulated"
 SPEED = 50.0
+DEFAULT_SERVER = {"port": 0, "metrics_port": 0, "metrics_host": "localhost"}
 LOOSE = {"chat": {"ttft_ms": 3_600_000, "tpot_ms": 50}}  # nothing is ever late, so nothing depends on the machine
 CHAT, COMPLETIONS = b"/v1/chat/completions", b"/v1/completions"
 PROFILE = "llama-3.1-8b-h200-tp1"
@@ -67,6 +69,14 @@ class Reply:
         """The code of an error."""
         return self.json["error"]["code"]
 
+    def hold(self, k=0):
+        """Let an engine do nothing until it is told to go on: its streams stand."""
+        self.engines[k].engine.stall(HELD_S)
+
+    def go_on(self, k=0):
+        """Let an engine that was held go on."""
+        self.engines[k].engine.stall(-HELD_S)
+
     async def until(self, holds):
         """Wait until something holds of it."""
         while not holds(self):
@@ -103,25 +113,27 @@ class Reply:
 class Bench:
     """Engines, the gateway before them, and a client: `async with Bench(2, server={...}) as bench`."""
 
-    def __init__(self, num_engines=1, *, speed=SPEED, settings=None, model=None, **tables):
-        self._num_engines, self._speed, self._settings = num_engines, speed, settings or EngineSettings()
+    def __init__(self, num_engines=1, *, speed=SPEED, settings=None, model=None, file=None, roles=None, **tables):
+        """`file`: whose change is taken for one of `self.table`, the configuration; `roles`: of each engine."""
+        self._file = file
+        self._roles = roles or [None] * num_engines
+        self._speed, self._settings = speed, settings or EngineSettings()
         self._model = {"name": MODEL, "profile": PROFILE, "speed": speed, **(model or {})}
         self._tables = {"classes": LOOSE, **tables}
         self.engines = []
         self.gateway = None
 
     async def __aenter__(self):
-        profile = load_profile(PROFILE).profile
-        for _ in range(self._num_engines):
-            engine = EmulatedInstance(
-                profile, self._settings, OutputLengths.parse("8"), model=MODEL, speed=self._speed, allows_faults=True
-            )
-            await engine.start()
-            self.engines.append(engine)
+        for role in self._roles:
+            await self.add_engine(role)
         endpoints = [{"url": engine.url, "name": f"e{k}"} for k, engine in enumerate(self.engines)]
-        table = {"models": [{**self._model, "endpoints": endpoints}], **self._tables}
-        table["server"] = {"port": 0, "metrics_port": 0, "metrics_host": "localhost", **table.get("server", {})}
-        self.gateway = Gateway(parse_config(table, "test.toml"))
+        for endpoint, role in zip(endpoints, self._roles, strict=True):
+            endpoint |= {} if role is None else {"role": role}
+        table = self.table = {"models": [{**self._model, "endpoints": endpoints}], **self._tables}
+        table["server"] = {**DEFAULT_SERVER, **table.get("server", {})}
+        self.gateway = Gateway(
+            parse_config(table, "test.toml"), self._file, lambda: parse_config(self.table, "test.toml")
+        )
         await self.gateway.start()
         self.origin = Origin(f"http://127.0.0.1:{self.gateway.listener.port}")
         self.management = Origin(f"http://localhost:{self.gateway.management_listener.port}")
@@ -133,6 +145,35 @@ class Bench:
         await self.gateway.stop()
         for engine in self.engines:
             await engine.stop(0.0)
+
+    async def add_engine(self, role=None):
+        """Start one more engine, which nobody knows yet."""
+        profile = load_profile(PROFILE).profile
+        engine = EmulatedInstance(
+            profile,
+            self._settings,
+            OutputLengths.parse("8"),
+            model=MODEL,
+            speed=self._speed,
+            allows_faults=True,
+            role=role or "both",
+        )
+        await engine.start()
+        self.engines.append(engine)
+        return engine
+
+    def hold(self, k=0):
+        """Let an engine do nothing until it is told to go on: its streams stand."""
+        self.engines[k].engine.stall(HELD_S)
+
+    def go_on(self, k=0):
+        """Let an engine that was held go on."""
+        self.engines[k].engine.stall(-HELD_S)
+
+    async def until(self, holds):
+        """Wait until something holds; the test's time is bounded elsewhere."""
+        while not holds():
+            await asyncio.sleep(0.002)
 
     @property
     def model(self):

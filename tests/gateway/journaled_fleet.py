@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from virtual_fleet import VirtualFleet
 
-from polyslo.core.state import DISPATCH, REFUSE, RELEGATE, UNHEALTHY, WITHDRAW
+from polyslo.core.state import DISPATCH, REFUSE, RELEGATE, TRANSFER, UNHEALTHY, WITHDRAW
 from polyslo.gateway.journal import Journal
 from polyslo.gateway.journal_blocks import RECORDS, encode_block
 from polyslo.gateway.journal_files import JournalFiles
@@ -57,12 +57,14 @@ class JournaledFleet(VirtualFleet):
         rotations_s: Sequence[float] = (),
         shadow: str | None = None,
         hidden: bool = False,
+        mode: str = "co",
     ) -> None:
+        config = FleetConfig(num_instances=num_instances, mode=mode, first_from_decode=mode == "pd")
         super().__init__(
             load,
             setting().named.profile,
             policy=policy,
-            num_instances=num_instances,
+            config=config,
             num_records=num_records,
             hidden=hidden,
         )
@@ -81,7 +83,7 @@ class JournaledFleet(VirtualFleet):
         self.shadow = Shadow(shadow, self.decider) if shadow else None
         self._head = JournalHead(
             policy=policy,
-            fleet=asdict(FleetConfig(num_instances=num_instances)),
+            fleet=asdict(config),
             num_records=num_records,
             profile="llama",
             shadow=shadow,
@@ -143,6 +145,8 @@ class JournaledFleet(VirtualFleet):
         if kind == DISPATCH:
             self._where[r] = i
             self.num_sent += 1
+        elif kind == TRANSFER:
+            self._where[r] = i
         elif kind == WITHDRAW:
             self._where.pop(r)
         elif kind == RELEGATE:
@@ -181,9 +185,13 @@ class JournaledFleet(VirtualFleet):
 
     def _stop(self, r: int) -> int:
         k = self.requests.pop(r)
-        i = self._where.pop(r, None)
-        if i is not None:
-            self.engines[i].abort(self.resident.pop(r))
+        if self._where.pop(r, None) is not None:
+            if r in self.fetches:
+                self.fetches.pop(r).cancel()
+            if r in self.held:
+                self._let_go(r, k)
+            else:
+                self.engines[self.host[r]].abort(self.resident.pop(r))
         self.decider.lose(r, self.clock.now_s())
         return k
 

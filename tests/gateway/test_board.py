@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from polyslo.gateway.board import MOST_STORIES, NUM_TOKEN_MARKS, Board
+from polyslo.core.state import DISPATCH, PROMOTED, REQUEST, SCALED_UP, TAKEN_OVER
+from polyslo.gateway.board import NUM_TOKEN_MARKS, Board
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
+from polyslo.gateway.stories import MOST_STORIES
 from polyslo.gateway.windows import BUCKET_S
 
 
@@ -50,6 +52,24 @@ def test_windows_advance_though_nobody_looks(clock):
     buckets = list(board.windows[0].buckets)[-7:]
     assert [bucket.requests for bucket in buckets] == [1, 0, 1, 0, 1, 0, 0]
     assert [(bucket.instances, bucket.pending) for bucket in buckets[-3:]] == [(2, 3)] * 3
+
+
+@pytest.mark.parametrize(
+    ("rung", "kind", "text"),
+    [
+        (PROMOTED, "promotion", "to e0, of a tighter tier"),
+        (SCALED_UP, "scale_up", "e0 came from the idle pool"),
+        (TAKEN_OVER, "take_over", "e0 came from another tier"),
+    ],
+)
+def test_an_event_says_in_words_what_became_of_an_instance(clock, rung, kind, text):
+    """The rung is its kind, so the text does not repeat it."""
+    board, requests = Board(clock, 1), np.zeros(1, dtype=REQUEST)
+    requests["rung"] = rung
+    model = SimpleNamespace(fleet=SimpleNamespace(requests=requests), instances=[SimpleNamespace(name="e0")])
+    board.decided(model, _relay(), DISPATCH, 0)
+    (event,) = board.events
+    assert (event["kind"], event["text"], event["instance"]) == (kind, text, 0)
 
 
 def test_tokens_of_streams_that_run_count(clock):

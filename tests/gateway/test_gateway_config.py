@@ -59,6 +59,7 @@ def test_a_file_with_all_tables(tmp_path: Path) -> None:
         tpot_ms = 20
         [tiers]
         learn = "auto"
+        learn_from = ["a.journal"]
         [keys.alice]
         hash = "{OTHER_HASH}"
         classes = ["chat"]
@@ -160,7 +161,10 @@ def test_without_a_default_the_loosest_class_is_it() -> None:
         ),
         ({"tiers": {"learn": 0}}, 'tiers.learn: must be "auto" or a whole number from 1 to 16, got 0; '
                                   "set tiers.learn in g.toml"),
-        ({"tiers": {"learn": 3, "tpots_ms": [20]}}, "tiers.tpots_ms: and tiers.learn exclude each other, got both; "
+        ({"tiers": {"learn": 3}}, "tiers.learn_from: must be given with the other one, got nothing: tiers are learned "
+                                  "at the start, from journals; name journal files of earlier runs there"),
+        ({"tiers": {"learn": 3, "learn_from": ["j"], "tpots_ms": [20]}},
+         "tiers.tpots_ms: and tiers.learn exclude each other, got both; "
                                                     "leave one out"),
         (
             {"tiers": {"tpots_ms": []}},
@@ -219,6 +223,14 @@ def test_without_a_default_the_loosest_class_is_it() -> None:
         (
             {"models": [{"mode": "pd", "endpoints": [{"url": f"http://a:{n}", "role": "decode"} for n in (1, 2)]}]},
             'models[0].endpoints: mode pd needs an instance to prefill, got none; add one with role = "prefill"',
+        ),
+        (
+            {
+                "models": [
+                    {"mode": "pd", "shadow": "lmetric", "endpoints": [{"url": f"http://a:{n}"} for n in (1, 2)]}
+                ]
+            },
+            'models[0].shadow: is for mode "co", got \'lmetric\' in mode "pd"; leave it out',
         ),
         (
             {"models": [{"endpoints": [{"url": "http://a:1", "labels": {"a": 1}}]}]},

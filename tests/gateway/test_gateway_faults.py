@@ -348,12 +348,12 @@ def test_pages_and_metrics_tell_of_all_this():
             await bench.settle()
             text = (await bench.get(b"/metrics")).body.decode()
             for line in (
-                'polyslo_request_total{slo_tier="50ms"} 2.0',
-                'polyslo_slo_attained_total{slo_tier="50ms"} 1.0',
-                'polyslo_request_error_total{outcome="cancelled",slo_tier="50ms"} 1.0',
+                'polyslo_request_total{model="emulated",slo_tier="50ms"} 2.0',
+                'polyslo_slo_attained_total{model="emulated",slo_tier="50ms"} 1.0',
+                'polyslo_request_error_total{model="emulated",outcome="cancelled",slo_tier="50ms"} 1.0',
                 f'polyslo_request_running{{model="{MODEL}"}} 0.0',
                 f'polyslo_ready_endpoints{{model="{MODEL}"}} 2.0',
-                f'polyslo_inflight_tokens{{instance="e0",model="{MODEL}"}} 0.0',
+                f'polyslo_inflight_tokens{{engine="e0",model="{MODEL}"}} 0.0',
             ):
                 assert line in text.splitlines()
             assert (await bench.ask(b"/state", method=b"POST", origin=bench.management)).status == 405

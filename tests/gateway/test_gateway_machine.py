@@ -1,6 +1,6 @@
 """Clients come and leave, engines answer, fail and dawdle, in any order: after every step all accounts balance.
 
-Hypothesis looks for an order that breaks an invariant of docs/invariants.md (G1 to G9) and shrinks what it finds;
+Hypothesis looks for an order that breaks an invariant of docs/invariants.md (G1 to G10) and shrinks what it finds;
 random walks go further than its short examples do.
 """
 
@@ -8,33 +8,52 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import FakeExchange, FakeLoop, FakeOrigin
+from fakes import FakeConnections, FakeExchange, FakeLoop, FakeOrigin, FakeWatch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from journal_in_memory import JournalInMemory
 
 from polyslo.core.fluid import LengthMoments
-from polyslo.core.state import DECODING, DONE, DRAINING, FITS, NONE, PENDING, QUEUED, REFUSED, RELEGATED, UNHEALTHY
+from polyslo.core.state import (
+    ABSENT,
+    DECODING,
+    DONE,
+    DRAINING,
+    FITS,
+    NONE,
+    PENDING,
+    QUEUED,
+    REFUSED,
+    RELEGATED,
+    TRANSFERRING,
+    UNHEALTHY,
+)
 from polyslo.gateway.answers import Answers
 from polyslo.gateway.body import read_body
+from polyslo.gateway.config_models import EndpointConfig
 from polyslo.gateway.config_server import HealthConfig, ServerConfig
 from polyslo.gateway.health import Health
-from polyslo.gateway.instance import Instance
+from polyslo.gateway.instance import POSTED, Instance
 from polyslo.gateway.listeners import OUTCOMES, Listeners
+from polyslo.gateway.membership import Membership
+from polyslo.gateway.openai_errors import Refusal
 from polyslo.gateway.places import Places
+from polyslo.gateway.prefill_leg import PrefillLeg
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.served_model import Patience, ServedModel
+from polyslo.gateway.slack import Slack
 from polyslo.profiles.library import load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
 
 PROFILE = load_profile("llama-3.1-8b-h200-tp1").profile
 TPOTS_S = (0.02, 0.05, 0.1)
-NUM_INSTANCES, NUM_PLACES, CAPACITY = 3, 12, 20_000
+NUM_INSTANCES, NUM_SLOTS, NUM_PLACES, CAPACITY = 3, 5, 12, 20_000
 LENGTHS = LengthMoments.of(np.array([1000]), np.array([200]))
 RAW = {False: b'{"model":"m","prompt":"x"}', True: b'{"model":"m","prompt":"x","stream":true}'}
 TOKEN, DONE_EVENT = b'data: {"choices":[{"text":"x"}]}\n\n', b"data: [DONE]\n\n"
+PREFILLED = b'{"choices":[{"text":"x"}],"kv_transfer_params":{"remote_engine_id":"e","remote_port":1}}'
 ERROR_EVENT = b'data: {"error":{"message":"died","code":500}}\n\n'
 USAGE = b'{"choices":[{"text":"x"}],"usage":{"prompt_tokens":7,"total_tokens":%d,"completion_tokens":%d}}'
 STATUSES = (400, 404, 413, 429, 500, 501, 503)
@@ -75,26 +94,37 @@ class Ends:
 class GatewayMachine(RuleBasedStateMachine):
     """A served model of three instances between fakes."""
 
-    @initialize(policy=st.sampled_from(["polyserve", "minimal"]), refuse=st.booleans())
-    def start(self, policy="polyserve", refuse=False):
+    @initialize(
+        policy=st.sampled_from(["polyserve", "minimal"]), refuse=st.booleans(), mode=st.sampled_from(["co", "pd"])
+    )
+    def start(self, policy="polyserve", refuse=False, mode="co"):
         """Nothing has happened."""
         spec = PolicySpec.parse(policy)
-        config = FleetConfig(num_instances=NUM_INSTANCES, kv_capacity_tokens=CAPACITY, max_residents=16, refuse=refuse)
+        config = FleetConfig(
+            num_instances=NUM_INSTANCES,
+            mode=mode,
+            first_from_decode=mode == "pd",
+            kv_capacity_tokens=CAPACITY,
+            max_residents=16,
+            refuse=refuse,
+        )
         shares = np.full(len(TPOTS_S), 1 / len(TPOTS_S))
-        fleet = build_fleet(config, spec, PROFILE, np.array(TPOTS_S), shares, LENGTHS, NUM_PLACES)
+        fleet = build_fleet(config, spec, PROFILE, np.array(TPOTS_S), shares, LENGTHS, NUM_PLACES, NUM_SLOTS)
         fleet.num_actions[0] = 0
         self.loop, self.ends, self.exchanges = FakeLoop(), Ends(), []
-        self.origins = [FakeOrigin() for _ in range(NUM_INSTANCES)]
-        instances = [Instance(i, f"i{i}", f"http://i{i}", origin) for i, origin in enumerate(self.origins)]
+        instances = [Instance(i, f"i{i}", f"http://i{i}", FakeOrigin()) for i in range(NUM_INSTANCES)]
         self.places = Places(
             ServerConfig(max_concurrent_requests=NUM_PLACES, queue_size=3, queue_timeout_s=2.0), self.loop
         )
         self.model = ServedModel(
             "m", fleet, spec.kind.code, instances, Answers(), Listeners([self.ends, self.places]),
-            patience=Patience(request_timeout_s=6.0), clock=self.loop.time_s, loop=self.loop,
+            patience=Patience(request_timeout_s=6.0), slack=Slack(0.01, learns=True), clock=self.loop.time_s,
+            loop=self.loop,
         )  # fmt: skip
         self.journal = JournalInMemory(self.model.decider, policy)
-        self.model.health = Health(instances, self.model.close_instance, HealthConfig(failure_threshold=3))
+        self.model.health = Health(self.model.instances, self.model.close_instance, HealthConfig(failure_threshold=3))
+        self.watch, self.num_joined = FakeWatch(), 0
+        self.membership = Membership(self.model, self.watch, FakeConnections(), self.loop)
 
     @rule(
         tier=st.integers(0, len(TPOTS_S) - 1),
@@ -127,7 +157,7 @@ class GatewayMachine(RuleBasedStateMachine):
         call = self._call(which)
         if not call.has_head:
             call.head()
-        if not call.sink.request.is_streamed:
+        if not _streams(call):
             return
         for piece in [TOKEN * num_tokens] if at_once else [TOKEN] * num_tokens:
             if call.is_over:
@@ -149,7 +179,7 @@ class GatewayMachine(RuleBasedStateMachine):
     def _show(self, call):
         if not call.has_head:
             call.head()
-        if call.sink.request.is_streamed and not call.is_over:
+        if _streams(call) and not call.is_over:
             call.num_tokens += 1
             call.data(TOKEN)
 
@@ -160,7 +190,11 @@ class GatewayMachine(RuleBasedStateMachine):
         call = self._call(which)
         if not call.has_head:
             call.head()
-        if not call.sink.request.is_streamed:
+        if isinstance(call.sink, PrefillLeg):
+            call.data(PREFILLED if usage or split else b'{"choices":[{"text":"x"}]}')
+            call.end()
+            return
+        if not _streams(call):
             call.data(USAGE % (17, 10) if usage else b'{"choices":[{"text":"x"}]}')
             call.end()
             return
@@ -177,7 +211,7 @@ class GatewayMachine(RuleBasedStateMachine):
         """An engine tells of its death: an error event and [DONE], or a stream that ends without a word."""
         call = self._call(which)
         if not call.has_head:
-            call.head(200 if call.sink.request.is_streamed else 500)
+            call.head(200 if _streams(call) else 500)
         if whole:
             call.data(ERROR_EVENT + DONE_EVENT)
         if not call.is_over:
@@ -200,11 +234,11 @@ class GatewayMachine(RuleBasedStateMachine):
         """A connection fails, before or after the first byte."""
         self._call(which).fail(kind)
 
-    @precondition(lambda self: self._calls())
-    @rule(which=st.integers(0, 2))
+    @precondition(lambda self: self._calls() and len(self.model.instances))
+    @rule(which=st.integers(0, 4))
     def crash(self, which):
         """An engine loses all its connections at once."""
-        for call in list(self.origins[which].calls):
+        for call in list(self._instance(which).origin.calls):
             if not call.is_over:
                 call.fail("reset")
 
@@ -222,15 +256,50 @@ class GatewayMachine(RuleBasedStateMachine):
         exchanges = self._open()
         exchanges[which % len(exchanges)].block(is_blocked)
 
-    @rule(i=st.integers(0, NUM_INSTANCES - 1), reason=st.sampled_from([FITS, FITS, DRAINING, UNHEALTHY]))
-    def set_closed(self, i, reason):
-        """An instance is closed or opened."""
-        self.model.close_instance(i, reason)
+    @precondition(lambda self: len(self.model.instances))
+    @rule(which=st.integers(0, 4), reason=st.sampled_from([FITS, FITS, DRAINING, UNHEALTHY]))
+    def set_closed(self, which, reason):
+        """An instance is closed or opened, unless it joins or leaves."""
+        instance = self._instance(which)
+        if not instance.is_leaving and not instance.is_joining:
+            self.model.close_instance(instance.index, reason)
 
-    @rule(i=st.integers(0, NUM_INSTANCES - 1))
-    def look(self, i):
-        """A look at an instance finds it well."""
-        self.model.health.succeeded(i)
+    @rule(i=st.integers(0, NUM_INSTANCES - 1), share=st.sampled_from([0.05, 0.5, 1.0]))
+    def resize(self, i, share):
+        """Others' requests leave so much of an instance for ours."""
+        self.model.resize(i, int(share * CAPACITY), int(share * 16))
+
+    @precondition(lambda self: len(self.model.instances))
+    @rule(which=st.integers(0, 4))
+    def look(self, which):
+        """A look at an instance finds it well; nobody looks at those that leave."""
+        instance = self._instance(which)
+        if not instance.is_leaving:
+            self.model.health.succeeded(instance.index)
+
+    @rule()
+    def join(self):
+        """One more instance comes; where there is no room for it, it is told so."""
+        self.num_joined += 1
+        name = f"j{self.num_joined}"
+        num_there = len(self.model.instances)
+        joined = self.membership.join(EndpointConfig(f"http://{name}:1", name), POSTED)
+        assert isinstance(joined, Refusal) == (num_there == NUM_SLOTS)
+
+    @precondition(lambda self: len(self.model.instances))
+    @rule(which=st.integers(0, 4), at_once=st.booleans())
+    def remove(self, which, at_once):
+        """An instance is to leave, when its requests are over or at once."""
+        instance = self._instance(which)
+        self.membership.leave(instance, at_once=at_once)
+        assert not at_once or self.model.instances.get(instance.index) is not instance
+
+    @precondition(lambda self: any(instance.is_leaving for instance in self.model.instances))
+    @rule()
+    def stay(self):
+        """One that leaves is wanted after all."""
+        instance = next(instance for instance in self.model.instances if instance.is_leaving)
+        assert self.membership.join(EndpointConfig(instance.url, instance.name), POSTED) is instance
 
     @rule(for_s=st.sampled_from(PAUSES_S))
     def wait(self, for_s):
@@ -238,7 +307,11 @@ class GatewayMachine(RuleBasedStateMachine):
         self.loop.run_until(self.loop.now_s + for_s)
 
     def _calls(self):
-        return [call for origin in self.origins for call in origin.calls]
+        return [call for instance in self.model.instances for call in instance.origin.calls]
+
+    def _instance(self, which):
+        there = list(self.model.instances)
+        return there[which % len(there)]
 
     def _call(self, which):
         calls = self._calls()
@@ -267,18 +340,25 @@ class GatewayMachine(RuleBasedStateMachine):
     def engines_have_what_is_believed(self):
         """G3: each call belongs to one request under way, which knows where it is; nobody else is at an engine."""
         model, stage = self.model, self.model.fleet.requests["stage"]
-        for i, origin in enumerate(self.origins):
-            sinks = [call.sink for call in origin.calls]
-            assert set(sinks) == model.instances[i].running, "G3"
-            assert len(set(sinks)) == len(sinks), "G3: sent twice"
-            for relay in sinks:
+        for instance in model.instances:
+            i, relays = instance.index, [_relay(call) for call in instance.origin.calls]
+            resting = {relay for relay in instance.running if relay.kv_params and relay._call is None}
+            assert set(relays) == instance.running - resting, "G3"
+            assert len(set(relays)) == len(relays), "G3: sent twice"
+            assert all(stage[relay.r] == QUEUED for relay in resting), "G3: prefilled, and not sent on"
+            for relay in relays:
+                is_sent_on = stage[relay.r] == TRANSFERRING
+                place = "decode_instance" if is_sent_on else "instance"
                 assert relay.instance == i
                 assert model.relays[relay.r] is relay
-                assert model.fleet.requests["instance"][relay.r] == i, "G3: believed elsewhere"
-                assert stage[relay.r] in (QUEUED, DECODING), "G3"
+                assert model.fleet.requests[place][relay.r] == i, "G3: believed elsewhere"
+                assert stage[relay.r] in (QUEUED, TRANSFERRING, DECODING), "G3"
+                assert not is_sent_on or relay.kv_params, "G3: sent on before its prefill had ended"
         for relay in model.relays:
             if relay is not None and relay.instance is None:
                 assert stage[relay.r] in (PENDING, RELEGATED), "G3: nowhere, and nobody waits to send it"
+        under_way = model.decider.streams.transfers[: model.decider.streams.num_transfers[0]]
+        assert sorted(under_way) == np.flatnonzero(stage == TRANSFERRING).tolist(), "G3: KV on its way"
 
     @invariant()
     def belief_is_the_sum_of_its_requests(self):
@@ -287,9 +367,13 @@ class GatewayMachine(RuleBasedStateMachine):
         free = set(decider.free)
         used = [r for r in range(NUM_PLACES) if r not in free]
         records = fleet.requests
-        for i in range(NUM_INSTANCES):
+        for i in range(NUM_SLOTS):
             instance = fleet.instances[i]
             here = [r for r in used if records["instance"][r] == i and records["stage"][r] in (QUEUED, DECODING)]
+            moving = [r for r in used if records["instance"][r] == i and records["stage"][r] == TRANSFERRING]
+            coming = [
+                r for r in used if records["decode_instance"][r] == i and records["stage"][r] in (QUEUED, TRANSFERRING)
+            ]
             queue = [r for r in here if records["stage"][r] == QUEUED]
             decodes = [r for r in here if records["stage"][r] == DECODING]
             assert (len(queue), len(decodes)) == (instance["num_queued"], instance["num_decodes"]), "G4"
@@ -298,13 +382,17 @@ class GatewayMachine(RuleBasedStateMachine):
             decode_kv = records["prefill_tokens"][decodes].sum() + passed
             assert instance["decode_kv_tokens"] == decode_kv, "G4: decode_kv_tokens"
             queued_kv = (records["prefill_tokens"][queue] - records["remaining_tokens"][queue]).sum()
-            assert instance["kv_tokens"] == decode_kv + queued_kv, "G4: kv_tokens"
-            load = (records["input_tokens"][here] + records["expected_tokens"][here]).sum()
+            moving_kv = records["prefill_tokens"][moving].sum()
+            assert instance["kv_tokens"] == decode_kv + queued_kv + moving_kv, "G4: kv_tokens"
+            prompts = [r for r in queue if records["hands_over"][r]] + moving  # their outputs are another instance's
+            whole = [r for r in here if r not in prompts] + coming
+            load = (records["input_tokens"][whole] + records["expected_tokens"][whole]).sum()
+            load += records["input_tokens"][prompts].sum()
             assert instance["committed_tokens"] == load, "G4: committed_tokens"
             assert all(instance[name] >= 0 for name in COUNTERS), "G4: below zero"
             if fleet.settings["elastic"][0]:
                 residents = fleet.resident[i, : instance["num_residents"]].tolist()
-                assert sorted(residents) == sorted(here), "G4: residents"
+                assert sorted(residents) == sorted(whole), "G4: residents"
         self._check_queues(records, free)
 
     def _check_queues(self, records, free):
@@ -324,20 +412,46 @@ class GatewayMachine(RuleBasedStateMachine):
         idle = fleet.instances["group"] == len(TPOTS_S) + 1
         closed = fleet.instances["closed"]
         assert fleet.settings["num_closed_idle"][0] == (idle & (closed != FITS)).sum(), "G5"
-        assert closed.tolist() == [instance.closed for instance in self.model.instances], "G5"
+        for i in range(NUM_SLOTS):
+            instance = self.model.instances.get(i)
+            assert closed[i] == (ABSENT if instance is None else instance.closed), "G5"
+
+    @invariant()
+    def instances_are_in_one_state(self):
+        """G10: who joins or leaves is sent nothing new; slots without an instance hold nothing."""
+        fleet = self.model.fleet
+        for i in range(NUM_SLOTS):
+            instance = self.model.instances.get(i)
+            if instance is None:
+                assert not any(fleet.instances[name][i] for name in COUNTERS), "G10: a vacant slot holds something"
+                continue
+            assert instance.index == i
+            assert not (instance.is_joining and instance.is_leaving), "G10"
+            assert instance.closed != FITS or not (instance.is_joining or instance.is_leaving), "G10"
+            assert (i in self.watch.watched) <= (not instance.is_leaving), "G10: it is looked at while it leaves"
+        assert len(self.model.instances) <= NUM_SLOTS
 
     def teardown(self):
         """G6, G7: let everything end; every exchange has one ending, and all counts are exactly zero. G9: again."""
         if not hasattr(self, "model"):
             return
-        for i in range(NUM_INSTANCES):
-            self.model.close_instance(i, FITS)
+        for instance in self.model.instances:
+            if instance.is_leaving:
+                continue
+            instance.is_joining = False
+            self.model.close_instance(instance.index, FITS)
+        for i in range(NUM_SLOTS):
+            self.model.resize(i, CAPACITY, 16)
+        if not self.model.has_open_instance:
+            self.join()
+            self.model.health.succeeded(next(one.index for one in self.model.instances if one.is_joining))
         for _ in range(400):
             for call in self._calls():
                 if not call.is_over:
                     self._show(call)
                 if not call.is_over:
-                    call.data(DONE_EVENT if call.sink.request.is_streamed else USAGE % (8, 1))
+                    whole = PREFILLED if isinstance(call.sink, PrefillLeg) else USAGE % (8, 1)
+                    call.data(DONE_EVENT if _streams(call) else whole)
                 if not call.is_over:
                     call.end()
             self.wait(0.1)
@@ -352,20 +466,34 @@ class GatewayMachine(RuleBasedStateMachine):
         for name in COUNTERS:
             assert not fleet.instances[name].any(), f"G7: {name} = {fleet.instances[name]}"
         assert (fleet.instances["queue_head"] == NONE).all(), "G7"
-        assert not any(origin.calls for origin in self.origins), "G7"
+        assert not any(instance.origin.calls for instance in self.model.instances), "G7"
+        assert not any(instance.is_leaving for instance in self.model.instances), "G7: it stays for nothing"
         assert not self.model._expiries, "G7"
         if fleet.settings["elastic"][0]:
-            assert fleet.group_size.tolist() == [0] * (len(TPOTS_S) + 1) + [NUM_INSTANCES], "G7"
+            assert fleet.group_size.tolist() == [0] * (len(TPOTS_S) + 1) + [NUM_SLOTS], "G7"
+        self.membership.stop()
         self.model.stop()
         self.journal.check()
 
 
+def _relay(call):
+    """Return the request that a call is of."""
+    return call.sink.relay if isinstance(call.sink, PrefillLeg) else call.sink
+
+
+def _streams(call):
+    """Tell whether a call's answer is a stream."""
+    return not isinstance(call.sink, PrefillLeg) and call.sink.request.is_streamed
+
+
+@pytest.mark.parametrize("mode", ["co", "pd"])
 @pytest.mark.parametrize("seed", range(40))
-def test_all_accounts_balance_on_long_random_walks(seed):
-    """G1 to G5 after each of 80 steps, G6, G7 and G9 at the end."""
+def test_all_accounts_balance_on_long_random_walks(seed, mode):
+    """G1 to G5 and G10 after each of 80 steps, G6, G7 and G9 at the end."""
     random = np.random.default_rng(seed)
     walk = GatewayMachine()
-    walk.start(["polyserve", "minimal"][int(random.random() < 0.25)], refuse=bool(random.random() < 0.3))
+    policy, refuse = ["polyserve", "minimal"][int(random.random() < 0.25)], bool(random.random() < 0.3)
+    walk.start(policy, refuse=refuse, mode=mode)
     steps = _steps(walk, random)
     for _ in range(80):
         step, weight = None, 0.0
@@ -379,6 +507,7 @@ def test_all_accounts_balance_on_long_random_walks(seed):
         walk.engines_have_what_is_believed()
         walk.belief_is_the_sum_of_its_requests()
         walk.closed_instances_are_counted()
+        walk.instances_are_in_one_state()
     walk.teardown()
 
 
@@ -398,6 +527,12 @@ def _steps(walk, random):
         prompt, ttft_s = any_of(1, 50, 1000, 6000, 19_000), any_of(0.001, 0.05, 0.3, 5.0)
         walk.arrive(number(3), prompt, ttft_s, truth(), 1 + number(4))
 
+    def there():
+        return len(walk.model.instances)
+
+    def leaving():
+        return any(instance.is_leaving for instance in walk.model.instances)
+
     calls, clients = walk._calls, walk._open
     return [
         (arrive, 1.0, None),
@@ -407,11 +542,15 @@ def _steps(walk, random):
         (lambda: walk.die(number(100), truth()), 0.3, calls),
         (lambda: walk.refuse(number(100), any_of(*STATUSES)), 0.3, calls),
         (lambda: walk.fail(number(100), any_of(*FAILURES)), 0.3, calls),
-        (lambda: walk.crash(number(3)), 0.1, calls),
+        (lambda: walk.crash(number(5)), 0.1, lambda: calls() and there()),
         (lambda: walk.leave(number(100)), 0.3, clients),
         (lambda: walk.block(number(100), truth()), 0.2, clients),
-        (lambda: walk.set_closed(number(3), any_of(FITS, FITS, DRAINING, UNHEALTHY)), 0.3, None),
-        (lambda: walk.look(number(3)), 0.3, None),
+        (lambda: walk.set_closed(number(5), any_of(FITS, FITS, DRAINING, UNHEALTHY)), 0.3, there),
+        (lambda: walk.resize(number(3), any_of(0.05, 0.5, 1.0)), 0.2, None),
+        (lambda: walk.look(number(5)), 0.5, there),
+        (walk.join, 0.15, None),
+        (lambda: walk.remove(number(5), truth()), 0.15, there),
+        (walk.stay, 0.1, leaving),
         (lambda: walk.wait(any_of(*PAUSES_S)), 1.0, None),
     ]
 

@@ -52,6 +52,20 @@ def test_a_replay_decides_what_was_decided_live(tmp_path: Path, policy: str, hid
     assert differing(capture(decider), fleet.final) == []
 
 
+@pytest.mark.parametrize("hidden", [False, True], ids=["streamed", "hidden"])
+@pytest.mark.parametrize("policy", ["polyserve", "polyserve:refuse=on", "minimal"])
+def test_a_replay_of_prefill_apart_from_decode_decides_the_same(tmp_path: Path, policy: str, hidden: bool) -> None:
+    """Transfers that pass by time alone, are shown, or lost with a client or an instance: the same, bit for bit."""
+    fleet = served(tmp_path / "journal", policy=policy, hidden=hidden, mode="pd", num_instances=4)
+    found = Replayed()
+    decider = replay(JournalReader(tmp_path / "journal"), found)
+    assert found.difference is None
+    assert found.actions["transfer"] > 100
+    assert found.num_closings == 2
+    assert differing(capture(decider), fleet.final) == []
+    assert not any(engine.kv_tokens for engine in fleet.engines)
+
+
 def test_what_is_replayed_has_everything_that_can_happen(tmp_path: Path) -> None:
     """The load that the other tests replay makes tiers grow, and requests pend, yield and be refused."""
     served(tmp_path / "journal")
@@ -68,12 +82,13 @@ def test_what_is_replayed_has_everything_that_can_happen(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("hidden", [False, True], ids=["streamed", "hidden"])
+@pytest.mark.parametrize("mode", ["co", "pd"])
 @pytest.mark.parametrize("policy", ["polyserve", "polyserve:relegate=off", "minimal"])
 def test_a_tick_that_is_not_recorded_changed_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, hidden: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, mode: str, hidden: bool
 ) -> None:
     """Not a bit of the belief, or a replay without it would go astray."""
-    fleet = JournaledFleet(tmp_path / "journal", workload(duration_s=1.5), policy=policy, hidden=hidden)
+    fleet = JournaledFleet(tmp_path / "journal", workload(duration_s=1.5), policy=policy, hidden=hidden, mode=mode)
     tick, num_recorded = Decider.tick, Counter[bool]()
 
     def checked(decider: Decider, now_s: float) -> None:

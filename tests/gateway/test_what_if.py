@@ -48,6 +48,17 @@ def test_the_policy_that_served_is_simulated_beside_what_was_measured(journal: P
     assert {goodput.policy for goodput in comparison.goodputs} == set(comparison.policies[1:])
 
 
+def test_prefill_apart_from_decode_is_simulated_so(tmp_path: Path) -> None:
+    """A journal of a disaggregated fleet: mode and first tokens as they were, live and simulated agree."""
+    JournaledFleet(tmp_path / "journal", LOAD, mode="pd", num_instances=4).run()
+    comparison = what_if([JournalReader(tmp_path / "journal")], ["minimal"])
+    live, simulated, other = comparison.runs
+    assert {run.mode for run in comparison.runs} == {"pd"}
+    assert live.attainment == pytest.approx(simulated.attainment, abs=0.02)
+    assert live.attainment > 0.9
+    assert other.policy == "minimal"
+
+
 def test_what_is_not_known_of_requests_is_assumed_and_told(tmp_path: Path) -> None:
     """Refused and cancelled requests get what had come, else their tier's mean; the notes say how many."""
     fleet = JournaledFleet(

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -22,6 +23,7 @@ from polyslo.fleets.local_process import LocalProcess
 from polyslo.load import LoadPlan, LoadResult, Target, load
 from polyslo.profiles.library import DEFAULT_PROFILE
 from polyslo.report.notation import ms_text, share_text, tier_name
+from polyslo.sim.compare import Progress
 from polyslo.sim.setting import Setting
 
 START_TIMEOUT_S = 240.0  # the first start compiles
@@ -112,18 +114,15 @@ def _config(policy: str, setting: Setting, urls: Sequence[str], speed: float, pa
     )
 
 
-async def _load(plan: LoadPlan, sides: Sequence[Side], progress: object) -> list[LoadResult]:
+async def _load(plan: LoadPlan, sides: Sequence[Side], progress: Progress) -> list[LoadResult]:
     """Send the plan to all sides at once; progress is that of the slowest."""
     done = dict.fromkeys(range(len(sides)), 0)
 
-    def told(index: int) -> object:
-        def tell(count: int, total: int) -> None:
-            done[index] = count
-            progress(min(done.values()), total)  # type: ignore[operator]
+    def tell(index: int, count: int, total: int) -> None:
+        done[index] = count
+        progress(min(done.values()), total)
 
-        return tell
-
-    loads = [load(plan, Target((side.gateway,)), progress=told(index)) for index, side in enumerate(sides)]  # type: ignore[arg-type]
+    loads = [load(plan, Target((side.gateway,)), progress=partial(tell, index)) for index, side in enumerate(sides)]
     return list(await asyncio.gather(*loads))
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import click
 
 from polyslo.cli.options import Finite
+from polyslo.engines.emulated_api import BOTH, ROLES
 from polyslo.engines.emulated_engine import EngineSettings
 from polyslo.engines.emulation import Emulation
+from polyslo.engines.kv_transfers import KEEP_S
 from polyslo.engines.output_lengths import DEFAULT, FORMS, OutputLengths
 from polyslo.profiles.library import DEFAULT_PROFILE, load_profile
 
@@ -83,10 +85,40 @@ from polyslo.profiles.library import DEFAULT_PROFILE, load_profile
 )
 @click.option("--chars-per-token", metavar="N", type=click.IntRange(1, 64), default=4, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--role",
+    type=click.Choice(ROLES),
+    default=BOTH,
+    show_default=True,
+    help="Which side of prefill apart from decode (kv_transfer_params) it does; both: either, and whole requests.",
+)
+@click.option(
+    "--transfer-ms",
+    metavar="MS",
+    type=Finite(0, 60_000),
+    default=1.0,
+    show_default=True,
+    help="KV transfer to it: what each takes beside its bytes.",
+)
+@click.option("--transfer-gb-per-s", metavar="GB", type=Finite(1e-6, 1e6), default=50.0, show_default=True)
+@click.option(
+    "--keep-kv-s",
+    metavar="S",
+    type=Finite(1e-3, 86_400),
+    default=KEEP_S,
+    show_default=True,
+    help="How long it keeps KV that nobody fetches.",
+)
 @click.option("--allow-faults", "allows_faults", is_flag=True, help="Take faults by POST /faults: for tests.")
 def emulate_command(
-    profile: str, host_ms: float, model: str | None, output_lengths: str, seed: int, **options: Any
-) -> None:  # fmt: skip
+    profile: str,
+    host_ms: float,
+    model: str | None,
+    output_lengths: str,
+    seed: int,
+    transfer_ms: float,
+    **options: Any,
+) -> None:
     """Serve a profile as an OpenAI-compatible engine, token by token in its own time.
 
     Behaves as vLLM does, from the simulator's engine model: batching, chunked prefill, KV memory, preemption. The
@@ -96,8 +128,8 @@ def emulate_command(
     """
     named = load_profile(profile, host_s=host_ms / 1e3)
     names = ("kv_capacity_tokens", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "max_requests",
-             "dynamic_chunking", "noise_ratio")  # fmt: skip
-    settings = EngineSettings(**{name: options.pop(name) for name in names}, seed=seed)
+             "dynamic_chunking", "noise_ratio", "transfer_gb_per_s")  # fmt: skip
+    settings = EngineSettings(**{name: options.pop(name) for name in names}, transfer_s=transfer_ms / 1e3, seed=seed)
     lengths = OutputLengths.parse(output_lengths, seed)
     served = model or str(named.facts.get("model", named.name))
     Emulation(named, settings, lengths, served, **options).run(lambda line: click.echo(line, err=True))

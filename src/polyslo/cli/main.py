@@ -22,13 +22,15 @@ COMMANDS = {
     "plan": ("plan", "plan_command", "Tell how many instances a workload needs."),
     "demo": ("demo", "demo_command", "Serve emulated engines live, beside another policy on the same requests."),
     "serve": ("serve", "serve_command", "Serve engines as one OpenAI-compatible endpoint, each request by its SLO."),
+    "up": ("up", "up_command", "Start engines on this machine and serve them as one endpoint."),
     "emulate": ("emulate", "emulate_command", "Serve a profile as an engine behind vLLM's API, in real time."),
     "load": ("load", "load_command", "Replay a workload against an OpenAI-compatible endpoint, with SLOs."),
     "replay": ("replay", "replay_command", "Decide a gateway's journal again, or simulate it under other policies."),
     "claims": ("claims", "claims_command", "Reproduce the paper's claims: tune, score, ablate, disturb."),
     "workload": ("workload", "workload_group", "Fitted workloads: list, show, fit a trace."),
-    "profile": ("profile", "profile_group", "Iteration-time profiles: list, show, plot, estimate."),
+    "profile": ("profile", "profile_group", "Iteration-time profiles: list, show, plot, estimate, measure."),
     "check": ("check", "check_command", "Check a gateway's configuration: every mistake at once."),
+    "dashboards": ("dashboards", "dashboards_command", "Write a Grafana dashboard and alert rules for the gateway."),
     "key": ("key", "key_group", "API keys for the gateway: new, hash."),
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -10,6 +12,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from polyslo.cli.output import check_writable, output_option
+from polyslo.cli.profile_measure import measure_command
+from polyslo.cli.profile_torch import torch_command
 from polyslo.core.measured import residuals
 from polyslo.errors import InputError
 from polyslo.profiles.gpus import GPUS
@@ -47,7 +51,7 @@ def list_command() -> None:
 @click.argument("name")
 def show_command(name: str) -> None:
     """Show a profile's source, its fit, and what fits into the usual TPOTs."""
-    _show(load_profile(name))
+    show(load_profile(name))
 
 
 @profile_group.command("roofline")
@@ -61,7 +65,7 @@ def roofline_command(model: str, gpu: str, tensor_parallel: int, dtype: str | No
     roofline = Roofline.of(model, gpu, tensor_parallel=tensor_parallel, dtype=dtype)
     if output:
         _write(Path(output), profile_text(roofline.content()))
-    _show(estimate(roofline))
+    show(estimate(roofline))
 
 
 @profile_group.command("plot")
@@ -79,13 +83,26 @@ def plot_command(name: str, output: str | None, theme: str) -> None:
     click.echo(f"wrote {target}", err=True)
 
 
-def _show(named: NamedProfile) -> None:
+profile_group.add_command(measure_command)
+profile_group.add_command(torch_command)
+
+
+def show(named: NamedProfile) -> None:
+    """Print a profile: its facts, its fit, and what fits into the usual TPOTs."""
     for key, value in named.facts.items():
-        click.echo(f"{key}: {value}")
+        click.echo(f"{key}: {_told(value)}")
     click.echo(f"KV tokens: {named.profile.kv_capacity_tokens:,}")
     if not named.is_estimate:
         Console().print(_fit(named))
     Console().print(_budgets(named))
+
+
+def _told(value: Any) -> str:
+    """Return a fact as a person reads it: what is nested, side by side."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return "; ".join(f"{key}: {_told(inner)}" if isinstance(inner, Mapping) else f"{key} {inner}"
+                     for key, inner in value.items())  # fmt: skip
 
 
 def _write(path: Path, text: str) -> None:

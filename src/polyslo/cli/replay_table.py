@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -63,6 +64,8 @@ def _counts(found: Replayed) -> Iterator[tuple[str, Mapping[str, int]]]:
     yield "placements by rung", found.placements_by_rung
     yield "refusals by reason", found.refusals_by_reason
     yield "decisions", {**found.actions, "instances closed": found.num_closings}
+    for what, names in (("instances that joined", found.joined), ("instances that left", found.left)):
+        yield what, Counter(names)
 
 
 def _agreement(found: Replayed) -> dict[str, int | str]:

@@ -39,14 +39,23 @@ def arrive(fleet: Fleet, r: int) -> None:
     request.prefill_tokens = request.input_tokens
     request.remaining_tokens = request.input_tokens
     request.emitted_tokens = 0
+    request.hands_over = 0
     request.prefill_due_s = prefill_due_s(fleet, r)
-    if fleet.settings[0].lengths != KNOWN:
+    if request.hinted_tokens > 0:
+        request.expected_tokens = min(request.hinted_tokens, request.max_tokens)
+    elif fleet.settings[0].lengths != KNOWN:
         request.expected_tokens = expected_length(fleet, request.tier, 0, request.max_tokens)
 
 
 @compiled
 def enqueue(fleet: Fleet, r: int, i: int, now_s: float) -> None:
     """A request was sent to an instance that will prefill it."""
+    fleet.requests[r].hands_over = 1 if fleet.instances[i].group == prefill_group(fleet) else 0
+    _enter_queue(fleet, r, i, now_s)
+
+
+@compiled
+def _enter_queue(fleet: Fleet, r: int, i: int, now_s: float) -> None:
     request, instance = fleet.requests[r], fleet.instances[i]
     request.instance = i
     request.stage = QUEUED
@@ -67,7 +76,7 @@ def observe_first_token(fleet: Fleet, i: int, r: int) -> None:
     # Belief credits the prompt to the KV as its chunks run; what it had not credited yet is known now.
     instance.kv_tokens += request.remaining_tokens
     request.remaining_tokens = 0
-    if instance.group == prefill_group(fleet):
+    if request.hands_over == 1:
         request.stage = TRANSFERRING
         return
     remove_resident(fleet, i, r)
@@ -122,6 +131,7 @@ def observe_transfer_ended(fleet: Fleet, r: int, i: int, now_s: float) -> None:
     change_load(fleet, request.instance, -request.input_tokens)
     source.num_own -= 1
     request.decode_instance = NONE
+    request.hands_over = 0
     instance.kv_tokens += request.prefill_tokens
     remove_resident(fleet, i, r)
     begin_decoding(fleet, i, r, instance.iteration + instance.busy)
@@ -130,6 +140,24 @@ def observe_transfer_ended(fleet: Fleet, r: int, i: int, now_s: float) -> None:
         instance.kv_tokens -= 1
     elif now_s >= instance.ready_s:
         begin_iteration(fleet, i, now_s)
+
+
+@compiled
+def drop_transfer(fleet: Fleet, r: int) -> None:
+    """PD: nobody will fetch the KV of a prefilled request, so its prefill instance frees it.
+
+    vLLM frees what was never fetched after a timeout only (`VLLM_NIXL_ABORT_REQUEST_TIMEOUT`, 480 s); what is on its
+    way to a decode instance when that is told to stop, it frees at once. That is what is believed.
+    """
+    request = fleet.requests[r]
+    source = fleet.instances[request.instance]
+    source.kv_tokens -= request.prefill_tokens
+    change_load(fleet, request.instance, -request.input_tokens)
+    source.num_own -= 1
+    unreserve(fleet, r)
+    request.remaining_tokens = request.prefill_tokens
+    request.stage = RELEGATED
+    request.instance = NONE
 
 
 @compiled
@@ -190,12 +218,14 @@ def withdraw(fleet: Fleet, i: int, r: int) -> None:
 
 @compiled
 def take_back(fleet: Fleet, i: int, r: int) -> None:
-    """A queued or decoding request leaves its instance unfinished; what it has emitted counts as prompt from now on."""
+    """A request leaves its instance unfinished; what it has emitted counts as prompt from now on."""
     request = fleet.requests[r]
     if request.stage == DECODING:
         _stop_decoding(fleet, i, r)
         _leave(fleet, i, r)
         request.instance = NONE
+    elif request.stage == TRANSFERRING:
+        drop_transfer(fleet, r)
     else:
         withdraw(fleet, i, r)
 
@@ -206,7 +236,8 @@ def put_back(fleet: Fleet, i: int, r: int, now_s: float) -> None:
     request, instance = fleet.requests[r], fleet.instances[i]
     if request.emitted_tokens == 0:  # its first token is not known of yet
         add_resident(fleet, i, r, instance.iteration + 1)
-        enqueue(fleet, r, i, now_s)
+        request.hands_over = 0  # whatever the instance has become since
+        _enter_queue(fleet, r, i, now_s)
         return
     request.emitted_tokens -= 1
     request.prefill_tokens = request.input_tokens + request.emitted_tokens
@@ -261,6 +292,7 @@ def begin_iteration(fleet: Fleet, i: int, began_s: float) -> None:
         _hide_sent_after(fleet, i, began_s)
     context = pairs / chunk if chunk > 0 else 0.0
     duration_s = iteration_s(fleet.profile, instance.num_decodes, chunk, instance.decode_kv_tokens, context)
+    duration_s *= instance.slowness
     instance.busy = 1 if chunk + instance.num_decodes > 0 else 0
     instance.chunk = chunk
     instance.queued_tokens -= chunk
@@ -340,9 +372,9 @@ def _outlived(fleet: Fleet, i: int, r: int) -> None:
 
 @compiled
 def _load(fleet: Fleet, r: int, i: int) -> int:
-    """Return what a request adds to an instance's load: on a prefill instance the prompt alone."""
+    """Return what a request adds to an instance's load: where it is prefilled for another one, the prompt alone."""
     request = fleet.requests[r]
-    if fleet.instances[i].group == prefill_group(fleet):
+    if request.hands_over == 1 and fleet.instances[i].group == prefill_group(fleet):
         return request.input_tokens
     return request.input_tokens + request.expected_tokens
 

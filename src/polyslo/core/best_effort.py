@@ -11,7 +11,17 @@ from polyslo.core.belief import enqueue, take_back
 from polyslo.core.forecast import has_room
 from polyslo.core.ledger import add_resident
 from polyslo.core.pending import head, pop, push
-from polyslo.core.state import DISPATCH, FITS, RELEGATED, WITHDRAW, Fleet, act, best_effort_queue, idle_group
+from polyslo.core.state import (
+    DISPATCH,
+    FITS,
+    PREFILL_ONLY,
+    RELEGATED,
+    WITHDRAW,
+    Fleet,
+    act,
+    best_effort_queue,
+    idle_group,
+)
 
 
 @compiled
@@ -56,4 +66,6 @@ def clear(fleet: Fleet, i: int) -> None:
 def _takes(fleet: Fleet, i: int, r: int) -> bool:
     """Tell whether an idle instance can work on the request; an empty one always does."""
     instance = fleet.instances[i]
+    if instance.role == PREFILL_ONLY:  # it would have to decode, too
+        return False
     return (instance.closed == FITS and instance.num_residents == 0) or has_room(fleet, i, r, instance.budget_s)

@@ -34,9 +34,7 @@ def plan_chunk(
     lowered; `instance` an engine's record, or what belief holds of it. `budget_s` bounds the whole iteration,
     `chunk_limit` its tokens, the KV capacity what it may add, and `most_decodes` the prompts that may end.
 
-    An iteration that began at `began_s` and ends prompts is cut where it would bring their first token too late,
-    if it could bring it in time (ours; inf: never). Otherwise a prompt with little time would always wait for what
-    later ones fill its last iteration with.
+    An iteration that began at `began_s` (inf: never cut) and ends prompts may be cut for them, see `is_cut`.
 
     A prompt begins only when there is room for all of it, and until then those behind it wait too, as with vLLM.
     (vLLM asks for room for the prompt's first chunk, which at its budgets mostly is the whole.) A prompt that begins
@@ -68,12 +66,23 @@ def plan_chunk(
             slots -= 1
             if take < remaining:
                 break
-            due_s = requests[r].first_due_s - began_s
-            if (
-                0.0 < due_s < budget_s < math.inf
-                and iteration_s(profile, decodes, chunk, instance.decode_kv_tokens, pairs / chunk) <= due_s
-            ):
-                spare_s -= budget_s - due_s
-                budget_s = due_s
+            due_in_s = requests[r].first_due_s - began_s
+            if is_cut(profile, budget_s, due_in_s, decodes, chunk, instance.decode_kv_tokens, pairs):
+                spare_s -= budget_s - due_in_s
+                budget_s = due_in_s
         r = requests[r].next
     return chunk, pairs
+
+
+@compiled
+def is_cut(
+    profile: Profile, length_s: float, due_in_s: float, decodes: int, chunk: int, kv_tokens: float, pairs: float
+) -> bool:
+    """Tell whether an iteration is cut to `due_in_s`, so that a prompt that ends with it has its first token in time.
+
+    It is where filled up to `length_s` it would bring that token too late, and as it is now would not (ours).
+    Otherwise a prompt with little time would always wait for what later ones fill its last iteration with.
+    """
+    if not 0.0 < due_in_s < length_s < math.inf:
+        return False
+    return iteration_s(profile, decodes, chunk, kv_tokens, pairs / chunk) <= due_in_s

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 from polyslo.compiled import compiled
-from polyslo.core.chunking import SMALLEST_CHUNK
+from polyslo.core.chunking import SMALLEST_CHUNK, is_cut
 from polyslo.core.ledger import peak
 from polyslo.core.profile import chunk_bound, decode_attention_s, iteration_s, largest_chunk, matrix_s
 from polyslo.core.state import (
@@ -44,12 +44,14 @@ MEMORY_MARGIN_RATIO = 0.03
 def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: float) -> tuple[int, float, int]:
     """Return (FITS or FIRST_TOKEN, time of the first token, iteration that brings it).
 
-    `budget_s` is the iteration time that the instance keeps to (inf: a constant chunk). With queues by deadline
-    the requests behind the newcomer must stay on time too. After a refusal time and iteration are lower bounds.
+    `budget_s` is the iteration time that the instance keeps to, by its profile (inf: a constant chunk). With queues by
+    deadline the requests behind the newcomer must stay on time too. After a refusal time and iteration are lower
+    bounds. A slow instance fills its iterations by the profile, as it knows no better, and takes longer for them.
     """
     instance, request, profile, requests = fleet.instances[i], fleet.requests[r], fleet.profile, fleet.requests
     by_deadline = fleet.settings[0].by_deadline == 1
     known = fleet.settings[0].lengths == KNOWN
+    slowness = instance.slowness
     prefill_only = instance.group == prefill_group(fleet)
     due_s = request.prefill_due_s
     waits = not lacks(fleet, WAIT)
@@ -65,6 +67,7 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
             decodes += 1
             kv += requests[q].prefill_tokens
         q = requests[q].next
+    cuts = by_deadline and not prefill_only
     bounded = by_deadline and not known and math.isfinite(budget_s)
     if bounded and _surely_late(fleet, i, r, end_s, decodes, kv, budget_s):
         return FIRST_TOKEN, due_s, iteration
@@ -110,14 +113,12 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
             if remaining > 0:
                 ended += 1
                 ended_kv += total
-                left_s = (request.first_due_s if own else requests[q].first_due_s) - end_s
-                cuts = by_deadline and not prefill_only and 0.0 < left_s < length_s < math.inf
-                if cuts and iteration_s(profile, decodes, chunk, kv, pairs / chunk) <= left_s:
-                    spare_s -= length_s - left_s
-                    length_s = left_s
+                due_in_s = (request.first_due_s if own else requests[q].first_due_s) - end_s
+                if cuts and is_cut(profile, length_s, due_in_s, decodes, chunk, kv, pairs):
+                    spare_s -= length_s - due_in_s
+                    length_s = due_in_s
             if not own:
-                promised = remaining > 0 and requests[q].predicted_first_s <= requests[q].prefill_due_s
-                if promised and (own_remaining == 0 or prefill_only):
+                if (own_remaining == 0 or prefill_only) and _is_promised(fleet, q):
                     earliest_due_s = min(earliest_due_s, requests[q].prefill_due_s)
                 q = requests[q].next
                 q_remaining = requests[q].remaining_tokens if q != NONE else 0
@@ -126,13 +127,13 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
             continue
         context = pairs / chunk if chunk > 0 else 0.0
         if prefill_only:
-            end_s += iteration_s(profile, 0, chunk, 0.0, context)
+            end_s += slowness * iteration_s(profile, decodes, chunk, kv, context)
             if own_remaining == request.remaining_tokens:
                 earliest_due_s = math.inf  # nothing of the newcomer's in it: as before
         elif math.isfinite(budget_s):
-            end_s += length_s
+            end_s += slowness * length_s
         else:
-            end_s += iteration_s(profile, decodes, max(1, limit), kv, context)
+            end_s += slowness * iteration_s(profile, decodes, max(1, limit), kv, context)
         iteration += 1
         if own_ended:
             first_s, first_iteration = end_s, iteration
@@ -154,11 +155,17 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
 def _any_promised(fleet: Fleet, q: int) -> bool:
     """Tell whether a prompt, or one behind it in its queue, was promised a first token that is still to come."""
     while q != NONE:
-        request = fleet.requests[q]
-        if request.remaining_tokens > 0 and request.predicted_first_s <= request.prefill_due_s:
+        if _is_promised(fleet, q):
             return True
-        q = request.next
+        q = fleet.requests[q].next
     return False
+
+
+@compiled
+def _is_promised(fleet: Fleet, q: int) -> bool:
+    """Tell whether a queued prompt was promised a first token in time that is still to come."""
+    request = fleet.requests[q]
+    return request.remaining_tokens > 0 and request.predicted_first_s <= request.prefill_due_s
 
 
 @compiled
@@ -176,30 +183,32 @@ def _surely_late(fleet: Fleet, i: int, r: int, end_s: float, decodes: int, kv: i
     full_s = BEST_CHUNK_RATIO * budget_s if shrinks else budget_s
     tokens, passed, q = 0, False, instance.queue_head
     while q != NONE or not passed:
+        late_s = math.inf
         if not passed and (q == NONE or requests[q].first_due_s > request.first_due_s):
             passed = True
             tokens += request.remaining_tokens
             late_s = request.prefill_due_s
         else:
             tokens += requests[q].remaining_tokens
-            promised = requests[q].remaining_tokens > 0 and requests[q].predicted_first_s <= requests[q].prefill_due_s
-            late_s = requests[q].prefill_due_s if passed and promised else math.inf
+            if passed and _is_promised(fleet, q):
+                late_s = requests[q].prefill_due_s
             q = requests[q].next
-        least_s = (tokens // chunk) * full_s
-        if tokens % chunk > 0:  # the last iteration may be cut
-            least_s += BEST_CHUNK_RATIO * (fixed_s + matrix_s(profile, decodes + tokens % chunk))
-        if end_s + least_s > late_s + LATE_S:
-            return True
+        if late_s < math.inf:
+            least_s = (tokens // chunk) * full_s
+            if tokens % chunk > 0:  # the last iteration may be cut
+                least_s += BEST_CHUNK_RATIO * (fixed_s + matrix_s(profile, decodes + tokens % chunk))
+            if end_s + instance.slowness * least_s > late_s + LATE_S:
+                return True
     return False
 
 
 @compiled
 def has_room(fleet: Fleet, i: int, r: int, limit_s: float) -> bool:
-    """Tell whether an open instance's slots, memory and an iteration of `limit_s` hold the request as well."""
+    """Tell whether an open instance's slots, memory and an iteration of `limit_s` (by its profile) hold it as well."""
     instance = fleet.instances[i]
     if instance.closed != FITS or instance.num_residents >= instance.max_residents:
         return False
-    reason, _ = foresee_batch(fleet, i, r, instance.iteration + 1, limit_s, 0)
+    reason, _ = foresee_batch(fleet, i, r, instance.iteration + 1, instance.slowness * limit_s, 0)
     return reason == FITS
 
 
@@ -214,12 +223,12 @@ def foresee_batch(fleet: Fleet, i: int, r: int, start_iteration: int, limit_s: f
     capacity = instance.kv_capacity_tokens * (1.0 - MEMORY_MARGIN_RATIO)
     count = instance.num_residents + 1
     promised = instance.committed_tokens + request.input_tokens + request.expected_tokens
-    at_peak_s = iteration_s(fleet.profile, count, chunk, promised, 0.0)
+    at_peak_s = instance.slowness * iteration_s(fleet.profile, count, chunk, promised, 0.0)
     if promised <= capacity and at_peak_s <= limit_s:
         return FITS, at_peak_s
     outstanding = max(1, request.expected_tokens - request.emitted_tokens - 1)
     held, _ = peak(fleet, i, start_iteration + outstanding, request.prefill_tokens - start_iteration)
     if held > capacity and not lacks(fleet, MEMORY_TEST):
         return MEMORY, 0.0
-    at_peak_s = iteration_s(fleet.profile, count, chunk, held, 0.0)
+    at_peak_s = instance.slowness * iteration_s(fleet.profile, count, chunk, held, 0.0)
     return (FITS if at_peak_s <= limit_s else STEADY_STATE), at_peak_s

@@ -42,6 +42,7 @@ from polyslo.core.state import (
     act,
     idle_group,
     lacks,
+    num_claimable,
     num_idle,
     prefill_group,
 )
@@ -291,12 +292,13 @@ def _place_disaggregated(fleet: Fleet, r: int, only: int, now_s: float) -> bool:
         p = only if fits else NONE
     else:
         p, first_s, _ = most_loaded_that_fits(fleet, PREFILL, prefill, r, math.inf, now_s)
-    spare = num_idle(fleet) if fleet.settings[0].elastic == 1 else 0
-    if p == NONE and spare == 0:
+    elastic = fleet.settings[0].elastic == 1
+    spare = num_idle(fleet) if elastic else 0
+    if p == NONE and (spare == 0 or num_claimable(fleet, prefill) == 0):
         return False
     foreseen_s = first_s if p != NONE else now_s + alone_s(fleet, r)
     d, joins, rung = choose_decode(fleet, r, NONE if side == prefill else only, foreseen_s, now_s)
-    if d == NONE and spare >= (2 if p == NONE else 1):
+    if d == NONE and spare >= (2 if p == NONE else 1) and num_claimable(fleet, request.tier) > 0:
         d, _, joins = _claim(fleet, DECODE, request.tier, r, foreseen_s, now_s)
         rung = SCALED_UP
     if d == NONE:
@@ -330,7 +332,8 @@ def _spreads(fleet: Fleet, side: int) -> bool:
     """
     if lacks(fleet, GRADIENT) or lacks(fleet, SPREADING):
         return lacks(fleet, GRADIENT)
-    if side == DECODE or num_idle(fleet) > POOL_LOW_RATIO * fleet.instances.shape[0]:
+    group = prefill_group(fleet) if side == PREFILL else 0
+    if side == DECODE or num_claimable(fleet, group) > POOL_LOW_RATIO * fleet.instances.shape[0]:
         return False
     return side == PREFILL or fleet.pending_size[: prefill_group(fleet)].sum() == 0
 
@@ -373,7 +376,7 @@ def choose_decode(fleet: Fleet, r: int, only: int, prefilled_s: float, now_s: fl
         i, _, joins = most_loaded_that_fits(fleet, DECODE, group, r, prefilled_s, now_s)
         if i != NONE:
             return i, joins, OWN if group == tier else PROMOTED
-    if fleet.settings[0].elastic == 1 and num_idle(fleet) == 0:
+    if fleet.settings[0].elastic == 1 and num_claimable(fleet, tier) == 0:
         i = take_over(fleet, r, now_s)
         if i != NONE:
             fits, _, joins = _judge(fleet, DECODE, i, r, prefilled_s, now_s)

@@ -164,7 +164,7 @@ def kv_knot(column: int) -> float:
     if column == 0:
         return 0.0
     octave, half = (column - 1) // 2, (column - 1) % 2
-    return (KV_KNOT_MIN + half * (KV_KNOT_MIN // 2)) * float(2**octave)
+    return float((KV_KNOT_MIN + half * (KV_KNOT_MIN // 2)) << octave)
 
 
 @compiled

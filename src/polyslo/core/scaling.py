@@ -16,6 +16,7 @@ from polyslo.core.forecast import has_room
 from polyslo.core.gradient import least_loaded_open, move_to_group
 from polyslo.core.state import (
     CHUNKING,
+    EITHER,
     FITS,
     NONE,
     RETIER,
@@ -24,6 +25,7 @@ from polyslo.core.state import (
     act,
     idle_group,
     lacks,
+    may_join,
     prefill_group,
 )
 
@@ -32,13 +34,19 @@ from polyslo.core.state import (
 def claim(fleet: Fleet, group: int, now_s: float) -> int:
     """Give one instance of the idle pool to a group and return it; NONE when the pool is empty.
 
-    The least loaded comes first: one without best-effort work where there is one, else that work yields at once.
+    The least loaded comes first: one without best-effort work where there is one, else that work yields at once. One
+    that is slower than others comes after them, and one that may do either side (PD) after those bound to this one.
     """
-    pool, chosen = idle_group(fleet), NONE
+    pool, chosen, least = idle_group(fleet), NONE, math.inf
     for rank in range(fleet.group_size[pool] - 1, -1, -1):
         i = fleet.order[pool, rank]
-        if fleet.instances[i].closed == FITS:
-            chosen = i
+        instance = fleet.instances[i]
+        if instance.closed != FITS or not may_join(fleet, i, group) or instance.slowness > least:
+            continue
+        if instance.slowness < least or (instance.role != EITHER and fleet.instances[chosen].role == EITHER):
+            chosen, least = i, instance.slowness
+        is_best = fleet.settings[0].num_roles == 0 or fleet.instances[chosen].role != EITHER
+        if is_best and least == fleet.settings[0].least_slowness:
             break
     if chosen == NONE:
         return NONE
@@ -74,14 +82,7 @@ def assign(fleet: Fleet, i: int, group: int, now_s: float) -> None:
     move_to_group(fleet, i, group)
     if instance.closed != FITS:
         _count_closed(fleet, i, 1)
-    if group == prefill_group(fleet):
-        instance.budget_s = fleet.settings[0].prefill_budget_s
-    elif group < prefill_group(fleet):
-        instance.budget_s = iteration_budget_s(fleet, group)
-    else:
-        instance.budget_s = iteration_budget_s(fleet, 0)
-    if lacks(fleet, CHUNKING):
-        instance.budget_s = math.inf
+    set_budget(fleet, i)
     own = 0
     for k in range(instance.num_residents):
         if fleet.requests[fleet.resident[i, k]].tier == group:
@@ -91,14 +92,38 @@ def assign(fleet: Fleet, i: int, group: int, now_s: float) -> None:
 
 
 @compiled
+def set_budget(fleet: Fleet, i: int) -> None:
+    """Set the iteration time that an instance keeps to: what its group allows, by its own, perhaps slow, clock."""
+    instance = fleet.instances[i]
+    if instance.group == prefill_group(fleet):
+        allowed_s = fleet.settings[0].prefill_budget_s
+    elif instance.group < prefill_group(fleet):
+        allowed_s = iteration_budget_s(fleet, instance.group)
+    else:
+        allowed_s = iteration_budget_s(fleet, 0)
+    instance.budget_s = math.inf if lacks(fleet, CHUNKING) else allowed_s / instance.slowness
+
+
+@compiled
 def close_instance(fleet: Fleet, i: int, reason: int) -> None:
-    """Let an instance take no new requests, for a `reason` (DRAINING, UNHEALTHY); FITS opens it again."""
+    """Let an instance take no new requests, for a `reason` (DRAINING, UNHEALTHY, ABSENT); FITS opens it again."""
     instance = fleet.instances[i]
     if instance.closed != FITS:
         _count_closed(fleet, i, -1)
     instance.closed = reason
     if reason != FITS:
         _count_closed(fleet, i, 1)
+    note_least_slowness(fleet)
+
+
+@compiled
+def note_least_slowness(fleet: Fleet) -> None:
+    """Remember how slow the least slow of the instances is that take requests; 1 where none does."""
+    least = math.inf
+    for i in range(fleet.instances.shape[0]):
+        if fleet.instances[i].closed == FITS:
+            least = min(least, fleet.instances[i].slowness)
+    fleet.settings[0].least_slowness = least if least < math.inf else 1.0
 
 
 @compiled
@@ -149,9 +174,9 @@ def take_over(fleet: Fleet, r: int, now_s: float) -> int:
         if i == NONE:
             continue
         if fleet.settings[0].disaggregated == 1:
-            fits = has_room(fleet, i, r, budget_s)
+            fits = has_room(fleet, i, r, budget_s / fleet.instances[i].slowness)
         else:
-            reason, _, _, _ = admit_colocated(fleet, i, r, now_s, budget_s)
+            reason, _, _, _ = admit_colocated(fleet, i, r, now_s, budget_s / fleet.instances[i].slowness)
             fits = reason == FITS and fleet.instances[i].num_queued == 0
         if fits:
             best, best_size = i, size

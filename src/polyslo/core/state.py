@@ -30,11 +30,15 @@ OWN, PROMOTED, SCALED_UP, TAKEN_OVER, FROM_PENDING, FALLBACK, NO_RUNG = range(7)
 RUNGS = ("own", "promoted", "scaled_up", "taken_over", "from_pending", "fallback", "none")
 
 # Reasons of refusal by an instance.
-FITS, FIRST_TOKEN, SECOND_TOKEN, STEADY_STATE, MEMORY, DRAINING, UNHEALTHY = range(7)
-REASONS = ("fits", "first_token", "second_token", "steady_state", "memory", "draining", "unhealthy")
+# ABSENT: room for an instance that comes later, or one that has not answered yet.
+FITS, FIRST_TOKEN, SECOND_TOKEN, STEADY_STATE, MEMORY, DRAINING, UNHEALTHY, ABSENT = range(8)
+REASONS = ("fits", "first_token", "second_token", "steady_state", "memory", "draining", "unhealthy", "absent")
 
 # Output lengths: told by an oracle, learned online and conditioned on what was emitted, or the tier's mean.
 KNOWN, LEARNED, MEAN = range(3)
+
+# What an instance may be used for (PD): anything, or one side only.
+EITHER, PREFILL_ONLY, DECODE_ONLY = range(3)
 
 # What a shell must do after a decision.
 DISPATCH, TRANSFER, WITHDRAW, RELEGATE, REFUSE, RETIER, START = range(7)
@@ -43,7 +47,8 @@ INSTANCE = np.dtype(
     [
         ("group", np.int64),  # tier, prefill group or idle pool
         ("rank", np.int64),  # index in order[group]
-        ("closed", np.int64),  # FITS: takes new requests; else why not: DRAINING or UNHEALTHY
+        ("closed", np.int64),  # FITS: takes new requests; else why not: DRAINING, UNHEALTHY or ABSENT
+        ("role", np.int64),  # PD: EITHER, PREFILL_ONLY or DECODE_ONLY
         ("num_residents", np.int64),  # promised: decoding, queued, or on its way here
         ("num_decodes", np.int64),
         ("num_own", np.int64),  # residents of the instance's own tier
@@ -60,7 +65,8 @@ INSTANCE = np.dtype(
         ("iteration", np.int64),  # how many iterations ended
         ("busy", np.int64),
         ("chunk", np.int64),  # prompt tokens in the running iteration
-        ("budget_s", np.float64),  # longest iteration allowed (inf: none, a constant chunk)
+        ("budget_s", np.float64),  # longest iteration allowed, by the profile (inf: none, a constant chunk)
+        ("slowness", np.float64),  # its time over the profile's, as believed: see `slowness.py`
         ("iteration_end_s", np.float64),  # expected end of the running iteration
         ("ready_s", np.float64),  # a cold start ends
     ],
@@ -83,11 +89,13 @@ REQUEST = np.dtype(
         ("remaining_tokens", np.int64),  # of prefill_tokens, not yet in a finished or running iteration
         ("emitted_tokens", np.int64),  # as of the last preemption; else derived from the iterations
         ("max_tokens", np.int64),
+        ("hinted_tokens", np.int64),  # output, as its caller expects; 0: nobody said
         ("expected_tokens", np.int64),  # output
         ("tier", np.int64),
         ("stage", np.int64),
         ("instance", np.int64),
         ("decode_instance", np.int64),  # PD: the one foreseen
+        ("hands_over", np.int64),  # PD: its KV goes to a decode instance when its prefill ends
         ("rung", np.int64),
         ("reasons", np.int64),  # bit 1 << reason for each reason met on the way
         ("next", np.int64),
@@ -107,12 +115,15 @@ SETTINGS = np.dtype(
         ("elastic", np.int64),  # tiers grow and shrink
         ("promote", np.int64),  # lazy promotion
         ("num_closed_idle", np.int64),  # instances of the idle pool that nobody may claim
+        ("num_roles", np.int64),  # PD: instances that can do one side only
         ("without", np.int64),  # mechanisms switched off, a bit each: see `lacks`
         ("cold_start_s", np.float64),
         ("margin_ratio", np.float64),  # of the TPOT, kept free by router and engine alike
         ("transfer_s", np.float64),  # KV transfer: fixed part
         ("transfer_s_per_token", np.float64),
+        ("first_from_decode", np.int64),  # PD: the decode side gives the first token, as vLLM's; else the prefill side
         ("prefill_budget_s", np.float64),  # PD: longest iteration of a prefill instance
+        ("least_slowness", np.float64),  # of the instances that take requests
         ("chunk_limit", np.int64),
         ("random_state", np.uint64),
     ],
@@ -194,6 +205,7 @@ def new_fleet(
     instances["queue_head"] = instances["queue_tail"] = NONE
     instances["chunk_limit"] = chunk_limit
     instances["budget_s"] = np.inf
+    instances["slowness"] = 1.0
     instances["kv_capacity_tokens"] = profile.kv_capacity_tokens
     instances["max_residents"] = max_residents
     order = np.zeros((num_groups, num_instances), dtype=np.int64)
@@ -204,6 +216,7 @@ def new_fleet(
     settings["num_tiers"] = len(tpots)
     settings["chunk_limit"] = chunk_limit
     settings["random_state"] = 1
+    settings["least_slowness"] = 1.0
     shape = (num_instances, max_residents)
     return Fleet(
         settings=settings,
@@ -276,3 +289,23 @@ def idle_group(fleet: Fleet) -> int:
 def num_idle(fleet: Fleet) -> int:
     """Return how many instances of the idle pool may be claimed."""
     return fleet.group_size[idle_group(fleet)] - fleet.settings[0].num_closed_idle
+
+
+@compiled
+def num_claimable(fleet: Fleet, group: int) -> int:
+    """Return how many instances of the idle pool a group may claim: those whose role fits it."""
+    if fleet.settings[0].num_roles == 0:
+        return num_idle(fleet)
+    count, pool = 0, idle_group(fleet)
+    for rank in range(fleet.group_size[pool]):
+        i = fleet.order[pool, rank]
+        if fleet.instances[i].closed == FITS and may_join(fleet, i, group):
+            count += 1
+    return count
+
+
+@compiled
+def may_join(fleet: Fleet, i: int, group: int) -> bool:
+    """Tell whether an instance's role fits a group."""
+    other_side = DECODE_ONLY if group == prefill_group(fleet) else PREFILL_ONLY
+    return fleet.instances[i].role != other_side

@@ -9,6 +9,9 @@ News is late, and so are requests: what was sent while an iteration ended is bel
 have missed it. A prompt that was to end and did not show its first token is believed to wait still, or the belief
 would run ahead of the engine by all such prompts, for as long as its queue never empties.
 
+Prefill instances (PD) show even less: a prompt that ends, by the answer to its prefill. What follows from that, and
+when its KV arrives, is `transfers`.
+
 Everything here is a function of what it is told and when, so a journal of it can be replayed.
 """
 
@@ -29,13 +32,14 @@ from polyslo.core.belief import (
     take_back,
 )
 from polyslo.core.pending import discard
-from polyslo.core.state import DECODING, NONE, QUEUED, RELEGATED, Fleet, best_effort_queue
+from polyslo.core.slowness import FORGET_S, WINDOW_S, add_iteration, believe_slowness, follow_ratio
+from polyslo.core.state import DECODING, NONE, QUEUED, RELEGATED, TRANSFERRING, Fleet, best_effort_queue
+from polyslo.core.transfers import NOT_BEGUN, end_shown_transfer
 from polyslo.native import Native
 
 SAME_ITERATION_RATIO = 0.5  # of the foreseen iteration: news that comes this soon after its first is of the same
 MOST_AT_ONCE = 256  # iterations that one piece of news may end; a stream further ahead was miscounted
-SLOWNESS_WEIGHT = 0.02  # of one iteration in the average of observed over foreseen time
-SLOWNESS_RANGE = (0.2, 20.0)  # what one iteration may say
+ODD = 1 << 20  # added to `steps`: an iteration of which something else was believed than what it carried
 
 
 class Streams(Native):
@@ -47,11 +51,18 @@ class Streams(Native):
     stream_hidden: npt.NDArray[np.int64]  # (R,) 1: not streamed, nothing shows before its end
     advanced_s: npt.NDArray[np.float64]  # (N,) when the last iteration was seen to end
     began_s: npt.NDArray[np.float64]  # (N,) when the running one is believed to have begun
-    slowness_ratio: npt.NDArray[np.float64]  # (N,) observed over foreseen iteration time, averaged
+    slowness_ratio: npt.NDArray[np.float64]  # (N,) observed over the profile's iteration time: the sums' ratio
     news: npt.NDArray[np.int64]  # (capacity, 2) request, tokens: what was seen since the last digest
     ended: npt.NDArray[np.int64]  # (capacity, 2) request, output tokens: streams that ended well since then
+    transfer_end_s: npt.NDArray[np.float64]  # (R,) PD: when a request's KV is believed to arrive
+    transfers: npt.NDArray[np.int64]  # (R,) requests whose KV is on its way
+    num_transfers: npt.NDArray[np.int64]  # (1,)
     touched: npt.NDArray[np.int64]  # (N,) instances with news, in order; scratch of a digest
     is_touched: npt.NDArray[np.int64]  # (N,)
+    steps: npt.NDArray[np.int64]  # (N,) iterations ended since it was settled; -ODD: the first began nobody knows when
+    observed_s: npt.NDArray[np.float64]  # (N,) time of iterations that decodes showed, faded
+    nominal_s: npt.NDArray[np.float64]  # (N,) their time by the profile, faded
+    learned_s: npt.NDArray[np.float64]  # (N,) when the last of them ended
 
     FIRST_SLOT: ClassVar = 72
     ARRAYS: ClassVar = {
@@ -65,6 +76,13 @@ class Streams(Native):
         "ended": (np.int64, 2),
         "touched": (np.int64, 1),
         "is_touched": (np.int64, 1),
+        "transfer_end_s": (np.float64, 1),
+        "transfers": (np.int64, 1),
+        "num_transfers": (np.int64, 1),
+        "steps": (np.int64, 1),
+        "observed_s": (np.float64, 1),
+        "nominal_s": (np.float64, 1),
+        "learned_s": (np.float64, 1),
     }
     BUNDLES: ClassVar = {"fleet": 126}
 
@@ -84,15 +102,25 @@ def new_streams(fleet: Fleet, *, num_news: int = 1 << 14) -> Streams:
         ended=np.zeros((num_news, 2), dtype=np.int64),
         touched=np.zeros(num_instances, dtype=np.int64),
         is_touched=np.zeros(num_instances, dtype=np.int64),
+        transfer_end_s=np.full(num_requests, NOT_BEGUN),
+        transfers=np.zeros(num_requests, dtype=np.int64),
+        num_transfers=np.zeros(1, dtype=np.int64),
+        steps=np.zeros(num_instances, dtype=np.int64),
+        observed_s=np.full(num_instances, WINDOW_S),
+        nominal_s=np.full(num_instances, WINDOW_S),
+        learned_s=np.zeros(num_instances),
     )
 
 
 @compiled
 def enter(
     streams: Streams, r: int, arrival_s: float, first_due_s: float, tpot_s: float, tier: int, input_tokens: int,
-    max_tokens: int, hidden: bool,
+    max_tokens: int, expected_tokens: int, hidden: bool,
 ) -> None:  # fmt: skip
-    """Fill a free record with a new request, as `arrive` takes it."""
+    """Fill a free record with a new request, as `arrive` takes it.
+
+    `expected_tokens` is how long its caller expects the answer to get; 0: nobody said, it is what was learned.
+    """
     fleet = streams.fleet
     request = fleet.requests[r]
     request.arrival_s = arrival_s
@@ -101,6 +129,7 @@ def enter(
     request.tier = tier
     request.input_tokens = input_tokens
     request.max_tokens = max_tokens
+    request.hinted_tokens = expected_tokens
     request.reasons = 0
     request.predicted_first_s = np.inf
     request.predicted_tpot_s = 0.0
@@ -109,21 +138,37 @@ def enter(
     streams.stream_tokens[r] = 0
     streams.stream_remaining[r] = input_tokens
     streams.stream_hidden[r] = 1 if hidden else 0
+    streams.transfer_end_s[r] = NOT_BEGUN
     arrive(fleet, r)
+
+
+@compiled
+def forget_instance(streams: Streams, i: int) -> None:
+    """An engine is gone: what its streams have shown says nothing of the one that comes in its place."""
+    streams.advanced_s[i] = 0.0
+    streams.began_s[i] = 0.0
+    streams.slowness_ratio[i] = 1.0
+    streams.steps[i] = 0
+    streams.observed_s[i] = WINDOW_S
+    streams.nominal_s[i] = WINDOW_S
+    streams.learned_s[i] = 0.0
+    believe_slowness(streams.fleet, i, 1.0)
 
 
 @compiled
 def follow_tokens(streams: Streams, num_news: int, seen_s: float) -> int:
     """Apply what streams showed: iterations that ended, then first tokens. Returns how many instances were touched.
 
-    `seen_s` is when the first of it was seen. The caller reports finished requests next, and settles each instance
-    in `touched` last.
+    `seen_s` is when the first of it was seen. The caller reports prefilled and finished requests next, and settles
+    each instance in `touched` last.
     """
     fleet, num_touched = streams.fleet, 0
     for k in range(num_news):
         r, tokens = streams.news[k, 0], streams.news[k, 1]
         request = fleet.requests[r]
         streams.stream_tokens[r] += tokens
+        if request.stage == TRANSFERRING:
+            num_touched = touch(streams, end_shown_transfer(streams, r, seen_s), num_touched)
         if request.stage == DECODING:
             num_touched = touch(streams, request.instance, num_touched)
             _follow_decode(streams, r, seen_s)
@@ -145,8 +190,9 @@ def settle_touched(streams: Streams, k: int, seen_s: float, delay_s: float) -> i
     streams.is_touched[i] = 0
     instance = streams.fleet.instances[i]
     if instance.busy == 0:
-        if streams.advanced_s[i] == seen_s:
-            _restore_unshown(streams, i)
+        if streams.advanced_s[i] == seen_s and not _restore_unshown(streams, i):
+            _learn_slowness(streams, i, seen_s - delay_s)
+        streams.steps[i] = -ODD if streams.steps[i] % ODD > 1 else 0  # the last of several ended earlier than seen
         _note_beginning(streams, i, seen_s - delay_s)
     settle_iteration(streams.fleet, i, seen_s - delay_s)
     return int(i)
@@ -163,19 +209,21 @@ def _note_beginning(streams: Streams, i: int, began_s: float) -> None:
 
 
 @compiled
-def _restore_unshown(streams: Streams, i: int) -> None:
-    """Prompts that were to end with the iteration and showed nothing were not in it."""
-    fleet = streams.fleet
+def _restore_unshown(streams: Streams, i: int) -> bool:
+    """Prompts that were to end with the iteration and showed nothing were not in it. Returns whether there were any."""
+    fleet, found = streams.fleet, False
     instance = fleet.instances[i]
     r = instance.queue_head
     while r != NONE:
         request = fleet.requests[r]
-        if request.remaining_tokens == 0 and streams.stream_hidden[r] == 0:
+        if request.remaining_tokens == 0 and not _is_hidden(streams, r):
             missing = streams.stream_remaining[r]
             request.remaining_tokens = missing
             instance.queued_tokens += missing
             instance.kv_tokens -= missing
+            found = True
         r = request.next
+    return found
 
 
 @compiled
@@ -196,6 +244,7 @@ def catch_up(streams: Streams, i: int, now_s: float) -> None:
     while instance.busy == 1 and instance.iteration_end_s <= now_s and not _shows(streams, i):
         ended_s = instance.iteration_end_s
         _end_iteration(streams, i, ended_s)
+        streams.steps[i] = 0
         _note_beginning(streams, i, ended_s)
         settle_iteration(fleet, i, ended_s)
 
@@ -240,7 +289,6 @@ def _follow_decode(streams: Streams, r: int, now_s: float) -> None:
         streams.stream_tokens[r] -= ended
         ended = 0
     if ended > 0:
-        _learn_slowness(streams, i, ended, now_s)
         for _ in range(ended):
             _end_iteration(streams, i, now_s)
     elif ended < -1:  # preempted, or several tokens were lost on the way: it holds less than was believed
@@ -262,6 +310,9 @@ def _follow_first(streams: Streams, r: int, now_s: float) -> None:
     soon = now_s - streams.advanced_s[i] < SAME_ITERATION_RATIO * foreseen_s
     if instance.busy == 1 and not soon:
         _end_iteration(streams, i, now_s)
+        streams.steps[i] += ODD  # no decode ran before it: it may have begun with the prompt
+    if fleet.requests[r].remaining_tokens > 0:
+        streams.steps[i] += ODD  # the iteration carried more than was believed
     observe_first_token(fleet, i, r)
     more = streams.stream_tokens[r] - 1
     if more > 0:  # several tokens in one piece: those after the first are of later iterations, which others share
@@ -276,10 +327,11 @@ def _end_iteration(streams: Streams, i: int, now_s: float) -> None:
     fleet = streams.fleet
     observe_iteration_end(fleet, i)
     streams.advanced_s[i] = now_s
+    streams.steps[i] += 1
     r = fleet.instances[i].queue_head
     while r != NONE:
         following = fleet.requests[r].next
-        if fleet.requests[r].remaining_tokens == 0 and streams.stream_hidden[r] == 1:
+        if fleet.requests[r].remaining_tokens == 0 and _is_hidden(streams, r):
             observe_first_token(fleet, i, r)
             streams.stream_tokens[r] = 1
         r = following
@@ -297,16 +349,41 @@ def _shows(streams: Streams, i: int) -> bool:
             return True
         if fleet.requests[r].stage == QUEUED and fleet.requests[r].remaining_tokens == 0:
             return True
+    r = fleet.instances[i].queue_head
+    while r != NONE:  # PD: prompts here are residents elsewhere
+        if fleet.requests[r].hands_over == 1 and fleet.requests[r].remaining_tokens == 0:
+            return True
+        r = fleet.requests[r].next
     return False
 
 
 @compiled
-def _learn_slowness(streams: Streams, i: int, ended: int, now_s: float) -> None:
-    """Compare the iteration that ended with its forecast."""
+def _is_hidden(streams: Streams, r: int) -> bool:
+    """Tell whether nothing will show that a request's prompt has ended: it is not streamed, nor prefilled apart."""
+    return streams.stream_hidden[r] == 1 and streams.fleet.requests[r].hands_over == 0
+
+
+@compiled
+def _learn_slowness(streams: Streams, i: int, ended_s: float) -> None:
+    """Hold the one iteration that decodes showed to end against its forecast; believe what follows from it."""
     instance = streams.fleet.instances[i]
-    foreseen_s = instance.iteration_end_s - streams.began_s[i]
-    if ended != 1 or instance.busy == 0 or foreseen_s <= 0.0:
+    nominal_s = (instance.iteration_end_s - streams.began_s[i]) / instance.slowness
+    if streams.steps[i] != 1 or nominal_s <= 0.0:
         return
-    low, high = SLOWNESS_RANGE
-    observed = min(max((now_s - streams.began_s[i]) / foreseen_s, low), high)
-    streams.slowness_ratio[i] += SLOWNESS_WEIGHT * (observed - streams.slowness_ratio[i])
+    took_s = ended_s - streams.began_s[i]
+    observed_s, sum_s = add_iteration(took_s, nominal_s, streams.observed_s[i], streams.nominal_s[i])
+    streams.observed_s[i], streams.nominal_s[i] = observed_s, sum_s
+    streams.slowness_ratio[i] = observed_s / sum_s
+    streams.learned_s[i] = ended_s
+    follow_ratio(streams.fleet, i, observed_s / sum_s)
+
+
+@compiled
+def doubt_slowness(streams: Streams, now_s: float) -> None:
+    """Half of what is believed of slow instances that nothing was learned of for long is forgotten: they get a try."""
+    for i in range(streams.learned_s.shape[0]):
+        if streams.fleet.instances[i].slowness > 1.0 and now_s - streams.learned_s[i] > FORGET_S:
+            streams.slowness_ratio[i] = 0.5 * (1.0 + streams.slowness_ratio[i])
+            streams.observed_s[i] = streams.slowness_ratio[i] * streams.nominal_s[i]
+            streams.learned_s[i] = now_s
+            follow_ratio(streams.fleet, i, streams.slowness_ratio[i])

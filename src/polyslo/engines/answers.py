@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from polyslo.engines.chunks import DONE, Chunks, whole_answer
 from polyslo.engines.emulated_text import END_ID, WORDS, continuation, text_of
@@ -20,7 +20,7 @@ JSON = [(b"content-type", b"application/json")]
 EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8")]
 _TTFT_BOUNDS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0)
 _DURATION_BOUNDS_S = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0)
-_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 
 
 class AnswerStats:
@@ -41,8 +41,8 @@ class Answer(Protocol):
     def break_off(self) -> None:
         """End it properly where it is: the server shuts down."""
 
-    def fail(self) -> None:
-        """End it as vLLM does when its engine dies."""
+    def fail(self, reason: str = DEAD) -> None:
+        """End it as vLLM does when its engine dies, or can't get the request's KV."""
 
     def cut(self) -> None:
         """Close its connection without another word."""
@@ -95,9 +95,9 @@ class StreamedAnswer:
         """Say `abort`."""
         self._finish("abort")
 
-    def fail(self) -> None:
+    def fail(self, reason: str = DEAD) -> None:
         """Send an error as an event, then `[DONE]` all the same."""
-        self._exchange.write(b"data: " + error_body(_DEAD, "InternalServerError", 500) + b"\n\n" + DONE)
+        self._exchange.write(b"data: " + error_body(reason, "InternalServerError", 500) + b"\n\n" + DONE)
         self._exchange.end()
 
     def cut(self) -> None:
@@ -143,7 +143,7 @@ class StreamedAnswer:
 class WholeAnswer:
     """An answer in one body."""
 
-    __slots__ = ("_arrived_s", "_exchange", "_forget", "_generation", "_identity", "_num_made", "_stats")
+    __slots__ = ("_arrived_s", "_exchange", "_forget", "_generation", "_identity", "_num_made", "_stats", "keep_kv")
 
     def __init__(
         self,
@@ -160,6 +160,7 @@ class WholeAnswer:
         self._stats = stats
         self._forget = forget
         self._num_made = 0
+        self.keep_kv: Callable[[int], dict[str, Any]] | None = None  # a prefill's: asked when the prompt has ended
 
     def on_token(self, is_last: bool) -> None:
         """Count it; the last one sends the answer."""
@@ -173,9 +174,9 @@ class WholeAnswer:
         """Send what there is, and say `abort`."""
         self._finish("abort")
 
-    def fail(self) -> None:
+    def fail(self, reason: str = DEAD) -> None:
         """Answer 500."""
-        self._exchange.respond(500, JSON, error_body(_DEAD, "InternalServerError", 500))
+        self._exchange.respond(500, JSON, error_body(reason, "InternalServerError", 500))
 
     def cut(self) -> None:
         """Close the connection without an answer."""
@@ -196,8 +197,14 @@ class WholeAnswer:
             usage=(generation.input_tokens, self._num_made),
             token_ids=ids if shown else None,
             prompt_ids=generation.prompt_ids.tolist() if shown else None,
+            kv_transfer_params=self._kept_kv(reason),
         )
         self._exchange.respond(200, JSON, body)
         self._stats.num_finished[reason] += 1
         self._stats.duration.observe(time.monotonic() - self._arrived_s)
         self._forget(self)
+
+    def _kept_kv(self, reason: str) -> dict[str, Any] | None:
+        if self.keep_kv is None or reason == "abort":
+            return None
+        return self.keep_kv(self._generation.input_tokens)

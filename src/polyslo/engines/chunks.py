@@ -75,6 +75,7 @@ def whole_answer(
     usage: tuple[int, int],
     token_ids: list[int] | None,
     prompt_ids: list[int] | None,
+    kv_transfer_params: dict[str, Any] | None = None,
 ) -> bytes:
     """Return the body of an answer that is not streamed."""
     choice: dict[str, Any] = {
@@ -98,6 +99,8 @@ def whole_answer(
     }
     if is_chat:
         body["prompt_token_ids"] = prompt_ids
+    if kv_transfer_params is not None:
+        body["kv_transfer_params"] = kv_transfer_params
     return orjson.dumps(body)
 
 

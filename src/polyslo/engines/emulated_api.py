@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ from polyslo.engines.emulated_engine import EmulatedEngine, Resident
 from polyslo.engines.emulated_metrics import metrics_text
 from polyslo.engines.faults import Fault, parse_fault
 from polyslo.engines.generation import (
+    Generation,
     ModelFacts,
     RequestError,
     check_model,
@@ -22,8 +24,11 @@ from polyslo.engines.generation import (
     parse_object,
     prompt_ids,
 )
+from polyslo.engines.kv_transfers import PATH as KV_TRANSFER
+from polyslo.engines.kv_transfers import KvTransfers
 from polyslo.wire.server import Exchange
 
+PREFILL, DECODE, BOTH = ROLES = ("prefill", "decode", "both")
 VERSION = "0.32.0+polyslo.emulated"  # of vLLM, whose answers these are
 _TEXT = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
 
@@ -40,6 +45,8 @@ class EmulatedApi:
         *,
         speed: float = 1.0,
         inflict: Callable[[Fault], None] | None = None,
+        transfers: KvTransfers | None = None,
+        role: str = BOTH,
     ) -> None:
         self.stats = AnswerStats()
         self.refuses_all = False  # by a fault
@@ -48,7 +55,9 @@ class EmulatedApi:
         self._speed = speed
         self._inflict = inflict
         self._created_s = int(time.time())
-        self._open: dict[Answer, Resident] = {}
+        self._transfers = transfers
+        self._role = role
+        self._open: dict[Answer, Resident | asyncio.Task[None]] = {}  # a task fetches the request's KV
         self._routes: dict[bytes, tuple[bytes, Route]] = {
             b"/v1/completions": (b"POST", partial(self._generate, is_chat=False)),
             b"/v1/chat/completions": (b"POST", partial(self._generate, is_chat=True)),
@@ -59,6 +68,8 @@ class EmulatedApi:
             b"/metrics": (b"GET", self._metrics),
             b"/tokenize": (b"POST", self._tokenize),
         }
+        if transfers is not None:
+            self._routes[KV_TRANSFER] = (b"POST", self._kv_transfer)
         if inflict is not None:
             self._routes[b"/faults"] = (b"POST", self._faults)
 
@@ -91,7 +102,7 @@ class EmulatedApi:
     def _empty(self) -> list[Answer]:
         """Take all answers under way out of the engine."""
         for resident in list(self._open.values()):
-            self._engine.abort(resident)  # which may bring tokens that are due, and with them the end of some
+            self._stop(resident)  # which may bring tokens that are due, and with them the end of some
         answers = list(self._open)
         self._open.clear()
         return answers
@@ -100,25 +111,71 @@ class EmulatedApi:
         if self.refuses_all:
             raise RequestError("Internal Server Error", status=500, kind="InternalServerError")
         generation = parse_generation(exchange.body, is_chat, self._facts)
+        self._check_role(generation)
         if self._engine.is_full:
             raise RequestError("The engine has as many requests as it may hold.", status=503, kind="ServiceUnavailable")
         answer_kind = StreamedAnswer if generation.is_streamed else WholeAnswer
         identity = (_request_id(exchange, is_chat), int(time.time()), self._facts.name)
         answer: Answer = answer_kind(exchange, generation, identity, self.stats, self._forget)
-        due_s, tpot_s, pace_s = generation.first_due_in_s, generation.tpot_s, generation.pace_s
-        resident = self._open[answer] = self._engine.submit(
+        exchange.on_gone = partial(self._on_gone, answer)
+        if generation.source is not None:
+            assert self._transfers is not None  # `_check_role`
+            arrived, lost = partial(self._join, answer, generation), partial(self._lose, answer)
+            self._open[answer] = self._transfers.fetch(generation.source, generation.input_tokens, arrived, lost)
+            return
+        if generation.hands_over:
+            assert self._transfers is not None
+            assert isinstance(answer, WholeAnswer)
+            answer.keep_kv = self._transfers.keep
+        self._open[answer] = self._engine.submit(
             generation.input_tokens,
             generation.output_tokens,
             answer.on_token,
-            first_due_in_s=None if due_s is None else due_s * self._speed,
-            tpot_s=None if tpot_s is None else tpot_s * self._speed,
-            pace_s=None if pace_s is None else pace_s * self._speed,
+            **self._slo(generation),
+            hands_over=generation.hands_over,
         )
-        exchange.on_gone = partial(self._on_gone, answer, resident)
 
-    def _on_gone(self, answer: Answer, resident: Resident) -> None:
+    def _join(self, answer: Answer, generation: Generation) -> None:
+        """A request's KV is here."""
+        if self._engine.is_full:
+            self._lose(answer, "The engine has as many requests as it may hold.")
+            return
+        self._open[answer] = self._engine.join(
+            generation.input_tokens, generation.output_tokens, answer.on_token, **self._slo(generation)
+        )
+
+    def _lose(self, answer: Answer, reason: str) -> None:
+        """A request's KV can't be had: its answer fails, as with vLLM's `kv_load_failure_policy` "fail"."""
         self._open.pop(answer, None)
-        self._engine.abort(resident)
+        answer.fail(reason)
+
+    def _slo(self, generation: Generation) -> dict[str, float | None]:
+        told = {
+            "first_due_in_s": generation.first_due_in_s,
+            "tpot_s": generation.tpot_s,
+            "pace_s": generation.pace_s,
+        }
+        return {name: None if value is None else value * self._speed for name, value in told.items()}
+
+    def _check_role(self, generation: Generation) -> None:
+        """Refuse what this engine does not do."""
+        if self._transfers is None and (generation.hands_over or generation.source is not None):
+            raise RequestError("This engine has no KV connector.", param="kv_transfer_params")
+        if self._role == PREFILL and not generation.hands_over:
+            raise RequestError("This engine prefills only: kv_transfer_params must have do_remote_decode.")
+        if self._role == DECODE and generation.hands_over:
+            raise RequestError("This engine does not prefill for others.", param="kv_transfer_params")
+
+    def _on_gone(self, answer: Answer) -> None:
+        resident = self._open.pop(answer, None)
+        if resident is not None:
+            self._stop(resident)
+
+    def _stop(self, resident: Resident | asyncio.Task[None]) -> None:
+        if isinstance(resident, asyncio.Task):
+            resident.cancel()
+        else:
+            self._engine.abort(resident)
 
     def _forget(self, answer: Answer) -> None:
         self._open.pop(answer, None)
@@ -145,6 +202,11 @@ class EmulatedApi:
 
     def _metrics(self, exchange: Exchange) -> None:
         exchange.respond(200, _TEXT, metrics_text(self._engine, self.stats, self._facts.name))
+
+    def _kv_transfer(self, exchange: Exchange) -> None:
+        assert self._transfers is not None
+        status, body = self._transfers.answer(parse_object(exchange.body))
+        exchange.respond(status, JSON, body)
 
     def _faults(self, exchange: Exchange) -> None:
         fault = parse_fault(exchange.body)

@@ -18,10 +18,21 @@ import numpy as np
 from polyslo.core.profile import Profile
 from polyslo.core.state import NONE
 from polyslo.engines.clock import Clock, Timer
-from polyslo.engines.emulated_world import CODE_BITS, FIRST, LAST, NO_SLO_S, enter, new_world, renumber, turn
+from polyslo.engines.emulated_world import (
+    CODE_BITS,
+    FIRST,
+    LAST,
+    NO_SLO_S,
+    enter,
+    join,
+    leave,
+    let_go,
+    new_world,
+    renumber,
+    turn,
+)
 from polyslo.engines.histogram import Histogram
 from polyslo.errors import ConfigError, InputError
-from polyslo.sim.engine import take_back
 from polyslo.sim.events import schedule
 from polyslo.sim.world import READY, World
 
@@ -40,6 +51,8 @@ class EngineSettings:
     max_num_batched_tokens: int = 8192
     max_requests: int = 4096  # running and waiting; more are refused
     dynamic_chunking: bool = False
+    transfer_s: float = 0.001  # of KV to this engine: fixed part
+    transfer_gb_per_s: float = 50.0
     noise_ratio: float = 0.0
     seed: int = 0
 
@@ -51,6 +64,8 @@ class EngineSettings:
             ("max_num_seqs", 1, 8192),
             ("max_num_batched_tokens", 16, 32_768),
             ("max_requests", 1, 65_536),
+            ("transfer_s", 0.0, 86_400.0),
+            ("transfer_gb_per_s", 1e-6, 1e6),
             ("noise_ratio", 0.0, 10.0),
         ):
             value = getattr(self, name)
@@ -130,29 +145,55 @@ class EmulatedEngine:
         first_due_in_s: float | None = None,
         tpot_s: float | None = None,
         pace_s: float | None = None,
+        hands_over: bool = False,
     ) -> Resident:
         """Take a request. Its SLO, in seconds from now and per token, counts with dynamic chunking only.
 
         So does `pace_s`, the longest iteration that the engine's tier allows now: the last one told holds for all.
+        One that `hands_over` has one token, its only one, and leaves its KV here for another engine: see `let_go`.
 
         Raises `InputError` for one that does not fit (`max_model_len`), and when full: ask `is_full` before.
         """
-        if input_tokens < 1 or output_tokens < 1 or input_tokens + output_tokens > self.max_model_len or self.is_full:
-            raise InputError(
-                f"emulated engine: can't take {input_tokens} + {output_tokens} tokens; each must be at least 1, the "
-                f"sum at most {self.max_model_len}, and fewer than {self.settings.max_requests} requests inside"
-            )
-        now_s = self._catch_up()
-        number = self._new_number()
-        resident = self._residents[number] = Resident(number, input_tokens, on_token)
-        self._num_residents += 1
-        due_s = NO_SLO_S if first_due_in_s is None else now_s + first_due_in_s
-        own_s = NO_SLO_S if tpot_s is None else tpot_s
-        if pace_s is not None:
-            self._pace_s = pace_s
-        self._next_s = enter(self._world.handle, number, input_tokens, output_tokens, due_s, own_s, self._pace_s, now_s)
+        now_s, number, resident, due_s, own_s = self._admit(
+            input_tokens, output_tokens, on_token, first_due_in_s, tpot_s, pace_s
+        )
+        self._next_s = enter(
+            self._world.handle, number, input_tokens, output_tokens, due_s, own_s, self._pace_s, hands_over,
+            now_s,
+        )  # fmt: skip
         self._arm()
         return resident
+
+    def join(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        on_token: OnToken,
+        *,
+        first_due_in_s: float | None = None,
+        tpot_s: float | None = None,
+        pace_s: float | None = None,
+    ) -> Resident:
+        """Take a request whose KV is here, from the engine that prefilled it: all its tokens come by decoding.
+
+        Raises as `submit` does.
+        """
+        now_s, number, resident, due_s, own_s = self._admit(
+            input_tokens, output_tokens, on_token, first_due_in_s, tpot_s, pace_s
+        )
+        self._next_s = join(self._world.handle, number, input_tokens, output_tokens, due_s, own_s, self._pace_s, now_s)
+        self._arm()
+        return resident
+
+    def transfer_s(self, tokens: int) -> float:
+        """Return how long the KV of `tokens` takes to get here, seconds: the simulator's model."""
+        num_bytes = tokens * float(self._profile.physics["kv_bytes_per_token"][0])
+        return self.settings.transfer_s + num_bytes / (self.settings.transfer_gb_per_s * 1e9)
+
+    def let_go(self, tokens: int) -> None:
+        """Free KV that was kept for another engine."""
+        self._next_s = let_go(self._world.handle, tokens, self._pace_s, self._catch_up())
+        self._arm()
 
     def abort(self, resident: Resident) -> None:
         """Take a request out of batch and memory; it hears of no more tokens. Nothing happens if it has left."""
@@ -160,7 +201,7 @@ class EmulatedEngine:
         if resident.number is not None:
             self._catch_up()
         if resident.number is not None:  # catching up may have brought its last token
-            take_back(self._world.handle, 0, resident.number)
+            leave(self._world.handle, resident.number)
             self._release(resident)
 
     def stall(self, for_s: float) -> None:
@@ -216,6 +257,30 @@ class EmulatedEngine:
         self._next_s = math.inf
         self._armed_s = math.inf
         self._is_telling = False
+
+    def _admit(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        on_token: OnToken,
+        first_due_in_s: float | None,
+        tpot_s: float | None,
+        pace_s: float | None,
+    ) -> tuple[float, int, Resident, float, float]:
+        """Give a request a number; return (now, number, request, when its first token is due, its TPOT)."""
+        if input_tokens < 1 or output_tokens < 1 or input_tokens + output_tokens > self.max_model_len or self.is_full:
+            raise InputError(
+                f"emulated engine: can't take {input_tokens} + {output_tokens} tokens; each must be at least 1, the "
+                f"sum at most {self.max_model_len}, and fewer than {self.settings.max_requests} requests inside"
+            )
+        now_s = self._catch_up()
+        number = self._new_number()
+        resident = self._residents[number] = Resident(number, input_tokens, on_token)
+        self._num_residents += 1
+        if pace_s is not None:
+            self._pace_s = pace_s
+        due_s = NO_SLO_S if first_due_in_s is None else now_s + first_due_in_s
+        return now_s, number, resident, due_s, NO_SLO_S if tpot_s is None else tpot_s
 
     def _new_number(self) -> int:
         """Return the next number: higher than that of everyone who came before."""

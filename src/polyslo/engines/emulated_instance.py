@@ -7,10 +7,11 @@ import contextlib
 
 from polyslo.core.profile import Profile
 from polyslo.engines.clock import LoopClock
-from polyslo.engines.emulated_api import EmulatedApi
+from polyslo.engines.emulated_api import BOTH, EmulatedApi
 from polyslo.engines.emulated_engine import EmulatedEngine, EngineSettings
 from polyslo.engines.faults import CLOSE_STREAMS, CRASH, ERROR, SLOW, STALL, Fault
 from polyslo.engines.generation import ModelFacts
+from polyslo.engines.kv_transfers import KEEP_S, KvTransfers
 from polyslo.engines.output_lengths import OutputLengths
 from polyslo.errors import ConfigError
 from polyslo.wire.server import Listener, listen
@@ -33,11 +34,17 @@ class EmulatedInstance:
         speed: float = 1.0,
         chars_per_token: int = 4,
         allows_faults: bool = False,
+        role: str = BOTH,
+        keep_kv_s: float = KEEP_S,
     ) -> None:
         clock = LoopClock(asyncio.get_running_loop(), speed)
         self.engine = EmulatedEngine(profile, settings, clock, catch_up_s=CATCH_UP_S * speed)
         facts = ModelFacts(model, self.engine.max_model_len, chars_per_token, lengths, settings.seed)
-        self.api = EmulatedApi(self.engine, facts, speed=speed, inflict=self.inflict if allows_faults else None)
+        self.transfers = KvTransfers(
+            self.engine, clock, lambda: (reachable(self._host), self._port), keep_s=keep_kv_s * speed
+        )
+        inflict = self.inflict if allows_faults else None
+        self.api = EmulatedApi(self.engine, facts, speed=speed, inflict=inflict, transfers=self.transfers, role=role)
         self._host = host
         self._port = port
         self._speed = speed
@@ -76,6 +83,7 @@ class EmulatedInstance:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._restart
         self.api.break_off()
+        await self.transfers.stop()
         self.engine.close()
         await self._close_listener(grace_s)
 
@@ -110,6 +118,7 @@ class EmulatedInstance:
     async def _crash(self, for_s: float | None) -> None:
         """Die, and come back empty; whoever asks meanwhile is refused by the machine's own TCP."""
         self.api.fail()
+        self.transfers.forget()
         self.engine.crash()
         await self._close_listener(0.0)
         if for_s is None:
@@ -122,3 +131,8 @@ class EmulatedInstance:
         if self._listener is not None:
             listener, self._listener = self._listener, None
             await listener.close(grace_s)
+
+
+def reachable(host: str) -> str:
+    """Return the host under which other engines reach one that listens on `host`: of any address, this machine's."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)

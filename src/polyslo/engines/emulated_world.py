@@ -17,7 +17,7 @@ import numpy.typing as npt
 from polyslo.compiled import compiled
 from polyslo.core.profile import Profile
 from polyslo.core.state import NONE, new_fleet
-from polyslo.sim.engine import end_iteration, start_iteration, submit
+from polyslo.sim.engine import end_iteration, join_batch, start_iteration, submit, take_back
 from polyslo.sim.events import pop_event
 from polyslo.sim.world import CLOCK, F_FIRST_TOKEN, ITERATION_END, JOB, World, new_engines
 
@@ -42,8 +42,10 @@ def new_world(
     clock["random_state"] = 7919 * (seed + 1)
     clock["by_deadline"] = dynamic_chunking
     num_facts = 4 * num_jobs + 8  # of one iteration, after which they are read
+    fleet = new_fleet(profile, num_instances=1, tpots_s=[1.0], num_requests=1, max_residents=1)  # nobody's belief
+    fleet.settings["first_from_decode"] = 1  # as vLLM's
     return World(
-        fleet=new_fleet(profile, num_instances=1, tpots_s=[1.0], num_requests=1, max_residents=1),  # nobody's belief
+        fleet=fleet,
         truth=profile,
         clock=clock,
         engines=new_engines(1, profile, max_decodes, chunk_limit),
@@ -76,12 +78,76 @@ def enter(
     first_due_s: float,
     tpot_s: float,
     pace_s: float,
+    hands_over: bool,
     now_s: float,
 ) -> float:
     """A request arrives under the number `r`; return when the next event is due (inf: never).
 
-    `pace_s` is the longest iteration that the router has told, as in `turn`.
+    `pace_s` is the longest iteration that the router has told, as in `turn`. A request that `hands_over` is told its
+    one token and gone; its KV stays, until `let_go`.
     """
+    _fill(world, r, input_tokens, output_tokens, first_due_s, tpot_s)
+    world.engines[0].prefill_only = 1 if hands_over else 0
+    if world.engines[0].busy == 0:
+        _set_budget(world, tpot_s, pace_s)
+    submit(world, 0, r, now_s)
+    _forget_facts(world)
+    return next_event_s(world)
+
+
+@compiled
+def join(
+    world: World,
+    r: int,
+    input_tokens: int,
+    output_tokens: int,
+    first_due_s: float,
+    tpot_s: float,
+    pace_s: float,
+    now_s: float,
+) -> float:
+    """A request arrives whose KV has arrived: it decodes from the next iteration on. Returns as `enter` does."""
+    _fill(world, r, input_tokens, output_tokens, first_due_s, tpot_s)
+    world.jobs[r].remaining_tokens = 0
+    world.engines[0].prefill_only = 0
+    if world.engines[0].busy == 0:
+        _set_budget(world, tpot_s, pace_s)
+    join_batch(world, 0, r, now_s)
+    _forget_facts(world)
+    return next_event_s(world)
+
+
+@compiled
+def leave(world: World, r: int) -> None:
+    """Take a request out, wherever it is, and throw its KV away."""
+    engine, jobs = world.engines[0], world.jobs
+    before, k = NONE, engine.join_head
+    while k != NONE and k != r:
+        before, k = k, jobs[k].next
+    if k == NONE:
+        take_back(world, 0, r)
+        return
+    if before == NONE:
+        engine.join_head = jobs[r].next
+    else:
+        jobs[before].next = jobs[r].next
+    jobs[r].next = NONE
+    engine.kv_tokens -= jobs[r].prefill_tokens
+
+
+@compiled
+def let_go(world: World, tokens: int, pace_s: float, now_s: float) -> float:
+    """KV that was kept for another engine is free again; return when the next event is due."""
+    world.engines[0].kv_tokens -= tokens
+    if world.engines[0].busy == 0 and now_s >= world.engines[0].ready_s:
+        _set_budget(world, NO_SLO_S, pace_s)
+        start_iteration(world, 0, now_s)
+        _forget_facts(world)
+    return next_event_s(world)
+
+
+@compiled
+def _fill(world: World, r: int, input_tokens: int, output_tokens: int, first_due_s: float, tpot_s: float) -> None:
     job = world.jobs[r]
     job.input_tokens = job.prefill_tokens = job.remaining_tokens = input_tokens
     job.output_tokens = output_tokens
@@ -90,11 +156,6 @@ def enter(
     job.first_token_s = job.last_token_s = math.nan
     job.emitted_tokens = job.outcome = job.late = job.num_preemptions = 0
     job.next = job.previous = NONE
-    if world.engines[0].busy == 0:
-        _set_budget(world, tpot_s, pace_s)
-    submit(world, 0, r, now_s)
-    _forget_facts(world)
-    return next_event_s(world)
 
 
 @compiled
@@ -120,8 +181,9 @@ def turn(world: World, told: npt.NDArray[np.int64], pace_s: float, at_s: float) 
                 count += 1
         for k in range(count):
             job = world.jobs[told[k]]
-            first = FIRST if job.first_token_s == at_s else 0
-            told[k] = told[k] << CODE_BITS | first | (LAST if job.last_token_s > 0.0 else 0)
+            is_over = job.last_token_s > 0.0 or job.hands_over == 1
+            first = FIRST if job.first_token_s == at_s or job.hands_over == 1 else 0
+            told[k] = told[k] << CODE_BITS | first | (LAST if is_over else 0)
     if engine.busy == 0:
         _set_budget(world, NO_SLO_S, pace_s)
         start_iteration(world, 0, at_s)

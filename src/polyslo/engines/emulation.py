@@ -16,9 +16,11 @@ import uvloop
 
 from polyslo.compiled import is_warm
 from polyslo.engines.clock import VirtualClock
+from polyslo.engines.emulated_api import BOTH
 from polyslo.engines.emulated_engine import EmulatedEngine, EngineSettings
 from polyslo.engines.emulated_instance import EmulatedInstance
 from polyslo.engines.emulated_text import continuation, read, text_ids
+from polyslo.engines.kv_transfers import KEEP_S
 from polyslo.engines.output_lengths import OutputLengths
 from polyslo.errors import ConfigError
 from polyslo.profiles.library import NamedProfile
@@ -38,6 +40,8 @@ class Emulation:
     speed: float = 1.0
     chars_per_token: int = 4
     allows_faults: bool = False
+    role: str = BOTH
+    keep_kv_s: float = KEEP_S
 
     def __post_init__(self) -> None:
         """Check the ports; raises `ConfigError`."""
@@ -80,6 +84,8 @@ class Emulation:
             speed=self.speed,
             chars_per_token=self.chars_per_token,
             allows_faults=self.allows_faults,
+            role=self.role,
+            keep_kv_s=self.keep_kv_s,
         )
 
 

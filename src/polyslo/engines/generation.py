@@ -15,15 +15,11 @@ import orjson
 
 from polyslo.engines.emulated_text import TokenIds, rank_of, read, text_ids
 from polyslo.engines.output_lengths import OutputLengths
+from polyslo.engines.remote_kv import RemoteKv
+from polyslo.engines.told import FIRST_DUE_MS, PACE_MS, TPOT_MS
 from polyslo.errors import InputError
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for completions; chats have none
-XARGS = (
-    "polyslo_tpot_ms",
-    "polyslo_pace_ms",
-    "polyslo_first_due_ms",
-    "emulate_output_tokens",
-)  # ours, all flat numbers
 
 
 class RequestError(InputError):
@@ -74,6 +70,8 @@ class Generation:
     tpot_s: float | None  # wall time
     pace_s: float | None  # wall time: the longest iteration that the engine's tier allows now
     first_due_in_s: float | None  # wall time from its arrival
+    hands_over: bool  # its KV is kept for another engine, which decodes
+    source: RemoteKv | None  # where its KV is, when another engine has prefilled it
 
     @property
     def input_tokens(self) -> int:
@@ -95,6 +93,7 @@ def parse_generation(body: bytes, is_chat: bool, facts: ModelFacts) -> Generatio
     stream_options = _object(data, "stream_options")
     if stream_options and not is_streamed:
         raise RequestError("Stream options can only be defined when `stream=True`.", param="stream_options")
+    hands_over, source = _transfer(data, max_tokens, is_streamed)
     return Generation(
         is_chat=is_chat,
         prompt_ids=ids,
@@ -106,9 +105,11 @@ def parse_generation(body: bytes, is_chat: bool, facts: ModelFacts) -> Generatio
         wants_continuous_usage=_flag(stream_options, "include_usage")
         and _flag(stream_options, "continuous_usage_stats"),
         wants_token_ids=_flag(data, "return_token_ids"),
-        tpot_s=_milliseconds(xargs, "polyslo_tpot_ms"),
-        pace_s=_milliseconds(xargs, "polyslo_pace_ms"),
-        first_due_in_s=_milliseconds(xargs, "polyslo_first_due_ms", may_be_over=True),
+        tpot_s=_milliseconds(xargs, TPOT_MS),
+        pace_s=_milliseconds(xargs, PACE_MS),
+        first_due_in_s=_milliseconds(xargs, FIRST_DUE_MS, may_be_over=True),
+        hands_over=hands_over,
+        source=source,
     )
 
 
@@ -224,6 +225,28 @@ def _output_tokens(
             f"min_tokens must be less than or equal to max_tokens={max_tokens}, got {least}.", param="min_tokens"
         )
     return max(least, facts.lengths.tokens(input_tokens, rank))
+
+
+def _transfer(data: Mapping[str, Any], max_tokens: int, is_streamed: bool) -> tuple[bool, RemoteKv | None]:
+    """Read `kv_transfer_params`: (whether the KV is kept for another engine, where it is if one has prefilled)."""
+    params = _object(data, "kv_transfer_params")
+    if _flag(params, "do_remote_decode"):
+        if max_tokens != 1 or is_streamed:
+            raise RequestError(
+                f"kv_transfer_params: do_remote_decode needs max_tokens 1 and no stream, got max_tokens {max_tokens}",
+                param="kv_transfer_params",
+            )
+        return True, None
+    if not _flag(params, "do_remote_prefill"):
+        return False, None
+    source = RemoteKv.parse(params)
+    if source is None:
+        raise RequestError(
+            "kv_transfer_params: do_remote_prefill needs remote_engine_id, remote_request_id, remote_host and "
+            "remote_port, as the prefill answered them",
+            param="kv_transfer_params",
+        )
+    return False, source
 
 
 def _whole(data: Mapping[str, Any], name: str) -> int | None:

@@ -68,6 +68,7 @@ class LocalProcess:
 
     def _listen(self) -> None:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self.said = [*self.said[-50:], line.rstrip()]
-            self._lines.put(line)
+        with self._process.stderr as said:
+            for line in said:
+                self.said = [*self.said[-50:], line.rstrip()]
+                self._lines.put(line)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import signal
-import ssl
 from collections.abc import Callable
+from ssl import SSLContext
 from time import monotonic
 from typing import Any
 
@@ -17,42 +16,69 @@ import uvloop
 from polyslo.errors import ConfigError
 from polyslo.gateway.answers import Answers
 from polyslo.gateway.board import Board
+from polyslo.gateway.carriers import Carriers
+from polyslo.gateway.changes import Changes, engine_key
+from polyslo.gateway.client_metrics import ClientMetrics
 from polyslo.gateway.config import GatewayConfig
-from polyslo.gateway.config_models import ModelConfig
+from polyslo.gateway.config_models import LEARN, ModelConfig
+from polyslo.gateway.engine_load_metrics import EngineLoads
+from polyslo.gateway.engine_watch import EngineWatch
 from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.front import Front
 from polyslo.gateway.health import Health
-from polyslo.gateway.instance import Instance
+from polyslo.gateway.instance import CONFIGURED, LISTED, Instance
 from polyslo.gateway.journals import Journals
+from polyslo.gateway.listed_instances import with_listed
+from polyslo.gateway.listeners import Doorkeeper, Doorkeepers, Listeners
 from polyslo.gateway.listeners import Listener as Watches
-from polyslo.gateway.listeners import Listeners
 from polyslo.gateway.log import RequestLog
+from polyslo.gateway.lookouts import Lookouts
+from polyslo.gateway.loop_lag import LoopLag
 from polyslo.gateway.management import Management
 from polyslo.gateway.metrics import Metrics
+from polyslo.gateway.origins import Origins
 from polyslo.gateway.places import Places
-from polyslo.gateway.served_model import Patience, ServedModel
-from polyslo.wire.client import Origin
-from polyslo.wire.server import Handler, Limits, Listener, listen
+from polyslo.gateway.process_metrics import ProcessMetrics
+from polyslo.gateway.reconciliation import Reconciliation
+from polyslo.gateway.served_model import GATHER_S, Patience, ServedModel
+from polyslo.gateway.slack import Slack
+from polyslo.gateway.tally import OPEN, RowOfTally, Tally
+from polyslo.gateway.tls import server_context
+from polyslo.gateway.tokens import estimates
+from polyslo.gateway.traces import open_traces
+from polyslo.wire.server import Census, Handler, Limits, Listener, listen
 
 log = logging.getLogger("polyslo")
 WATCH_PERIOD_S = 1.0
+FAR_GATHER_S = 0.001  # carriers have gathered before
+MANAGEMENT_LIMITS = Limits(max_body_bytes=1 << 20)
 
 
-def run(config: GatewayConfig, say: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `say` is told where."""
+def run(
+    config: GatewayConfig,
+    say: Callable[[str], None],
+    file: str | None = None,
+    reread: Callable[[], GatewayConfig] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; `say` is told where. See `Gateway` for `file` and `reread`."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Gateway(config).serve(say))
+        runner.run(Gateway(config, file, reread).serve(say))
 
 
 class Gateway:
     """A gateway process."""
 
-    def __init__(self, config: GatewayConfig) -> None:
-        self.config = config
+    def __init__(
+        self, config: GatewayConfig, file: str | None = None, reread: Callable[[], GatewayConfig] | None = None
+    ) -> None:
+        """`reread` returns the configuration as its `file` has it now."""
+        self.written = config
+        self.config = with_listed(config)
+        self._file, self._reread = file, reread or (lambda: config)
         self.models: dict[str, ServedModel] = {}
         self.boards: dict[str, Board] = {}
         self._policies: dict[str, tuple[str, str]] = {}
-        self.journals = Journals(config)
+        self.journals = Journals(self.config)
 
     async def serve(self, say: Callable[[str], None]) -> None:
         """Listen, until a signal; then let what is under way end."""
@@ -60,6 +86,7 @@ class Gateway:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         await self.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.changes.reloads.ask)
         for line in self.addresses():
             say(line)
         gc.collect()
@@ -72,42 +99,63 @@ class Gateway:
     async def start(self) -> None:
         """Build the fleets and listen; raises `ConfigError` where that can't be."""
         config, server = self.config, self.config.server
-        self.metrics = Metrics(self.models)
-        self.places = Places(server)
+        self.metrics = Metrics(self.models, config)
+        self.traces = open_traces(config.telemetry, processes=server.processes)
+        self.origins = Origins(config.health.connect_timeout_s)
+        doorkeeper = Doorkeepers([self.metrics, *self.traces.doorkeepers])
+        self.places = Places(server, doorkeeper=doorkeeper)
+        self.tally = Tally(server.processes)
+        self.metrics.register(ClientMetrics(self.tally))
+        carriers = self._carriers(doorkeeper)
         for model in config.models:
             board = self.boards[model.name] = Board(monotonic, len(config.tiers_s))
             outcomes = self.journals.listeners(model.name)
-            listeners = Listeners([board, RequestLog(log), self.metrics, self.places, *outcomes])
-            self.models[model.name] = self._served(model, listeners)
+            told = [self.metrics.of(model.name), *self.traces.listeners(model.name)]
+            listeners = Listeners([board, RequestLog(log, model.name), *told, self.places, *outcomes, *carriers])
+            served = self.models[model.name] = self._served(model, listeners)
+            self.metrics.watch(served)
         self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
-        self.front = Front(config, self.models, self.places)
-        self.management = Management(self.models, self.snapshot, self.story, self.metrics.text)
-        limits = Limits(
-            max_header_bytes=server.max_header_bytes,
-            max_body_bytes=server.max_body_bytes,
-            max_connections=server.max_connections,
+        self._watches = {model.name: self._watches_of(model) for model in config.models}
+        self.front: Front | Carriers = (
+            carriers[0] if carriers else Front(config, self.models, self.places, doorkeeper=doorkeeper)
         )
-        self.listener = await _listen(self.front.handle, server.host, server.port, "port", limits, _tls(config))
+        self.changes = Changes(
+            self.written, self.models, self._watches, self.origins, self.front, self.journals, self._file, self._reread
+        )
+        self.metrics.register(self.changes.reloads)
+        self.metrics.register(EngineLoads(self.models))
+        self.management = Management(self.models, self.snapshot, self.story, self.metrics.pieces, self.changes.workers)
+        self.listener = await self._open(self.front)
         self.management_listener = await _listen(
-            self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", Limits(), None
+            self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", MANAGEMENT_LIMITS
         )
-        self._health = [self._watch(model) for model in self.models.values()]
+        own = ProcessMetrics(self.metrics.registry, config, self.places, lambda: int(self.tally.rows[:, OPEN].sum()))
+        self.metrics.register(own)
+        self._lag = LoopLag(own.lag.observe)
+        self._lag.start()
+        for name, served in self.models.items():
+            for instance in served.instances:
+                self._watches[name].watch(instance)
+        self.changes.start()
         self._watch_boards()
 
     async def stop(self) -> None:
         """Refuse what is new, let what is under way end within the grace, close."""
         self.front.drain()
         self._board_timer.cancel()
+        self._lag.stop()
         self.management.stop()
+        await self.changes.stop()
         await self.listener.close(self.config.server.shutdown_grace_s)
         await self.management_listener.close(0.0)
-        for health in self._health:
-            await health.stop()
+        for watches in self._watches.values():
+            await watches.stop()
         for model in self.models.values():
             model.stop()
-            for instance in model.instances:
-                await instance.origin.close()
+        await self.origins.stop()
         await self.journals.stop()
+        self.tally.close()
+        await self.traces.stop()
 
     def addresses(self) -> list[str]:
         """Say where to find what."""
@@ -122,24 +170,48 @@ class Gateway:
     def snapshot(self) -> dict[str, Any]:
         """Return what the page shows, of the first model."""
         name = next(iter(self.models))
-        return self.boards[name].snapshot(self.models[name], *self._policies[name])
+        scheme = "https" if self.config.server.tls_cert_file else "http"
+        shown = self.boards[name].snapshot(self.models[name], *self._policies[name])
+        return {**shown, "requests_at": {"scheme": scheme, "port": self.listener.port}}
 
     def story(self, request_id: str) -> dict[str, Any] | None:
         """Return a request's story, whichever model had it."""
         found = (board.story(request_id) for board in self.boards.values())
         return next((story for story in found if story is not None), None)
 
+    def _carriers(self, doorkeeper: Doorkeeper) -> list[Carriers]:
+        """Return who has the connections where that is not this process."""
+        if self.config.server.processes == 1:
+            return []
+        server_context(self.config.server)  # which each of them will make, and may be wrong
+        return [Carriers(self.config, self.models, self.places, self.tally, doorkeeper)]
+
+    async def _open(self, front: Front | Carriers) -> Listener | Carriers:
+        """Listen for requests, here or in carriers."""
+        if isinstance(front, Carriers):
+            await front.start()
+            return front
+        server = self.config.server
+        limits = Limits(max_header_bytes=server.max_header_bytes, max_body_bytes=server.max_body_bytes)
+        census = RowOfTally(self.tally, 0, server.max_connections)
+        context = server_context(server)
+        return await _listen(front.handle, server.host, server.port, "port", limits, context, census)
+
     def _served(self, model: ModelConfig, listener: Watches) -> ServedModel:
         server, health = self.config.server, self.config.health
         fleet, spec = live_fleet(model, self.config.tiers_s, server.max_concurrent_requests)
         self._policies[model.name] = (spec.name, model.profile_name)
+        configured = {endpoint.url for model in self.written.models for endpoint in model.endpoints}
         instances = [
             Instance(
                 index=i,
                 name=endpoint.title,
                 url=endpoint.url,
-                origin=Origin(endpoint.url, connect_timeout_s=health.connect_timeout_s),
-                api_key=_secret(endpoint.api_key_env),
+                origin=self.origins.open(endpoint.url),
+                api_key=engine_key(endpoint.api_key_env),
+                role=endpoint.role,
+                labels=endpoint.labels,
+                source=CONFIGURED if endpoint.url in configured else LISTED,
             )
             for i, endpoint in enumerate(model.endpoints)
         ]
@@ -149,7 +221,7 @@ class Gateway:
             request_timeout_s=server.request_timeout_s,
             max_retries=server.max_retries,
         )
-        return ServedModel(
+        served = ServedModel(
             model.name,
             fleet,
             spec.kind.code,
@@ -158,46 +230,39 @@ class Gateway:
             listener,
             patience=patience,
             tells_slos=model.dynamic_chunking,
-            slack_s=model.slack_ms / 1e3,
+            slack=Slack(model.start_slack_s, learns=model.slack_ms == LEARN),
+            gather_s=GATHER_S if server.processes == 1 else FAR_GATHER_S,
         )
+        served.estimates = estimates(model.tokenizer)
+        return served
 
     def _watch_boards(self) -> None:
         """Let the boards take note of how things stand, from now on."""
         self._board_timer = asyncio.get_running_loop().call_later(WATCH_PERIOD_S, self._watch_boards)
         for name, board in self.boards.items():
             board.tick(self.models[name])
+        self.metrics.tick()
 
-    def _watch(self, model: ServedModel) -> Health:
-        health = model.health = Health(model.instances, model.close_instance, self.config.health)
-        health.start()
-        return health
+    def _watches_of(self, model: ModelConfig) -> Lookouts:
+        """Return who looks at a model's engines: whether they are well, and what they say of themselves."""
+        served = self.models[model.name]
+        health = served.health = Health(served.instances, served.close_instance, self.config.health)
+        told = served.reconciliation = Reconciliation(served, takes_capacity=model.kv_capacity_tokens is None)
+        return Lookouts(health, EngineWatch(told.read, self.config.telemetry.engine_interval_s))
 
 
 async def _listen(
-    handler: Handler, host: str, port: int, key: str, limits: Limits, ssl: ssl.SSLContext | None
+    handler: Handler,
+    host: str,
+    port: int,
+    key: str,
+    limits: Limits,
+    ssl: SSLContext | None = None,
+    census: Census | None = None,
 ) -> Listener:
     try:
-        return await listen(handler, host, port, limits=limits, ssl=ssl)
+        return await listen(handler, host, port, limits=limits, ssl=ssl, census=census)
     except OSError as error:
         raise ConfigError(
             f"server.{key}: can't listen on {host}:{port}, {error.strerror or error}; choose another one"
         ) from error
-
-
-def _secret(variable: str | None) -> str | None:
-    """Return the key that an environment variable holds; raises `ConfigError` for none, or one that is no header."""
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise ConfigError(f"api_key_env: {variable} must hold an engine's key in printable ASCII; set it")
-    return key
-
-
-def _tls(config: GatewayConfig) -> ssl.SSLContext | None:
-    server = config.server
-    if server.tls_cert_file is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(server.tls_cert_file, server.tls_key_file)
-    return context

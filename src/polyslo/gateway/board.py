@@ -6,16 +6,13 @@ Kept for people, not for decisions: nothing here is read by the policy. Bounded:
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
 from polyslo.core.state import (
     DISPATCH,
-    DRAINING,
-    FITS,
     NONE,
     PROMOTED,
     REASONS,
@@ -25,44 +22,26 @@ from polyslo.core.state import (
     SCALED_UP,
     STAGES,
     TAKEN_OVER,
+    TRANSFER,
     UNHEALTHY,
 )
+from polyslo.gateway.foreseen import first_token_s
+from polyslo.gateway.instance import Instance
+from polyslo.gateway.instance_load import instance_load
 from polyslo.gateway.listeners import NOBODYS_MISS, OUTCOMES
 from polyslo.gateway.relay import Relay
-from polyslo.gateway.request import Request
 from polyslo.gateway.served_model import ServedModel
+from polyslo.gateway.stories import Step, Stories, Story
 from polyslo.gateway.windows import BUCKET_S, MINUTE_BUCKETS, NUM_BUCKETS, TierWindow, quantile
 
 MOST_EVENTS = 200
-MOST_STORIES = 500
 MOST_SHOWN = 100
 NUM_TOKEN_MARKS = 12  # ticks over which tokens a second are told
-EVENT_OF_RUNG = {PROMOTED: "promotion", SCALED_UP: "scale_up", TAKEN_OVER: "take_over"}
-
-Step = dict[str, Any]
-
-
-@dataclass(slots=True)
-class Story:
-    """One request, step by step, for whoever clicks on it. `relay` is None once it is over: bodies are large."""
-
-    request_id: str
-    request: Request
-    relay: Relay | None
-    steps: list[Step] = field(default_factory=list)
-    outcome: str | None = None
-    tokens: int = 0  # of a request that is over
-    instance: int | None = None
-
-    @property
-    def num_tokens(self) -> int:
-        """Output tokens until now."""
-        return self.tokens if self.relay is None else self.relay.passage.tokens
-
-    @property
-    def place(self) -> int | None:
-        """The instance that it was sent to last."""
-        return self.instance if self.relay is None else self.relay.instance
+EVENT_OF_RUNG = {  # its kind, and what it says of the instance
+    PROMOTED: ("promotion", "to {}, of a tighter tier"),
+    SCALED_UP: ("scale_up", "{} came from the idle pool"),
+    TAKEN_OVER: ("take_over", "{} came from another tier"),
+}
 
 
 class Board:
@@ -73,7 +52,7 @@ class Board:
         self._started_s = clock()
         self._offset_s = time.time() - clock()
         self.windows = [TierWindow(clock()) for _ in range(num_tiers)]
-        self.stories: OrderedDict[str, Story] = OrderedDict()
+        self.stories = Stories()
         self.events: deque[Step] = deque(maxlen=MOST_EVENTS)
         self.totals = dict.fromkeys(("requests", *OUTCOMES), 0)
         self.num_tokens = 0  # of requests that are over
@@ -84,10 +63,7 @@ class Board:
     def arrived(self, relay: Relay) -> None:
         """See `Listener`."""
         self.totals["requests"] += 1
-        request_id = relay.passage.request_id
-        story = self.stories[request_id] = Story(request_id, relay.request, relay)
-        if len(self.stories) > MOST_STORIES:
-            self.stories.popitem(last=False)
+        story = self.stories.begin(relay)
         self._step(story, "arrived", f"{relay.request.input_tokens} prompt tokens")
 
     def decided(self, model: ServedModel, relay: Relay, kind: int, i: int) -> None:
@@ -98,11 +74,15 @@ class Board:
             rung = int(record["rung"])
             name = model.instances[i].name
             if story:
-                self._step(story, "placed", f"{RUNGS[rung]}: {name}", i, rung=RUNGS[rung],
-                           predicted_ttft_s=_finite(float(record["predicted_first_s"]) - relay.request.arrival_s),
+                self._step(story, "placed", name, i, rung=RUNGS[rung],
+                           predicted_ttft_s=_finite(first_token_s(model.fleet, relay.r) - relay.request.arrival_s),
                            predicted_tpot_s=_finite(float(record["predicted_tpot_s"])))  # fmt: skip
             if rung in EVENT_OF_RUNG:
-                self._event(EVENT_OF_RUNG[rung], f"{RUNGS[rung]}: {name}", relay, i)
+                event, says = EVENT_OF_RUNG[rung]
+                self._event(event, says.format(name), relay, i)
+        elif kind == TRANSFER:
+            if story:
+                self._step(story, "transferred", f"prefilled, its KV goes to {model.instances[i].name}", i)
         elif kind == RELEGATE:
             self._event("relegation", "can no longer meet its TTFT: best-effort from now on", relay, None)
             if story:
@@ -112,19 +92,23 @@ class Board:
 
     def moved(self, model: ServedModel, i: int) -> None:
         """See `Listener`: an instance has another group now."""
-        if i >= len(model.instances):
+        instance = model.instances.get(i)
+        if instance is None:
             return
         group, before = int(model.fleet.instances["group"][i]), self._groups.get(i)
         self._groups[i] = group
         self._since_s[i] = self._clock()
         num_tiers = len(model.fleet.tpots_s)
         if before is not None and group == num_tiers + 1 and before < num_tiers:
-            self._event("scale_down", f"{model.instances[i].name} is idle", None, i, before)
+            self._event("scale_down", f"{instance.name} is idle", None, i, before)
 
     def health_changed(self, model: ServedModel, i: int) -> None:
-        """An instance became unhealthy, or well again."""
-        is_well = model.instances[i].closed == FITS
-        self._event("recovered" if is_well else "unhealthy", model.instances[i].name, None, i)
+        """See `Listener`."""
+        instance = model.instances[i]
+        self._event(instance.news, instance.name, None, i)
+        if instance.news in ("joined", "left"):
+            self._groups.pop(i, None)
+            self._since_s[i] = self._clock()
 
     def finished(self, relay: Relay, outcome: str) -> None:
         """See `Listener`."""
@@ -173,7 +157,7 @@ class Board:
                 "num_best_effort": int(fleet.pending_size[-1]),
                 "num_unhealthy": sum(instance.closed == UNHEALTHY for instance in model.instances),
             },
-            "instances": [self._instance(model, i, now_s) for i in range(len(model.instances))],
+            "instances": [self._instance(model, instance, now_s) for instance in model.instances],
             "events": list(reversed(self.events)),
             "totals": {
                 **self.totals,
@@ -232,29 +216,25 @@ class Board:
             },
         }
 
-    def _instance(self, model: ServedModel, i: int, now_s: float) -> dict[str, Any]:
-        fleet, instance = model.fleet, model.instances[i]
+    def _instance(self, model: ServedModel, instance: Instance, now_s: float) -> dict[str, Any]:
+        fleet, i = model.fleet, instance.index
         record, num_tiers = fleet.instances[i], len(fleet.tpots_s)
         group = int(record["group"])
-        decodes, chunk = int(record["num_decodes"]), int(record["chunk"])
-        step_s = fleet.profile.iteration_s(decodes, chunk, float(record["decode_kv_tokens"]), 0.0)
-        step_s = step_s if record["busy"] else 0.0
-        tpot_s = float(fleet.tpots_s[group]) if group < num_tiers else None
+        load = instance_load(fleet, i)
         name = "tier" if group < num_tiers else ("prefill" if group == num_tiers else "idle")
-        closed = {UNHEALTHY: "unhealthy", DRAINING: "draining"}.get(instance.closed, name)
         return {
             "index": i,
             "name": instance.name,
-            "group": closed,
+            "group": name if instance.standing == "ready" else instance.standing,
             "tier": group if group < num_tiers else None,
             "rank": int(record["rank"]),
-            "load_ratio": step_s / tpot_s if tpot_s else 0.0,
-            "slack_s": tpot_s - step_s if tpot_s else 0.0,
+            "load_ratio": load.load_ratio,
+            "slack_s": load.slack_s,
             "kv_ratio": float(record["kv_tokens"] / record["kv_capacity_tokens"]),
             "num_decodes": int(record["num_decodes"]),
             "num_queued": int(record["num_queued"]),
             "queued_tokens": int(record["queued_tokens"]),
-            "iteration_s": step_s,
+            "iteration_s": load.iteration_s,
             "slowness_ratio": float(model.decider.streams.slowness_ratio[i]),
             "since_s": now_s - self._since_s.get(i, self._started_s),
         }

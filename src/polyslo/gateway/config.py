@@ -146,6 +146,13 @@ def _check_class(config: GatewayConfig, name: str, path: str, mistakes: Mistakes
 
 
 def _check_tiers(config: GatewayConfig, mistakes: Mistakes) -> None:
+    if (config.tiers.learn is None) != (config.tiers.learn_from is None):
+        missing = "learn_from" if config.tiers.learn_from is None else "learn"
+        mistakes.add(
+            f"tiers.{missing}",
+            "must be given with the other one, got nothing: tiers are learned at the start, from journals",
+            "name journal files of earlier runs there" if missing == "learn_from" else 'set it to "auto"',
+        )
     if config.tiers.tpots_ms is None:
         return
     if config.tiers.learn is not None:
@@ -192,9 +199,12 @@ def _check_models(config: GatewayConfig, mistakes: Mistakes) -> None:
             mistakes.add("models", f"each name may be given once, got {name!r} {count} times", "put them into one")
     if len(config.models) > 1 and any(model.name == ANY_MODEL for model in config.models):
         mistakes.add("models", 'one of several must have a name of its own, got "*"', f"name it in {mistakes.file}")
-    if not config.instances_file and not any(model.endpoints for model in config.models):
+    can_come = config.instances_file or config.server.admin_key_hash
+    if not can_come and not any(model.endpoints for model in config.models):
         mistakes.add(
-            "models", "there must be an instance, got none", "add [[models.endpoints]], instances_file or --worker-urls"
+            "models",
+            "there must be an instance, got none",
+            "add [[models.endpoints]], instances_file or --worker-urls",
         )
     for message in _wrong_fleets(config):
         mistakes.add(*message)
@@ -203,14 +213,23 @@ def _check_models(config: GatewayConfig, mistakes: Mistakes) -> None:
 def _wrong_fleets(config: GatewayConfig) -> Iterator[tuple[str, str, str]]:
     """Yield (key, what, remedy) for endpoints that can't work together."""
     urls: dict[str, str] = {}
+    names: dict[str, str] = {}
     for index, model in enumerate(config.models):
+        if model.num_slots < len(model.endpoints):
+            path = f"models[{index}].max_instances"
+            yield path, f"must be at least its instances, {len(model.endpoints)}, got {model.num_slots}", "raise it"
         for number, endpoint in enumerate(model.endpoints):
             path = f"models[{index}].endpoints[{number}]"
             if endpoint.url in urls:
                 yield f"{path}.url", f"must be its own, got that of {urls[endpoint.url]}", "leave one out"
+            elif endpoint.title in names:
+                yield f"{path}.name", f"must be its own, got that of {names[endpoint.title]}", "rename one"
             urls.setdefault(endpoint.url, path)
+            names.setdefault(endpoint.title, path)
             if endpoint.role is not None and model.mode == COLOCATED:
                 yield f"{path}.role", f'is for mode "pd", got {endpoint.role!r} in mode "co"', 'set mode = "pd"'
+        if model.mode == DISAGGREGATED and model.shadow is not None:
+            yield f"models[{index}].shadow", f'is for mode "co", got {model.shadow!r} in mode "pd"', "leave it out"
         if model.mode == DISAGGREGATED and model.endpoints and not config.instances_file:
             yield from _missing_roles(model, f"models[{index}].endpoints")
 

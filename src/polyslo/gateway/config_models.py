@@ -8,11 +8,14 @@ from urllib.parse import urlsplit
 
 from polyslo.gateway.config_kinds import Choice, Flag, Mistakes, Number, Text, Texts, Whole
 from polyslo.gateway.config_table import Tables, setting
-from polyslo.profiles.library import DEFAULT_PROFILE
+from polyslo.profiles.default import DEFAULT_PROFILE
 
 ANY_MODEL = "*"  # the one model of a gateway that learns its name from the engines
 PREFILL, DECODE = "prefill", "decode"
 COLOCATED, DISAGGREGATED = "co", "pd"
+MIN_SLOTS = 16  # where the configuration does not say
+LEARN = "learn"
+START_SLACK_MS = 10.0  # before anything was learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,20 @@ class Url:
         except ValueError:  # a port that is none
             has_host = False
         return value.rstrip("/") if has_host else mistakes.wrong(path, self.allowed, value)
+
+
+@dataclass(frozen=True, slots=True)
+class SlackMs:
+    """`"learn"`, or milliseconds."""
+
+    allowed: str = f'"{LEARN}" or a number from 0 to 10000'
+
+    def read(self, value: object, path: str, mistakes: Mistakes) -> object:
+        """Accept either."""
+        if value == LEARN:
+            return value
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 10_000
+        return float(value) if is_number else mistakes.wrong(path, self.allowed, value)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +110,11 @@ class ModelConfig:
     refuse: bool = setting(Flag(), "Answer such requests with 429 instead of relegating them.", False)
     margin_ratio: float = setting(Number(0, 0.9), "Share of each TPOT that is kept free; the engine's must equal it.",
                                   0.0)  # fmt: skip
-    slack_ms: float = setting(
-        Number(0, 10_000), "Kept free of each TTFT, for what decisions don't foresee: networks, busy machines.", 10.0
+    slack_ms: float | str = setting(
+        SlackMs(),
+        "Kept free of each TTFT, for what decisions don't foresee: networks, busy machines. Learned from first tokens "
+        f"(it begins with {START_SLACK_MS:g}), or fixed.",
+        LEARN,
     )
     max_residents: int = setting(Whole(1, 8192), "Requests in an engine's batch (vLLM: `--max-num-seqs`).", 1024)
     chunk_limit_tokens: int = setting(
@@ -106,6 +126,12 @@ class ModelConfig:
         "plug-in, and emulated ones with `--dynamic-chunking`. Others keep a constant chunk.",
         False,
     )
+    transfer_ms: float = setting(
+        Number(0, 60_000), "In mode pd: how long KV takes from a prefill to a decode instance, beside its size.", 1.0
+    )
+    transfer_gb_per_s: float = setting(
+        Number(0, 100_000, above_low=True), "In mode pd: how fast KV moves between instances, gigabytes a second.", 50.0
+    )
     kv_capacity_tokens: int | None = setting(
         Whole(1, 10**9), "KV tokens that an instance holds; without it what the engine tells, or the profile.", None
     )
@@ -114,9 +140,25 @@ class ModelConfig:
         "Count prompts with this tokenizer (`pip install 'polyslo[tokenizer]'`) instead of estimating from bytes.",
         None,
     )
+    max_instances: int | None = setting(
+        Whole(1, 4096),
+        "Instances that there may be at the same time, those that come later among them; without it twice as many as "
+        "there are at first, and at least 16.",
+        None,
+    )
     endpoints: tuple[EndpointConfig, ...] = setting(
         Tables(EndpointConfig), "The model's instances, each an engine with the OpenAI API.", ()
     )
+
+    @property
+    def num_slots(self) -> int:
+        """How many instances there is room for."""
+        return self.max_instances or max(MIN_SLOTS, 2 * len(self.endpoints))
+
+    @property
+    def start_slack_s(self) -> float:
+        """The slack, or what it begins with where it is learned."""
+        return (START_SLACK_MS if isinstance(self.slack_ms, str) else self.slack_ms) / 1e3
 
     @property
     def profile_name(self) -> str:

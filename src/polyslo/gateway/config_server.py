@@ -23,7 +23,10 @@ class ServerConfig:
     metrics_host: str = setting(Text(), "Address to listen on for `/metrics`.", "127.0.0.1")
     metrics_port: int = setting(PORT, "Port for `/metrics`; 0 takes a free one.", 29_000)
     processes: int = setting(
-        Whole(1, 256), "Processes that read and write HTTP; decisions are made in one place in any case.", 1
+        Whole(1, 256),
+        "Processes that read and write HTTP. With more than one, one more decides: decisions are made in one place in "
+        "any case, and limits hold over all of them together.",
+        1,
     )
     tls_cert_file: str | None = setting(Text(), "Certificate chain, PEM; with it the gateway speaks HTTPS.", None)
     tls_key_file: str | None = setting(Text(), "The certificate's private key, PEM.", None)
@@ -89,6 +92,17 @@ class TelemetryConfig:
     )
     max_label_values: int = setting(
         Whole(1, 100_000), "Different tenants and models in metrics' labels; later ones count as `other`.", 100
+    )
+    attainment_target: float = setting(
+        Number(0.5, 0.99999),
+        "The attainment that is aimed at, as a share: what dashboards and alerts hold each tier against.",
+        0.99,
+    )
+    otlp_endpoint: str | None = setting(
+        Text("a URL such as http://127.0.0.1:4318", r"https?://[^\s/?#@]+(/\S*)?"),
+        "Where traces are sent, by OTLP over HTTP (`pip install 'polyslo[otel]'`); `OTEL_*` environment variables say "
+        "the rest.",
+        None,
     )
     receipts: str = setting(
         Choice(RECEIPTS), "Decision receipts in response headers: when `x-polyslo-explain: 1` asks for them.", "asked"

@@ -71,8 +71,12 @@ class TiersConfig:
     )
     learn: int | str | None = setting(
         Learn(),
-        "Learn the tiers from what requests ask for: at most so many, or as many as pay. Excludes `tpots_ms`.",
+        "Learn the tiers at the start, from what the requests in `learn_from` asked for: at most so many, or as many "
+        "as pay. Excludes `tpots_ms`.",
         None,
+    )
+    learn_from: tuple[str, ...] | None = setting(
+        ListOf(Text("the path of a journal file")), "Journal files of earlier runs to learn the tiers from.", None
     )
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from polyslo.core.state import FITS, Fleet
+from polyslo.core.state import EITHER, FITS, Fleet
 from polyslo.core.streams import Streams, new_streams
 from polyslo.gateway.request import Request
 from polyslo.policies.live import live_arrival, live_close, live_digest, live_gone, live_stay, live_tick
@@ -51,6 +52,9 @@ class Recorder(Protocol):
     def closed(self, i: int, reason: int, now_s: float, actions: Actions) -> None:
         """An instance was closed, or (FITS) opened."""
 
+    def resized(self, i: int, kv_capacity_tokens: int, max_residents: int, now_s: float, actions: Actions) -> None:
+        """An instance has another room for our requests."""
+
 
 class Decider:
     """The policy over a live fleet. Requests are numbers, free to be used again after `release`."""
@@ -63,8 +67,10 @@ class Decider:
         self.free = list(range(len(fleet.requests) - 1, -1, -1))  # records; the last is used next
         self.num_used = 0  # records that ever were in use: the first ones
         self.recorder: Recorder | None = None  # may be set and taken away between two inputs
+        self.took: Callable[[float], object] | None = None  # told how long each decision about an arrival took
         self._num_recorded = 0  # of the actions that the core has told of
         self._iterations = fleet.instances["iteration"]
+        self._num_transfers = self.streams.num_transfers
         self._actions: deque[list[int]] = deque()  # decided, not carried out yet: kind, request, instance
         self._is_acting = False
         self._stays: dict[int, int] = {}
@@ -102,21 +108,27 @@ class Decider:
 
     def arrive(self, r: int, request: Request, now_s: float) -> None:
         """Decide about a new request that has the record `r`."""
+        began_s = perf_counter()
         live_arrival(
             self._policy, self.streams.handle, r, request.arrival_s, request.arrival_s + request.ttft_s,
-            request.tpot_s, request.tier, request.input_tokens, request.max_tokens, not request.shows_tokens, now_s,
+            request.tpot_s, request.tier, request.input_tokens, request.max_tokens, request.expected_tokens,
+            not request.shows_tokens, now_s,
         )  # fmt: skip
+        if self.took is not None:
+            self.took(perf_counter() - began_s)
         if self.recorder is not None:
             self.recorder.arrived(r, request, now_s, self._decided())
         self._act(now_s)
 
-    def saw_tokens(self, r: int, tokens: int, now_s: float) -> None:
-        """A stream showed tokens; they count with the next digest."""
+    def saw_tokens(self, r: int, tokens: int, now_s: float, seen_s: float | None = None) -> None:
+        """A stream showed tokens, `seen_s` if not now; they count with the next digest."""
         if self._num_news == len(self._news):
             self.digest(now_s)
+        if seen_s is None:
+            seen_s = now_s
         row = self._num_news
-        if not (row or self._num_ended):
-            self._seen_s = now_s
+        if not (row or self._num_ended) or seen_s < self._seen_s:
+            self._seen_s = seen_s
         self._news_rows[row, 0] = r
         self._news_rows[row, 1] = tokens
         self._num_news = row + 1
@@ -157,16 +169,16 @@ class Decider:
     def tick(self, now_s: float) -> None:
         """Time passed without news.
 
-        Where no iteration ended and nothing was decided the belief is as before, so that is not recorded: a tick ends
-        iterations, settles pending requests (an action each) and does nothing else.
+        Where no iteration and no transfer ended and nothing was decided the belief is as before, so that is not
+        recorded: a tick ends those, settles pending requests (an action each) and does nothing else.
         """
         if self.recorder is None:
             live_tick(self._policy, self.streams.handle, now_s)
         else:
-            num_iterations = self._iterations.sum()
+            before = self._iterations.sum(), self._num_transfers[0]
             live_tick(self._policy, self.streams.handle, now_s)
             actions = self._decided()
-            if actions or self._iterations.sum() != num_iterations:
+            if actions or before != (self._iterations.sum(), self._num_transfers[0]):
                 self.recorder.ticked(now_s, actions)
         self._act(now_s)
 
@@ -180,6 +192,22 @@ class Decider:
     def open(self, i: int, now_s: float) -> None:
         """Send an instance requests again."""
         self.close(i, FITS, now_s)
+
+    def give_role(self, i: int, role: int) -> None:
+        """Say what an instance may do, as `core.state` has it, while it is absent: so this decides nothing yet."""
+        self.fleet.instances["role"][i] = role
+        self.fleet.settings["num_roles"] = np.count_nonzero(self.fleet.instances["role"] != EITHER)
+
+    def resize(self, i: int, kv_capacity_tokens: int, max_residents: int, now_s: float) -> None:
+        """An instance has room for so many of our tokens and requests from now on."""
+        instances = self.fleet.instances
+        instances["kv_capacity_tokens"][i] = kv_capacity_tokens
+        instances["max_residents"][i] = min(max(0, max_residents), self.fleet.resident.shape[1])
+        closed = int(instances["closed"][i])
+        live_close(self._policy, self.streams.handle, i, closed, now_s)  # as it was: what pends is offered the room
+        if self.recorder is not None:
+            self.recorder.resized(i, kv_capacity_tokens, max_residents, now_s, self._decided())
+        self._act(now_s)
 
     def stay(self, r: int, i: int) -> None:
         """Answer a WITHDRAW that can't be carried out: the request goes on at `i`. Only from `carry_out`."""

@@ -7,7 +7,7 @@ the file of instances. For `polyslo check`, and for the gateway before it listen
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,13 +15,17 @@ from pathlib import Path
 from polyslo.core.tiers import tier_of
 from polyslo.errors import ConfigError, PolysloError
 from polyslo.gateway.config import GatewayConfig
-from polyslo.gateway.config_models import ANY_MODEL, EndpointConfig, ModelConfig
+from polyslo.gateway.config_models import EndpointConfig, ModelConfig
 from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.config_table import MistakenConfigError
-from polyslo.gateway.fleets import live_profile
-from polyslo.gateway.instances_file import Listed, parse_instances
+from polyslo.gateway.fleets import live_fleet, live_profile
+from polyslo.gateway.instances_file import Listed
+from polyslo.gateway.learned_tiers import with_learned_tiers
+from polyslo.gateway.listed_instances import misplaced, read_instances_file, with_listed
 from polyslo.gateway.shadow import shadow_policy
+from polyslo.gateway.tls import server_context
 from polyslo.gateway.tokens import load_tokenizer
+from polyslo.gateway.traces import untraceable
 from polyslo.profiles.library import NamedProfile, load_profile
 from polyslo.sim.fleet import PolicySpec
 
@@ -42,9 +46,16 @@ def explain(config: GatewayConfig, environment: Mapping[str, str] = os.environ) 
     mistakes: list[str] = []
     profiles: dict[str, NamedProfile] = {}
     for model in config.models:
-        _resolve(model, profiles, mistakes)
+        _resolve(config, model, profiles, mistakes)
     listed = _read_instances(config, mistakes)
     mistakes += _missing_files(config)
+    learned = "" if config.tiers.learn is None else f", learned from {len(config.tiers.learn_from or ())} journal files"
+    if not mistakes:
+        try:
+            config = with_learned_tiers(config)
+        except ConfigError as error:
+            mistakes.append(str(error))
+    mistakes += untraceable(config.telemetry, config.server.processes)
     warnings = (
         *_slo_warnings(config, profiles),
         *_key_warnings(config),
@@ -53,13 +64,13 @@ def explain(config: GatewayConfig, environment: Mapping[str, str] = os.environ) 
     summary = (
         *_server_lines(config),
         *(line for model in config.models for line in _model_lines(model, profiles.get(model.name), listed)),
-        *_slo_lines(config),
+        *_slo_lines(config, learned),
         *(_key_line(config, key) for key in config.keys),
     )
     return Explanation(tuple(mistakes), warnings, summary)
 
 
-def _resolve(model: ModelConfig, profiles: dict[str, NamedProfile], mistakes: list[str]) -> None:
+def _resolve(config: GatewayConfig, model: ModelConfig, profiles: dict[str, NamedProfile], mistakes: list[str]) -> None:
     """Load what a model names, complaining of each thing that can't be."""
     try:
         named = load_profile(model.profile_name, host_s=model.host_ms / 1e3)
@@ -68,23 +79,14 @@ def _resolve(model: ModelConfig, profiles: dict[str, NamedProfile], mistakes: li
         mistakes.append(f"model {model.name!r}: {error}")
     try:
         PolicySpec.parse(model.policy)
+        if model.name in profiles:
+            live_fleet(model, config.tiers_s, 1, warns=False)
         if model.shadow is not None:
             shadow_policy(model.shadow)
         if model.tokenizer is not None:
             load_tokenizer(model.tokenizer)
     except ConfigError as error:
         mistakes.append(f"model {model.name!r}: {error}")
-
-
-def read_instances_file(file: str) -> tuple[Listed, ...]:
-    """Return the instances of a file now. Raises `ConfigError` where it can't be read or has mistakes."""
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file}: can't be read, {error.strerror}; check the path") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not text in UTF-8 (byte {error.start}); check the path") from error
-    return parse_instances(text, file)
 
 
 def _read_instances(config: GatewayConfig, mistakes: list[str]) -> tuple[Listed, ...]:
@@ -98,31 +100,29 @@ def _read_instances(config: GatewayConfig, mistakes: list[str]) -> tuple[Listed,
     except ConfigError as error:
         mistakes.append(str(error))
         return ()
-    mistakes += _strangers(config, listed)
+    found = tuple(misplaced(config, listed))
+    mistakes += found or _complaint(lambda: with_listed(config))
     return listed
 
 
-def _strangers(config: GatewayConfig, listed: tuple[Listed, ...]) -> Iterator[str]:
-    """Complain of listed instances whose model is none of ours."""
-    names = [model.name for model in config.models]
-    for entry in listed:
-        if entry.model is None and len(names) > 1:
-            yield (
-                f"{config.instances_file}: {entry.endpoint.title!r} must say its model, there are {len(names)}, "
-                f"got no label; add labels.model, one of {', '.join(names)}"
-            )
-        elif entry.model is not None and names not in ([], [ANY_MODEL]) and entry.model not in names:
-            yield (
-                f"{config.instances_file}: {entry.endpoint.title!r} must be of a configured model, got "
-                f"{entry.model!r}; use one of {', '.join(names)}, or add [[models]]"
-            )
+def _complaint(do: Callable[[], object]) -> tuple[str, ...]:
+    """Do what serving does, and return why it can't be done."""
+    try:
+        do()
+    except ConfigError as error:
+        return (str(error),)
+    return ()
 
 
 def _missing_files(config: GatewayConfig) -> Iterator[str]:
+    missing = False
     for key in ("tls_cert_file", "tls_key_file"):
         file = getattr(config.server, key)
         if file is not None and not os.access(file, os.R_OK):
+            missing = True
             yield f"server.{key}: must be a file that can be read, got {file!r}; check the path"
+    if not missing:
+        yield from _complaint(lambda: server_context(config.server))
     if config.journal.file is not None and not Path(config.journal.file).absolute().parent.is_dir():
         yield f"journal.file: must be in a folder that exists, got {config.journal.file!r}; make the folder"
 
@@ -211,10 +211,9 @@ def _titled(endpoint: EndpointConfig) -> str:
     return endpoint.title if endpoint.name is None else f"{endpoint.name} ({endpoint.url})"
 
 
-def _slo_lines(config: GatewayConfig) -> Iterator[str]:
-    tiers_s, learn = config.tiers_s, config.tiers.learn
+def _slo_lines(config: GatewayConfig, how: str) -> Iterator[str]:
+    tiers_s = config.tiers_s
     shown = ", ".join(f"{1e3 * tpot_s:g}" for tpot_s in tiers_s)
-    how = {None: "", "auto": ", then learned"}.get(learn, f", then learned, at most {learn}")  # type: ignore[arg-type]
     yield f"tiers: {shown} ms{how}"
     for entry in config.classes or (config.default_class,):
         tier_ms = 1e3 * tiers_s[max(0, int(tier_of(max(entry.tpot_ms / 1e3, tiers_s[0]), tiers_s)))]

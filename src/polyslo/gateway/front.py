@@ -14,28 +14,28 @@ from uuid import uuid4
 
 import orjson
 
-from polyslo.core.state import FITS
 from polyslo.gateway.body import CHAT, COMPLETIONS, Ask, encode_body, read_body
 from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import ANY_MODEL
 from polyslo.gateway.config_slo import KeyConfig
-from polyslo.gateway.grants import Slo, grant
+from polyslo.gateway.front_model import Admission, Destination, FrontModel
+from polyslo.gateway.grants import Slo, grant, tenant_of
 from polyslo.gateway.keys import KeyRing
+from polyslo.gateway.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.model_list import MODELS, ModelList
 from polyslo.gateway.openai_errors import JSON_HEADERS, BadRequest, Refusal
 from polyslo.gateway.pass_on import PassOn
-from polyslo.gateway.places import Places
 from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
-from polyslo.gateway.served_model import ServedModel
-from polyslo.gateway.wishes import SLO_HEADERS, Wish, read_wish, strip_own_fields
+from polyslo.gateway.wishes import SLO_HEADERS, Wish, echoed, read_wish, strip_own_fields
 from polyslo.wire.fields import Headers
 from polyslo.wire.server import Exchange, end_to_end
 
 DEFAULT_MAX_TOKENS = 4096  # of a request that states no bound, for the belief alone
 HIDDEN_HEADERS = frozenset({b"authorization", b"host", b"content-length", *SLO_HEADERS})
-REQUEST_ID = b"x-request-id"
+REQUEST_ID, SESSION = b"x-request-id", b"x-session-id"
 PASSED_ON = frozenset({b"/tokenize", b"/detokenize"})  # besides everything below /v1/
+BAD_REQUEST = "bad_request"  # why requests that can't be understood were turned away
 ASKED = "asked"  # `telemetry.receipts`
 
 
@@ -45,15 +45,16 @@ class Front:
     def __init__(
         self,
         config: GatewayConfig,
-        models: Mapping[str, ServedModel],
-        places: Places,
+        models: Mapping[str, FrontModel],
+        places: Admission,
         clock: Callable[[], float] = monotonic,
+        doorkeeper: Doorkeeper = NOBODY_AT_THE_DOOR,
     ) -> None:
-        self._config = config
         self._models = models
         self._places = places
         self._clock = clock
-        self._keys = KeyRing(config.keys)
+        self._doorkeeper = doorkeeper
+        self.reconfigure(config)
         self._model_list = ModelList(models)
         self.is_draining = False
 
@@ -62,17 +63,24 @@ class Front:
         try:
             refusal = self._route(exchange)
         except BadRequest as bad:
-            answer = bad.answer()
+            answer, reason = bad.answer(), BAD_REQUEST
         else:
             if refusal is None:
                 return
-            answer = refusal.answer()
-        exchange.respond(answer.status, answer.headers, answer.body)
+            answer, reason = refusal.answer(), refusal.kind
+        exchange.respond(answer.status, [*answer.headers, *echoed(exchange.headers)], answer.body)
+        if exchange.path in (CHAT, COMPLETIONS):
+            self._doorkeeper.turned_away(exchange, reason)
+
+    def reconfigure(self, config: GatewayConfig) -> None:
+        """Let requests in, and grant SLOs, by this configuration from the next request on."""
+        self._config = config
+        self._keys = KeyRing(config.keys)
 
     def drain(self) -> None:
         """Take nothing new from now on."""
         self.is_draining = True
-        self._places.turn_away(_SHUTTING_DOWN)
+        self._places.turn_away(SHUTTING_DOWN)
 
     def _route(self, exchange: Exchange) -> Refusal | None:
         path = exchange.path
@@ -82,7 +90,7 @@ class Front:
         if isinstance(key, Refusal):
             return key
         if self.is_draining:
-            return _SHUTTING_DOWN
+            return SHUTTING_DOWN
         if path in (CHAT, COMPLETIONS):
             if exchange.method != b"POST":
                 return Refusal("wrong_method", f"{path.decode()} takes POST, got {exchange.method.decode()}")
@@ -112,7 +120,7 @@ class Front:
         if isinstance(model, Refusal):
             return model
         wish = read_wish(exchange.headers, ask.body)
-        slo = grant(wish, key, self._config, tuple(model.fleet.tpots_s.tolist()))
+        slo = grant(wish, key, self._config, model.tpots_s)
         if isinstance(slo, Refusal):
             return slo
         if not model.has_open_instance:
@@ -124,6 +132,8 @@ class Front:
                 param="messages" if ask.is_chat else "prompt",
                 code="context_length_exceeded",
             )
+        if model.is_disaggregated:
+            _check_apart(ask)
         request = Request(
             arrival_s=arrival_s,
             ttft_s=slo.ttft_s,
@@ -133,6 +143,7 @@ class Front:
             max_tokens=ask.max_tokens or min(DEFAULT_MAX_TOKENS, model.kv_capacity_tokens - tokens),
             is_streamed=ask.is_stream,
             num_sequences=ask.num_sequences,
+            expected_tokens=ask.expected_tokens or 0,
         )
         return self._admit(exchange, key, model, request, ask, wish, slo)
 
@@ -140,7 +151,7 @@ class Front:
         self,
         exchange: Exchange,
         key: KeyConfig | None,
-        model: ServedModel,
+        model: FrontModel,
         request: Request,
         ask: Ask,
         wish: Wish,
@@ -153,9 +164,11 @@ class Front:
             request_id,
             ask,
             model.tier_labels[slo.tier],
-            told=(*slo.headers(), (REQUEST_ID, request_id.encode("latin-1"))),  # as headers were decoded
+            told=(*slo.headers(), *_told(request_id, wish.session)),
             wants_receipt=wish.wants_receipt and self._config.telemetry.receipts == ASKED,
             key_name=None if key is None else key.name,
+            tenant=tenant_of(wish, key),
+            session=wish.session,
         )
 
         def enter() -> Refusal | None:
@@ -164,7 +177,7 @@ class Front:
 
         return self._places.take(exchange, key, enter)
 
-    def _find(self, name: str) -> ServedModel | Refusal:
+    def _find(self, name: str) -> FrontModel | Refusal:
         model = self._models.get(name) or self._models.get(ANY_MODEL)
         if model is None:
             known = ", ".join(sorted(self._models))
@@ -184,12 +197,15 @@ class Front:
         model = self._find(_model_named(exchange) or next(iter(self._models)))
         if isinstance(model, Refusal):
             return model
-        open_ones = [instance for instance in model.instances if instance.closed == FITS]
-        if not open_ones:
-            return _NO_INSTANCE
-        loads = model.fleet.instances["committed_tokens"]
-        instance = min(open_ones, key=lambda instance: int(loads[instance.index]))
-        PassOn(exchange, instance.origin, [*_forwarded(exchange.headers, None), *instance.credentials])
+
+        def send_on(instance: Destination | None) -> None:
+            if instance is None:
+                answer = _NO_INSTANCE.answer()
+                exchange.respond(answer.status, answer.headers, answer.body)
+            elif not exchange.is_over:
+                PassOn(exchange, instance.origin, [*_forwarded(exchange.headers, None), *instance.credentials])
+
+        model.least_loaded(send_on)
         return None
 
 
@@ -199,6 +215,23 @@ def _forwarded(headers: Headers, request_id: str | None) -> list[tuple[bytes, by
     if request_id is not None and all(name != REQUEST_ID for name, _ in kept):
         kept.append((REQUEST_ID, request_id.encode("latin-1")))
     return kept
+
+
+def _told(request_id: str, session: str | None) -> list[tuple[bytes, bytes]]:
+    """Return the headers by which a client knows its request again, encoded as they were decoded."""
+    told = [(REQUEST_ID, request_id.encode("latin-1"))]
+    return told if session is None else [*told, (SESSION, session.encode("latin-1"))]
+
+
+def _check_apart(ask: Ask) -> None:
+    """Refuse what can't be prefilled by one engine and decoded by another: KV is fetched once. Raises `BadRequest`."""
+    if ask.num_sequences > 1:
+        raise BadRequest(
+            f"n: this model prefills and decodes apart, so a request has one answer, got {ask.num_sequences}; "
+            "send several requests",
+            param="n" if ask.num_prompts == 1 else "prompt",
+        )
+    encode_body(ask.body)  # the prefill's body is written anew: one nested too deep is refused now
 
 
 def _model_named(exchange: Exchange) -> str | None:
@@ -217,5 +250,5 @@ def _unknown_path(path: bytes) -> Refusal:
     return Refusal("unknown_path", f"no such path: {path.decode('latin-1')[:200]}")
 
 
-_SHUTTING_DOWN = Refusal("shutting_down", "the gateway is shutting down; ask another one")
+SHUTTING_DOWN = Refusal("shutting_down", "the gateway is shutting down; ask another one")
 _NO_INSTANCE = Refusal("no_instance", "no instance is healthy; ask again later")

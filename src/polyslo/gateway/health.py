@@ -1,13 +1,16 @@
 """Which instances are sent new requests: what their health endpoint says, and whether their requests fail.
 
 `/health` is not enough: a frozen engine answers it (vLLM 0.32). So failures of requests count too, and a stream that
-stays silent ends in one (the client's idle timeout).
+stays silent ends in one (the client's idle timeout). An instance that joins is sent requests after one good look.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
 
 from polyslo.core.state import FITS, UNHEALTHY
 from polyslo.gateway.config_server import HealthConfig
@@ -15,33 +18,55 @@ from polyslo.gateway.instance import Instance
 from polyslo.wire.fetch import FetchError, fetch
 
 OK_STATUSES = range(200, 300)
+JOINING_INTERVAL_S = 1.0  # between looks at an instance that joins: engines take minutes to load, and are wanted then
+
+log = logging.getLogger("polyslo")
+
+
+class Slots(Protocol):
+    """Instances by slot: a roster, or a list."""
+
+    def __getitem__(self, i: int, /) -> Instance:
+        """Return a slot's instance."""
 
 
 class Health:
     """Watches a model's instances; tells `close(index, reason)` what changed."""
 
-    def __init__(self, instances: Sequence[Instance], close: Callable[[int, int], None], rule: HealthConfig) -> None:
+    def __init__(self, instances: Slots, close: Callable[[int, int], None], rule: HealthConfig) -> None:
         self._instances = instances
         self._close = close
         self._rule = rule
-        self._num_failures = [0] * len(instances)
-        self._num_successes = [0] * len(instances)  # since it became unhealthy
-        self._tasks: list[asyncio.Task[None]] = []
+        self._num_failures: Counter[int] = Counter()  # in a row, by slot
+        self._num_successes: Counter[int] = Counter()  # since it became unhealthy
+        self._tasks: dict[int, asyncio.Task[None]] = {}
 
-    def start(self) -> None:
-        """Begin to ask every instance in turn."""
-        self._tasks = [asyncio.create_task(self._watch(instance)) for instance in self._instances]
+    def watch(self, instance: Instance) -> None:
+        """Look at an instance from now on."""
+        self.forget(instance.index)
+        self._tasks[instance.index] = asyncio.get_running_loop().create_task(self._watch(instance))
+
+    def forget(self, i: int) -> None:
+        """Look at a slot's instance no more, and begin anew with the one that comes next."""
+        task = self._tasks.pop(i, None)
+        if task is not None:
+            task.cancel()
+        del self._num_failures[i], self._num_successes[i]
 
     async def stop(self) -> None:
         """Ask no more."""
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def succeeded(self, i: int) -> None:
         """A request or a look went well; so many in a row make an unhealthy instance healthy again."""
+        instance = self._instances[i]
         self._num_failures[i] = 0
-        if self._instances[i].closed != UNHEALTHY:
+        if instance.is_joining:
+            instance.is_joining = False
+            self._close(i, FITS)
+        if instance.closed != UNHEALTHY or instance.is_leaving:
             return
         self._num_successes[i] += 1
         if self._num_successes[i] >= self._rule.success_threshold:
@@ -55,12 +80,19 @@ class Health:
             self._close(i, UNHEALTHY)
 
     async def _watch(self, instance: Instance) -> None:
+        has_told = False
         while True:
             if await self._is_well(instance):
                 self.succeeded(instance.index)
             else:
                 self.failed(instance.index)
-            await asyncio.sleep(self._rule.interval_s)
+                if instance.is_joining and not has_told:
+                    has_told = True
+                    log.warning(
+                        "instance %s does not answer %s yet; it joins when it does", instance.name, instance.url
+                    )
+            soon = instance.is_joining
+            await asyncio.sleep(min(JOINING_INTERVAL_S, self._rule.interval_s) if soon else self._rule.interval_s)
 
     async def _is_well(self, instance: Instance) -> bool:
         try:

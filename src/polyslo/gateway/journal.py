@@ -20,7 +20,9 @@ from polyslo.gateway.journal_coding import (
     pack_entry,
     pack_loss,
     pack_outcome,
+    pack_presence,
     pack_release,
+    pack_resizing,
     pack_stay,
     pack_tick,
 )
@@ -78,6 +80,10 @@ class Journal:
         """See `Recorder`."""
         self._add(pack_closing(i, reason, now_s, actions))
 
+    def resized(self, i: int, kv_capacity_tokens: int, max_residents: int, now_s: float, actions: Actions) -> None:
+        """See `Recorder`."""
+        self._add(pack_resizing(i, kv_capacity_tokens, max_residents, now_s, actions))
+
     def kept(self, r: int, i: int, now_s: float, actions: Actions) -> None:
         """See `Recorder`."""
         self._add(pack_stay(r, i, now_s, actions))
@@ -97,6 +103,10 @@ class Journal:
     def shadowed(self, r: int, i: int | None) -> None:
         """A shadow policy would send request `r`, which is about to arrive, to instance `i`."""
         self._add(pack_choice(r, i))
+
+    def changed(self, i: int, name: str, is_there: bool, role: int, now_s: float) -> None:
+        """An instance joined, or has left; `role` is what its slot may do from now on."""
+        self._add(pack_presence(i, name, is_there, role, now_s))
 
     def _add(self, record: bytes) -> None:
         self.num_recorded += 1

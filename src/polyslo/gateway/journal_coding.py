@@ -1,16 +1,19 @@
 """How a journal's records become bytes, and bytes records.
 
     arrival   prefix, request u32, arrival, TTFT, TPOT f64, tier u16, hidden u8, input tokens, max tokens i64, actions
+    hinted    an arrival; before its actions: expected tokens i64, as its caller says
     digest    prefix, first seen f64, news u32, ended u32, that many pairs (request, tokens) i64, actions
     loss      prefix, request u32, actions
     tick      prefix, actions
     closing   prefix, instance u32, reason u8, actions
     stay      prefix, request u32, instance u32, actions
+    resizing  prefix, instance u32, KV capacity, most residents i64, actions
     entry     kind u8, request u32
     release   kind u8, request u32
     outcome   kind u8, outcome u8, relegated u8, tier u16, request u32, tries u16, prompt tokens, output tokens i64,
               arrival, TTFT as granted, first token, last token f64
     choice    kind u8, request u32, instance i32: a shadow policy's, before the request's arrival
+    presence  kind u8, there u8, role u8, time f64, instance u32, length of its name u16, the name in UTF-8
 
 Prefix: kind u8, number of actions u32, time f64. Action: kind u8, request i32, instance i32. Packed, little-endian.
 What is encoded on the gateway's thread is encoded from what is at hand there, without making a record first.
@@ -37,32 +40,43 @@ from polyslo.gateway.journal_records import (
     Loss,
     Outcome,
     Pairs,
+    Presence,
     Record,
     Release,
+    Resizing,
     Stay,
     Tick,
 )
 from polyslo.gateway.request import Request
 
-ARRIVAL, DIGEST, LOSS, TICK, CLOSING, STAY, ENTRY, RELEASE, OUTCOME, CHOICE = range(1, 11)
+ARRIVAL, DIGEST, LOSS, TICK, CLOSING, STAY, ENTRY, RELEASE, OUTCOME, CHOICE, HINTED, PRESENCE, RESIZING = range(1, 14)
 _ACTION = Struct("<Bii")
 _ARRIVAL = Struct("<BIdIdddHBqq")
+_EXPECTED = Struct("<q")
 _DIGEST = Struct("<BIddII")
 _LOSS = Struct("<BIdI")
 _TICK = Struct("<BId")
 _CLOSING = Struct("<BIdIB")
 _STAY = Struct("<BIdII")
+_RESIZING = Struct("<BIdIqq")
 _RECORD = Struct("<BI")
 _OUTCOME = Struct("<BBBHIHqqdddd")
 _CHOICE = Struct("<BIi")
+_PRESENCE = Struct("<BBBdIH")
+_MOST_NAME_BYTES = 0xFFFF
 
 
 def pack_arrival(r: int, request: Request, now_s: float, actions: Sequence[Sequence[int]]) -> bytes:
     """Encode an arrival and what was decided."""
-    return _ARRIVAL.pack(
-        ARRIVAL, len(actions), now_s, r, request.arrival_s, request.ttft_s, request.tpot_s, request.tier,
-        not request.shows_tokens, request.input_tokens, request.max_tokens,
-    ) + pack_actions(actions)  # fmt: skip
+    expected = request.expected_tokens
+    return (
+        _ARRIVAL.pack(
+            HINTED if expected else ARRIVAL, len(actions), now_s, r, request.arrival_s, request.ttft_s,
+            request.tpot_s, request.tier, not request.shows_tokens, request.input_tokens, request.max_tokens,
+        )
+        + (_EXPECTED.pack(expected) if expected else b"")
+        + pack_actions(actions)
+    )  # fmt: skip
 
 
 def pack_digest(
@@ -97,6 +111,14 @@ def pack_stay(r: int, i: int, now_s: float, actions: Sequence[Sequence[int]]) ->
     return _STAY.pack(STAY, len(actions), now_s, r, i) + pack_actions(actions)
 
 
+def pack_resizing(
+    i: int, kv_capacity_tokens: int, max_residents: int, now_s: float, actions: Sequence[Sequence[int]]
+) -> bytes:
+    """Encode that an instance has another room."""
+    told = _RESIZING.pack(RESIZING, len(actions), now_s, i, kv_capacity_tokens, max_residents)
+    return told + pack_actions(actions)
+
+
 def pack_entry(r: int) -> bytes:
     """Encode an entry."""
     return _RECORD.pack(ENTRY, r)
@@ -120,6 +142,12 @@ def pack_choice(r: int, i: int | None) -> bytes:
     return _CHOICE.pack(CHOICE, r, -1 if i is None else i)
 
 
+def pack_presence(i: int, name: str, is_there: bool, role: int, now_s: float) -> bytes:
+    """Encode that an instance joined, or left."""
+    text = name.encode()[:_MOST_NAME_BYTES]
+    return _PRESENCE.pack(PRESENCE, is_there, role, now_s, i, len(text)) + text
+
+
 def pack_actions(actions: Sequence[Sequence[int]]) -> bytes:
     """Encode what was decided."""
     return b"".join([_ACTION.pack(*action) for action in actions])
@@ -137,11 +165,15 @@ def unpack_records(payload: bytes) -> Iterator[Record]:
 
 
 def _unpack_arrival(payload: bytes, at: int) -> tuple[Record, int]:
-    _, count, now_s, r, *request = _ARRIVAL.unpack_from(payload, at)
+    kind, count, now_s, r, *request = _ARRIVAL.unpack_from(payload, at)
     arrival_s, ttft_s, tpot_s, tier, is_hidden, input_tokens, max_tokens = request
-    actions, end = _unpack_actions(payload, at + _ARRIVAL.size, count)
+    at, expected_tokens = at + _ARRIVAL.size, 0
+    if kind == HINTED:
+        (expected_tokens,) = _EXPECTED.unpack_from(payload, at)
+        at += _EXPECTED.size
+    actions, end = _unpack_actions(payload, at, count)
     return Arrival(
-        now_s, r, arrival_s, ttft_s, tpot_s, tier, bool(is_hidden), input_tokens, max_tokens, actions
+        now_s, r, arrival_s, ttft_s, tpot_s, tier, bool(is_hidden), input_tokens, max_tokens, expected_tokens, actions
     ), end  # fmt: skip
 
 
@@ -171,6 +203,12 @@ def _unpack_closing(payload: bytes, at: int) -> tuple[Record, int]:
     return Closing(now_s, i, reason, actions), end
 
 
+def _unpack_resizing(payload: bytes, at: int) -> tuple[Record, int]:
+    _, count, now_s, i, kv_capacity_tokens, max_residents = _RESIZING.unpack_from(payload, at)
+    actions, end = _unpack_actions(payload, at + _RESIZING.size, count)
+    return Resizing(now_s, i, kv_capacity_tokens, max_residents, actions), end
+
+
 def _unpack_stay(payload: bytes, at: int) -> tuple[Record, int]:
     _, count, now_s, r, i = _STAY.unpack_from(payload, at)
     actions, end = _unpack_actions(payload, at + _STAY.size, count)
@@ -197,6 +235,14 @@ def _unpack_choice(payload: bytes, at: int) -> tuple[Record, int]:
     return Choice(r, None if i < 0 else i), at + _CHOICE.size
 
 
+def _unpack_presence(payload: bytes, at: int) -> tuple[Record, int]:
+    _, is_there, role, now_s, i, size = _PRESENCE.unpack_from(payload, at)
+    end = at + _PRESENCE.size + size
+    if end > len(payload):
+        raise IndexError(f"a name of {size} bytes")
+    return Presence(now_s, i, bool(is_there), role, payload[end - size : end].decode(errors="replace")), end
+
+
 def _unpack_pairs(payload: bytes, at: int, count: int) -> tuple[Pairs, int]:
     pairs = np.frombuffer(payload, dtype="<i8", count=2 * count, offset=at) if count else np.empty(0, np.int64)
     return list(map(tuple, pairs.reshape(count, 2).tolist())), at + 16 * count
@@ -211,13 +257,16 @@ def _unpack_actions(payload: bytes, at: int, count: int) -> tuple[list[Action], 
 
 _UNPACK = {
     ARRIVAL: _unpack_arrival,
+    HINTED: _unpack_arrival,
     DIGEST: _unpack_digest,
     LOSS: _unpack_loss,
     TICK: _unpack_tick,
     CLOSING: _unpack_closing,
+    RESIZING: _unpack_resizing,
     STAY: _unpack_stay,
     ENTRY: _unpack_entry,
     RELEASE: _unpack_release,
     OUTCOME: _unpack_outcome,
     CHOICE: _unpack_choice,
+    PRESENCE: _unpack_presence,
 }

@@ -1,19 +1,20 @@
 """What a journal file says of itself first: who wrote it, and the model that was served.
 
 With the state that follows it (`journal_state`: the profile's numbers, the whole belief) a file needs no other file
-to be replayed. It holds no prompts, no keys and no names of clients or instances.
+to be replayed. It holds no prompts, no keys and no names of clients.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from typing import Any
 
 from polyslo.compiled import fingerprint
+from polyslo.core.state import DECODE_ONLY, PREFILL_ONLY
 from polyslo.errors import ConfigError, InputError
 from polyslo.sim.fleet import FleetConfig
 
@@ -32,6 +33,7 @@ class JournalHead:
     profile: str = ""
     dynamic_chunking: bool = True  # the engines size their chunks by the SLOs that they are sent
     shadow: str | None = None
+    instances: Sequence[str] = ()  # those that were there when the file began, by name
     run: str = ""  # of a gateway process
     sequence: int = 0  # of a file within it
     began_s: float = 0.0  # the monotonic clock of all times in the file, and
@@ -43,7 +45,7 @@ class JournalHead:
 
     @property
     def num_instances(self) -> int:
-        """Instances that the fleet has room for."""
+        """Instances that were there when the file began."""
         return self.config.num_instances
 
     @property
@@ -55,6 +57,14 @@ class JournalHead:
             raise InputError(
                 f"the journal's fleet is none of this version ({error}); use polyslo {self.polyslo}"
             ) from error
+
+    def with_instances(self, names: Sequence[str], roles: Sequence[int]) -> JournalHead:
+        """Return it with the instances that are there now, and what they may do; the fleet has at least one."""
+        fleet = dict(self.fleet)
+        if names:
+            fleet |= {"num_instances": len(names), "num_prefill_only": roles.count(PREFILL_ONLY)}
+            fleet |= {"num_decode_only": roles.count(DECODE_ONLY)}
+        return replace(self, instances=tuple(names), fleet=fleet)
 
     def encode(self) -> bytes:
         """Return it as JSON."""
@@ -74,7 +84,8 @@ class JournalHead:
                 f"replay it with polyslo {written_by}"
             )
         known = {entry.name for entry in fields(cls)}
-        return cls(**{name: value for name, value in told.items() if name in known})
+        given = {name: value for name, value in told.items() if name in known}
+        return cls(**given | {"instances": tuple(given.get("instances", ()))})
 
     def notices(self) -> list[str]:
         """Say what could make decisions differ from the live ones though nothing is wrong."""

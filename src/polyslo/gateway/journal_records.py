@@ -28,6 +28,7 @@ class Arrival:
     is_hidden: bool  # its stream, if there is one, does not tell of iterations
     input_tokens: int  # as was believed
     max_tokens: int
+    expected_tokens: int = 0  # as its caller expects; 0: nobody said
     actions: Sequence[Action] = ()
 
 
@@ -66,6 +67,17 @@ class Closing:
     now_s: float
     i: int
     reason: int
+    actions: Sequence[Action] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resizing:
+    """An instance had another room for our requests."""
+
+    now_s: float
+    i: int
+    kv_capacity_tokens: int
+    max_residents: int
     actions: Sequence[Action] = ()
 
 
@@ -118,5 +130,16 @@ class Choice:
     i: int | None
 
 
-Input = Arrival | Digest | Loss | Tick | Closing | Stay
-Record = Input | Entry | Release | Outcome | Choice
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """An instance joined, absent at first, or had left. What else that changes for decisions is in closings."""
+
+    now_s: float
+    i: int
+    is_there: bool
+    role: int  # what it may do, of `core.state`
+    name: str
+
+
+Input = Arrival | Digest | Loss | Tick | Closing | Stay | Resizing
+Record = Input | Entry | Release | Outcome | Choice | Presence

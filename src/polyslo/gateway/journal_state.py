@@ -25,7 +25,9 @@ from polyslo.gateway.decider import CarryOut, Decider
 Arrays = dict[str, npt.NDArray[Any]]
 
 _SCRATCH = {"actions", "num_actions", "news", "ended", "touched", "is_touched"}
-_BY_RECORD = {"requests", "stream_tokens", "stream_remaining", "stream_hidden"}
+_BY_RECORD = {
+    "requests", "stream_tokens", "stream_remaining", "stream_hidden", "transfer_end_s", "transfers"
+}  # fmt: skip
 _BY_RESIDENT = {"resident_finish", "resident_base", "resident"}
 _MOST = {"instances": 1 << 14, "residents": 1 << 13, "requests": 1 << 20, "tiers": 64}  # of a state that is believed
 
@@ -133,6 +135,8 @@ def _check_indices(decider: Decider) -> None:
         "order": (fleet.order, 0, num_instances - 1),
         "group_size": (fleet.group_size, 0, num_instances),
         "resident": (fleet.resident, 0, num_requests - 1),
+        "transfers": (decider.streams.transfers, 0, num_requests - 1),
+        "num_transfers": (decider.streams.num_transfers, 0, num_requests),
         "pending": (fleet.pending, 0, num_requests - 1),
         "pending_size": (fleet.pending_size, 0, fleet.pending.shape[1]),
         "tier": (requests["tier"], 0, num_groups - 3),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -34,13 +34,22 @@ class JournalWriter:
     """Writes what a journal holds; begins a file with `head` and the decider's state where one is needed."""
 
     def __init__(
-        self, journal: Journal, decider: Decider, head: JournalHead, files: JournalFiles, *, max_bytes: int
+        self,
+        journal: Journal,
+        decider: Decider,
+        head: JournalHead,
+        files: JournalFiles,
+        *,
+        max_bytes: int,
+        there: Callable[[], tuple[Sequence[str], Sequence[int]]] = lambda: ((), ()),
     ) -> None:
+        """`there` tells the names and roles of the instances, when a file is begun."""
         self.journal = journal
         self._decider = decider
         self._head = replace(head, run=os.urandom(6).hex())
         self._files = files
         self._max_bytes = max_bytes
+        self._there = there
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._writing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -90,7 +99,8 @@ class JournalWriter:
         """End the file with what is held, and begin one with the state as it is now: what is recorded next is its."""
         held = self.journal.take()
         number = self._head.sequence + 1
-        self._head = replace(self._head, sequence=number, began_s=monotonic(), began_unix_s=time())
+        head = replace(self._head, sequence=number, began_s=monotonic(), began_unix_s=time())
+        self._head = head.with_instances(*self._there())
         job = partial(_begin, self._files, self._head, capture(self._decider))
         self.journal.is_open = True
         self._run(job, *held)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import ModelConfig
-from polyslo.gateway.fleets import live_config
+from polyslo.gateway.fleets import ROLES, live_config
 from polyslo.gateway.journal import Journal
 from polyslo.gateway.journal_files import JournalFiles
 from polyslo.gateway.journal_head import JournalHead
@@ -54,7 +55,14 @@ class Journals:
             files = JournalFiles(path, self._config.journal.keep)
             served = models[model.name]
             head = journal_head(model, policies[model.name], len(served.fleet.requests))
-            writer = JournalWriter(journal, served.decider, head, files, max_bytes=self._config.journal.max_bytes)
+            writer = JournalWriter(
+                journal,
+                served.decider,
+                head,
+                files,
+                max_bytes=self._config.journal.max_bytes,
+                there=partial(_there, served),
+            )
             writer.start()
             self._writers.append(writer)
 
@@ -75,6 +83,11 @@ class Journals:
             path.with_name(f"{path.stem}-{number}-{re.sub(r'[^0-9A-Za-z.]+', '-', name)[:64]}{path.suffix}")
             for number, name in enumerate(self._of_model, start=1)
         ]
+
+
+def _there(model: ServedModel) -> tuple[list[str], list[int]]:
+    """Return the names and roles of a model's instances."""
+    return [instance.name for instance in model.instances], [ROLES[instance.role] for instance in model.instances]
 
 
 def journal_head(model: ModelConfig, policy: str, num_records: int) -> JournalHead:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from polyslo.gateway.relay import Relay
+from polyslo.wire.server import Exchange
 
 if TYPE_CHECKING:
     from polyslo.gateway.served_model import ServedModel
@@ -32,6 +33,31 @@ class Listener(Protocol):
 
     def finished(self, relay: Relay, outcome: str) -> None:
         """A request is over: one of `OUTCOMES`."""
+
+
+class Doorkeeper(Protocol):
+    """What is told of generations that were answered before anything was decided about them."""
+
+    def turned_away(self, exchange: Exchange | None, reason: str) -> None:
+        """Why: a name of `REFUSALS`, `bad_request`, or `cancelled` by a client that left the line.
+
+        `exchange` is None where another process has the client.
+        """
+
+
+class Doorkeepers:
+    """Passes on to each of several doorkeepers, in order."""
+
+    def __init__(self, keepers: Sequence[Doorkeeper] = ()) -> None:
+        self._keepers = tuple(keepers)
+
+    def turned_away(self, exchange: Exchange | None, reason: str) -> None:
+        """See `Doorkeeper`."""
+        for keeper in self._keepers:
+            keeper.turned_away(exchange, reason)
+
+
+NOBODY_AT_THE_DOOR = Doorkeepers()
 
 
 class Listeners:

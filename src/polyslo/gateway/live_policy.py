@@ -3,7 +3,8 @@
 Engines that size their chunks by SLOs keep every iteration within the tier's TPOT. Stock engines put up to
 `max_num_batched_tokens` prompt tokens into an iteration; where such an iteration takes longer than a tier's TPOT,
 nothing can be promised to that tier, and PolyServe would relegate all of its requests. Then the least loaded instance
-is the better choice, and the operator is told what to change. Source: ours.
+is the better choice, and the operator is told what to change. Where prefill is apart from decode no tier waits for a
+chunk. Source: ours.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from polyslo.core.profile import Profile
-from polyslo.gateway.config_models import ModelConfig
+from polyslo.gateway.config_models import DISAGGREGATED, ModelConfig
 from polyslo.sim.fleet import PolicySpec
 
 FALLBACK = "minimal"
@@ -22,14 +23,15 @@ BATCH, CONTEXT_TOKENS = 16, 1000  # beside which a chunk is recommended: decodes
 log = logging.getLogger("polyslo")
 
 
-def live_policy(model: ModelConfig, profile: Profile, tiers_s: Sequence[float]) -> PolicySpec:
+def live_policy(model: ModelConfig, profile: Profile, tiers_s: Sequence[float], *, warns: bool = True) -> PolicySpec:
     """Return the configured policy as it can work with a model's engines, or the fallback, with a warning."""
     spec = PolicySpec.parse(model.policy)
     if not spec.kind.elastic or model.dynamic_chunking:
         return spec
-    warning = too_large_chunk(model, profile, tiers_s)
+    warning = None if model.mode == DISAGGREGATED else too_large_chunk(model, profile, tiers_s)
     if warning is not None:
-        log.warning("%s", warning)
+        if warns:
+            log.warning("%s", warning)
         return replace(PolicySpec.parse(FALLBACK), chunk_tokens=model.chunk_limit_tokens)
     return replace(spec, without=spec.without | {"chunking"}, chunk_tokens=model.chunk_limit_tokens)
 

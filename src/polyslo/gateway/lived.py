@@ -12,9 +12,11 @@ from polyslo.core.profile import Profile
 from polyslo.errors import InputError
 from polyslo.gateway.journal_head import JournalHead
 from polyslo.gateway.journal_reader import JournalReader
+from polyslo.gateway.journal_records import Presence
 from polyslo.gateway.journal_requests import RequestsSeen, SeenRequest
 from polyslo.workload.workload import Workload
 
+MOST_TOLD = 8  # instances that joined or left
 UNSEEN_TOKENS = 256  # an output's length where no request of the journal ended, as `core.lengths` has it
 
 
@@ -33,16 +35,24 @@ class Lived:
 def relive(journals: Sequence[JournalReader]) -> Lived:
     """Read the requests of journals, in order of time."""
     seen, first = RequestsSeen(), journals[0]
+    changes: list[str] = []  # of instances
     for journal in journals:
         _check_same_fleet(first, journal)
         seen.begin(journal.head.run)
         for record in journal.records():
             seen.take(record)
+            if isinstance(record, Presence):
+                changes.append(f"{record.name} {'joined' if record.is_there else 'left'}")
     profile = Profile(**{name: np.ascontiguousarray(first.state[f"profile.{name}"]) for name in Profile.ARRAYS})
     capacity = first.head.config.kv_capacity_tokens or profile.kv_capacity_tokens
     requests = sorted(seen.requests, key=lambda one: one.arrival.arrival_s)
     _check_clock(first, requests)
     output_tokens, notes = _output_tokens(requests, len(first.state["tpots_s"]))
+    if changes:
+        notes.append(
+            f"While it was recorded {', '.join(changes[:MOST_TOLD])}{' and more' * (len(changes) > MOST_TOLD)}; in "
+            f"the simulation {first.head.num_instances} instances are there all the time."
+        )
     input_tokens = np.array([_prompt_tokens(one) for one in requests], dtype=np.int64)
     fits = input_tokens + output_tokens <= capacity
     if not fits.all():
@@ -56,12 +66,19 @@ def relive(journals: Sequence[JournalReader]) -> Lived:
 
 
 def _check_same_fleet(first: JournalReader, journal: JournalReader) -> None:
-    same = ("policy", "fleet", "model", "dynamic_chunking")
-    if any(getattr(first.head, name) != getattr(journal.head, name) for name in same):
+    same = ("policy", "model", "dynamic_chunking")
+    is_same = all(getattr(first.head, name) == getattr(journal.head, name) for name in same)
+    if not is_same or _without_size(first.head) != _without_size(journal.head):
         raise InputError(
             f"{journal.path.name} and {first.path.name} are of different models, fleets or policies; "
             "replay them one by one"
         )
+
+
+def _without_size(head: JournalHead) -> dict[str, object]:
+    """Return a fleet without how many instances it has: they come and go."""
+    sizes = ("num_instances", "num_prefill_only", "num_decode_only")
+    return {name: value for name, value in head.fleet.items() if name not in sizes}
 
 
 def _check_clock(first: JournalReader, requests: Sequence[SeenRequest]) -> None:

@@ -1,23 +1,24 @@
 """The management port: the live page and what it reads, Prometheus metrics, instances and their loads.
 
 Apart from the port for requests, so that a firewall can tell them apart. Reading needs no key; it shows names, times
-and lengths, never prompts or keys.
+and lengths, never prompts or keys. Changing the instances does: see `Workers`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
 
-from polyslo.core.state import REASONS
 from polyslo.gateway.assets import load_assets
 from polyslo.gateway.metrics import CONTENT_TYPE
-from polyslo.gateway.openai_errors import JSON_HEADERS, Refusal
+from polyslo.gateway.openai_errors import JSON_HEADERS, BadRequest, Refusal
+from polyslo.gateway.scrape import Scrape
 from polyslo.gateway.served_model import ServedModel
+from polyslo.gateway.workers import WORKERS, Workers
 from polyslo.wire.server import Exchange
 
 EVENT_HEADERS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"))
@@ -35,20 +36,26 @@ class Management:
         models: Mapping[str, ServedModel],
         snapshot: Snapshot,
         story: Callable[[str], Mapping[str, Any] | None],
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Iterator[bytes]],
+        workers: Workers,
     ) -> None:
         self._models = models
         self._snapshot = snapshot
         self._story = story
         self._metrics = metrics
+        self._workers = workers
         self._assets = load_assets()
         self._watchers: dict[Exchange, bool] = {}  # open event streams: whether their client lags behind
         self._timer: asyncio.TimerHandle | None = None
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
+        if exchange.path == WORKERS or exchange.path.startswith(WORKERS + b"/"):
+            return self._manage(exchange)
         if exchange.method not in (b"GET", b"HEAD"):
-            return self._refuse(exchange, Refusal("wrong_method", "this port takes GET"))
+            return self._refuse(
+                exchange, Refusal("wrong_method", "this port takes GET, and POST and DELETE at /workers")
+            )
         asset = self._assets.get(exchange.path.decode("latin-1"))
         if asset is not None:
             held = asset.is_held_by(exchange.header(b"if-none-match"))
@@ -56,7 +63,8 @@ class Management:
         if exchange.path == b"/events":
             return self._watch(exchange)
         if exchange.path == b"/metrics":
-            return exchange.respond(200, [(b"content-type", CONTENT_TYPE)], self._metrics())
+            Scrape(exchange, [(b"content-type", CONTENT_TYPE)], self._metrics())
+            return None
         found = self._look_up(exchange.path)
         if found is None:
             return self._refuse(exchange, Refusal("unknown_path", "no such path here"))
@@ -75,13 +83,19 @@ class Management:
             return self._snapshot()
         if path == b"/health":
             return {"status": "ok"}
-        if path == b"/workers":
-            return {"workers": [worker for model in self._models.values() for worker in _workers(model)]}
         if path == b"/get_loads":
             return {"loads": [load for model in self._models.values() for load in _loads(model)]}
         if path.startswith(STORY):
             return self._story(unquote(path[len(STORY) :].decode("latin-1")))
         return None
+
+    def _manage(self, exchange: Exchange) -> None:
+        try:
+            refusal = self._workers.answer(exchange)
+        except BadRequest as bad:
+            answer = bad.answer()
+            return exchange.respond(answer.status, answer.headers, answer.body)
+        return None if refusal is None else self._refuse(exchange, refusal)
 
     def _watch(self, exchange: Exchange) -> None:
         exchange.start(200, EVENT_HEADERS)
@@ -111,20 +125,6 @@ class Management:
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         answer = refusal.answer()
         exchange.respond(answer.status, answer.headers, answer.body)
-
-
-def _workers(model: ServedModel) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": str(instance.index),
-            "url": instance.url,
-            "name": instance.name,
-            "model_id": model.name,
-            "is_healthy": REASONS[instance.closed] == "fits",
-            "load": len(instance.running),
-        }
-        for instance in model.instances
-    ]
 
 
 def _loads(model: ServedModel) -> list[dict[str, Any]]:

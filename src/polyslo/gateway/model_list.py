@@ -8,9 +8,8 @@ from typing import Any
 
 import orjson
 
-from polyslo.core.state import FITS
+from polyslo.gateway.front_model import FrontModel
 from polyslo.gateway.openai_errors import JSON_HEADERS, Refusal
-from polyslo.gateway.served_model import ServedModel
 from polyslo.wire.fetch import FetchError, fetch
 from polyslo.wire.server import Exchange
 
@@ -21,7 +20,7 @@ TIMEOUT_S = 2.0
 class ModelList:
     """Answers for models, each asked at one of its instances."""
 
-    def __init__(self, models: Mapping[str, ServedModel]) -> None:
+    def __init__(self, models: Mapping[str, FrontModel]) -> None:
         self._models = models
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -29,7 +28,7 @@ class ModelList:
         """Answer once every model was asked; one whose instance does not answer is listed by its name alone."""
         self._run(exchange, self._list(exchange))
 
-    def answer_one(self, exchange: Exchange, model: ServedModel, name: str) -> None:
+    def answer_one(self, exchange: Exchange, model: FrontModel, name: str) -> None:
         """Answer with the card that an instance of `model` has under that name, or that there is none."""
         self._run(exchange, self._one(exchange, model, name))
 
@@ -45,7 +44,7 @@ class ModelList:
         exchange.on_gone = None
         exchange.respond(200, JSON_HEADERS, orjson.dumps({"object": "list", "data": shown}))
 
-    async def _one(self, exchange: Exchange, model: ServedModel, name: str) -> None:
+    async def _one(self, exchange: Exchange, model: FrontModel, name: str) -> None:
         card = await _card(model, name) or (_plain(name) if name in self._models else None)
         exchange.on_gone = None
         if card is None:
@@ -56,9 +55,9 @@ class ModelList:
             exchange.respond(200, JSON_HEADERS, orjson.dumps(card))
 
 
-async def _card(model: ServedModel, name: str) -> Any:
+async def _card(model: FrontModel, name: str) -> Any:
     """Return what a model's instance says of `name`: only names that requests here must use count; None of nothing."""
-    instance = next((instance for instance in model.instances if instance.closed == FITS), None)
+    instance = next((instance for instance in model.destinations if instance.is_open), None)
     if instance is None:
         return None
     try:

@@ -75,6 +75,9 @@ REFUSALS: dict[str, RefusalKind] = {
     "forbidden": RefusalKind(403, PERMISSION, "forbidden", may_retry=False),
     "unknown_model": RefusalKind(404, INVALID, "model_not_found", may_retry=False),
     "unknown_path": RefusalKind(404, INVALID, "unknown_url", may_retry=False),
+    "unknown_instance": RefusalKind(404, INVALID, "instance_not_found", may_retry=False),
+    "already_there": RefusalKind(409, INVALID, "instance_already_there", may_retry=False),
+    "no_room": RefusalKind(409, INVALID, "no_room_for_instance", may_retry=False),
     "wrong_method": RefusalKind(405, INVALID, "method_not_supported", may_retry=False),
     "too_large": RefusalKind(413, INVALID, "request_too_large", may_retry=False),
 }

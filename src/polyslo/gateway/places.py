@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from polyslo.gateway.config_server import ServerConfig
 from polyslo.gateway.config_slo import KeyConfig
+from polyslo.gateway.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.openai_errors import Refusal
-from polyslo.gateway.relay import Relay
-from polyslo.gateway.served_model import Handle, Loop, ServedModel
+from polyslo.gateway.relay import Header, Relay
+from polyslo.gateway.surroundings import Handle, Loop
 from polyslo.wire.server import Exchange
 
+if TYPE_CHECKING:
+    from polyslo.gateway.served_model import ServedModel
+
 Enter = Callable[[], Refusal | None]
+
+
+class Client(Protocol):
+    """Who asks for a place: an exchange of this process, or of another one."""
+
+    on_gone: Callable[[], None] | None
+
+    def respond(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Send a whole response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +47,13 @@ class Waiter:
 class Places:
     """Gives out places; a `Listener`, because whoever is over gives its place back."""
 
-    def __init__(self, server: ServerConfig, loop: Loop | None = None) -> None:
+    def __init__(
+        self, server: ServerConfig, loop: Loop | None = None, doorkeeper: Doorkeeper = NOBODY_AT_THE_DOOR
+    ) -> None:
         self._server = server
         self._loop: Loop = loop or asyncio.get_running_loop()
-        self._line: OrderedDict[Exchange, Waiter] = OrderedDict()
+        self._doorkeeper = doorkeeper
+        self._line: OrderedDict[Client, Waiter] = OrderedDict()
         self._num_taken = 0
         self._num_of_key: dict[str, int] = {}
 
@@ -50,7 +67,7 @@ class Places:
         """Requests in line."""
         return len(self._line)
 
-    def take(self, exchange: Exchange, key: KeyConfig | None, enter: Enter) -> Refusal | None:
+    def take(self, exchange: Client, key: KeyConfig | None, enter: Enter) -> Refusal | None:
         """Call `enter` in a place, now or when it is this request's turn; a refusal where there is not even a wait."""
         if key is not None and self._is_key_full(key):
             limit = key.max_concurrent_requests
@@ -65,14 +82,14 @@ class Places:
             return self._enter(enter, name)
         expiry = self._loop.call_later(self._server.queue_timeout_s, self._expire, exchange)
         self._line[exchange] = Waiter(enter, name, expiry)
-        exchange.on_gone = lambda: self._leave_line(exchange)
+        exchange.on_gone = lambda: self._give_up(exchange)
         return None
 
     def turn_away(self, refusal: Refusal) -> None:
         """Answer everybody in line with the same refusal: the gateway shuts down."""
         for exchange in list(self._line):
             self._leave_line(exchange)
-            _answer(exchange, refusal)
+            self._answer(exchange, refusal)
 
     def arrived(self, relay: Relay) -> None:
         """See `Listener`."""
@@ -112,13 +129,17 @@ class Places:
             exchange.on_gone = None
             refusal = self._enter(waiter.enter, waiter.key_name)
             if refusal is not None:
-                _answer(exchange, refusal)
+                self._answer(exchange, refusal)
 
-    def _expire(self, exchange: Exchange) -> None:
+    def _expire(self, exchange: Client) -> None:
         self._leave_line(exchange)
-        _answer(exchange, Refusal("expired", "the request waited too long for a place; ask again later"))
+        self._answer(exchange, Refusal("expired", "the request waited too long for a place; ask again later"))
 
-    def _leave_line(self, exchange: Exchange) -> None:
+    def _give_up(self, exchange: Client) -> None:
+        self._leave_line(exchange)
+        self._doorkeeper.turned_away(exchange if isinstance(exchange, Exchange) else None, "cancelled")
+
+    def _leave_line(self, exchange: Client) -> None:
         waiter = self._line.pop(exchange)
         waiter.expiry.cancel()
         exchange.on_gone = None
@@ -131,7 +152,7 @@ class Places:
         if not self._num_of_key[name]:
             del self._num_of_key[name]
 
-
-def _answer(exchange: Exchange, refusal: Refusal) -> None:
-    answer = refusal.answer()
-    exchange.respond(answer.status, answer.headers, answer.body)
+    def _answer(self, exchange: Client, refusal: Refusal) -> None:
+        answer = refusal.answer()
+        exchange.respond(answer.status, answer.headers, answer.body)
+        self._doorkeeper.turned_away(exchange if isinstance(exchange, Exchange) else None, refusal.kind)

@@ -7,21 +7,27 @@ another only before the first token; engines send a stream's head long before it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from polyslo.gateway.body import Ask
+from polyslo.gateway.broken import ERROR, is_broken
+from polyslo.gateway.handover import decode_body, prefill_body
+from polyslo.gateway.prefill_leg import PrefillLeg
 from polyslo.gateway.request import Request
+from polyslo.gateway.slo_body import body_with_slo
 from polyslo.gateway.stream_tokens import TokenCounter
 from polyslo.gateway.usage import completion_tokens, prompt_tokens
 from polyslo.wire.client import Call, Failure, Origin, end_to_end
 from polyslo.wire.server import Exchange
 
+if TYPE_CHECKING:  # carriers do without what decides
+    from polyslo.gateway.placement import Placement
+
 Header = tuple[bytes, bytes]
 
-OUR_HEADERS = frozenset({b"x-request-id"})  # of which the response has ours
-ERROR_EVENT = b'data: {"error"'
+OUR_HEADERS = frozenset({b"x-request-id", b"x-session-id"})  # of which the response has ours
 TAIL_BYTES = 4096  # of a stream, where its usage stands
 MOST_HELD_BYTES = 65_536  # of a stream that has shown no token
 
@@ -41,6 +47,9 @@ class Passage:
     told: tuple[Header, ...] = ()  # headers of ours that its response has
     wants_receipt: bool = False
     key_name: str | None = None  # of the API key that it came with
+    tenant: str | None = None  # whom it counts for
+    placement: Placement | None = None  # the last one
+    session: str | None = None
     sent_s: float = 0.0
     first_token_s: float = 0.0
     last_token_s: float = 0.0
@@ -52,27 +61,91 @@ class Passage:
     num_failures: int = 0  # how often an instance failed it
 
 
+class Relay(Protocol):
+    """A request under way, as who decides about it knows it: carried by this process or by another one."""
+
+    r: int
+    request: Request
+    passage: Passage
+    instance: int | None
+    receipt: tuple[Header, ...]  # of the last decision
+    has_started: bool  # whether its client was sent anything
+    prefill_instance: int | None  # which kept its KV, where that was apart from its instance
+    prefilled_s: float
+
+    @property
+    def is_prefilled(self) -> bool:
+        """Whether its KV waits to be fetched, or was."""
+
+    def send(
+        self,
+        i: int,
+        origin: Origin,
+        told: Mapping[str, float] | None,
+        credentials: Sequence[Header] = (),
+        *,
+        first_byte_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> None:
+        """Send the request to an instance, which is told an SLO with it; a second one is sent it afresh.
+
+        One that is prefilled is sent with where its KV is.
+        """
+
+    def prefill(
+        self,
+        i: int,
+        origin: Origin,
+        told: Mapping[str, float] | None,
+        credentials: Sequence[Header] = (),
+        *,
+        timeout_s: float,
+    ) -> None:
+        """Have an instance prefill the request, to be sent to another one then."""
+
+    def start_over(self) -> None:
+        """Forget where it was, and a prefill whose KV is lost."""
+
+    def take_back(self) -> bool:
+        """Abort the instance's work, to be sent elsewhere later; False once the client has been sent some of it."""
+
+    def lose_instance(self) -> None:
+        """Take note that its instance is gone for good: another one gets it, or its client is told."""
+
+    def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Answer in the instance's place and be done."""
+
+    def break_off(self) -> None:
+        """End a response that can't be completed, so that the client sees it."""
+
+
 class Watcher(Protocol):
     """Whoever must know what becomes of relayed requests: the served model."""
+
+    def started(self, relay: NearRelay) -> None:
+        """The client is sent the first of a stream: it can't be taken back any more."""
 
     def saw_tokens(self, r: int, tokens: int) -> None:
         """Tokens came on a request's stream."""
 
-    def ended(self, relay: Relay, output_tokens: int) -> None:
+    def prefilled(self, relay: NearRelay) -> None:
+        """A request's prefill ended, its KV waits to be fetched."""
+
+    def ended(self, relay: NearRelay, output_tokens: int) -> None:
         """A request ended well."""
 
-    def failed(self, relay: Relay, failure: Failure | int) -> bool:
-        """An instance failed it (or answered with an error status); True when it will be tried again."""
+    def failed(self, relay: NearRelay, failure: Failure | int) -> bool:
+        """An instance failed it (or answered with an error status); True when it must wait for what is decided."""
 
-    def rejected(self, relay: Relay, status: int) -> None:
+    def rejected(self, relay: NearRelay, status: int) -> None:
         """An instance answered that the request itself is wrong."""
 
-    def left(self, relay: Relay) -> None:
+    def left(self, relay: NearRelay) -> None:
         """The client is gone."""
 
 
-class Relay:
-    """A request, from its arrival until its last byte; the `Sink` of what its instance answers."""
+class NearRelay:
+    """A `Relay` of this process, from arrival to last byte; the `Sink` of what its instance answers."""
 
     def __init__(
         self,
@@ -90,9 +163,12 @@ class Relay:
         self.body = body
         self.request = request
         self.instance: int | None = None
+        self.prefill_instance: int | None = None  # which kept its KV, where that was apart from its instance
+        self.kv_params: Mapping[str, Any] | None = None  # where its KV is, once it is prefilled
+        self.prefilled_s = 0.0
         self.passage = passage
         self.receipt: tuple[Header, ...] = ()  # of the last decision
-        self._headers = headers
+        self.headers = headers  # that its engine sees
         self._watcher = watcher
         self._clock = clock
         self._call: Call | None = None
@@ -113,45 +189,106 @@ class Relay:
         self,
         i: int,
         origin: Origin,
-        body: bytes,
+        told: Mapping[str, float] | None,
         credentials: Sequence[Header] = (),
         *,
         first_byte_timeout_s: float,
         idle_timeout_s: float,
     ) -> None:
-        """Send the request to an instance; a second one is sent it afresh."""
-        self.instance = i
-        self.passage.num_tries += 1
-        self.passage.sent_s = self._clock()
+        """See `Relay`."""
+        if self.kv_params is None:
+            self._try_at(i)
+        else:
+            self.instance, self.prefill_instance = i, self.instance
+        body = self.body if told is None else body_with_slo(self.body, self.passage.ask, told)
         self._let_go()
         self._idle_timeout_s = idle_timeout_s
         self._call = origin.send(
             self.exchange.method,
-            self.exchange.path + (b"?" + self.exchange.query if self.exchange.query else b""),
-            [*self._headers, *credentials],
-            body,
+            self._target,
+            [*self.headers, *credentials],
+            body if self.kv_params is None else decode_body(body, self.kv_params),
             self,
             head_timeout_s=first_byte_timeout_s,
             idle_timeout_s=first_byte_timeout_s,
         )
 
+    def prefill(
+        self,
+        i: int,
+        origin: Origin,
+        told: Mapping[str, float] | None,
+        credentials: Sequence[Header] = (),
+        *,
+        timeout_s: float,
+    ) -> None:
+        """See `Relay`."""
+        self._try_at(i)
+        self._call = origin.send(
+            self.exchange.method,
+            self._target,
+            [*self.headers, *credentials],
+            prefill_body(self.passage.ask.body, told),
+            PrefillLeg(self),
+            head_timeout_s=timeout_s,
+            idle_timeout_s=timeout_s,
+        )
+
+    def prefilled(self, params: Mapping[str, Any]) -> None:
+        """Its prefill has ended, and `params` say where its KV is: for its `PrefillLeg`."""
+        self._call = None
+        self.kv_params = params
+        self.prefilled_s = self._clock()
+        self._watcher.prefilled(self)
+
+    def prefill_refused(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Its prefill was answered with an error, which is the request's answer where nobody may do better."""
+        self._call = None
+        self.on_head(status, list(headers))
+        self._pieces = [body]
+        self._end_whole(status, body)
+
+    @property
+    def is_prefilled(self) -> bool:
+        """See `Relay`."""
+        return self.kv_params is not None
+
+    def start_over(self) -> None:
+        """See `Relay`."""
+        self.instance = self.prefill_instance = self.kv_params = None
+
     def take_back(self) -> bool:
-        """Abort the instance's work, to be sent elsewhere later; False once the client has been sent some of it."""
+        """See `Relay`."""
         if self.has_started:
             return False
         self._drop()
         self._let_go()
-        self.instance = None
+        self.start_over()
         return True
 
+    def lose_instance(self) -> None:
+        """See `Relay`."""
+        self._drop()
+        self.on_failure(Failure("reset", "its instance was removed", started=self.has_started))
+
     def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
-        """Answer in the instance's place and be done."""
+        """See `Relay`."""
+        self.turn_away(status, [*headers, *self.passage.told], body)
+
+    def turn_away(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Answer with nothing but this: the request was never taken in."""
         self._drop()
         self._detach()
-        self.exchange.respond(status, [*headers, *self.passage.told], body)
+        self.exchange.respond(status, headers, body)
+
+    def let_through(self) -> None:
+        """Answer what the last instance did, though it is an error: no other will be asked."""
+        status, headers = self._head
+        self._detach()
+        self.exchange.respond(status, [*headers, *self.passage.told, *self.receipt], b"".join(self._pieces))
 
     def break_off(self) -> None:
-        """End a response that can't be completed, so that the client sees it."""
+        """See `Relay`."""
         self._drop()
         self._detach()
         self.exchange.abort()
@@ -171,8 +308,13 @@ class Relay:
             return
         self._num_held_bytes += len(data)
         tokens = self._counter.feed(data)
-        if ERROR_EVENT not in data and (tokens or self._num_held_bytes > MOST_HELD_BYTES):
-            self._start(tokens)
+        if not tokens and self._num_held_bytes <= MOST_HELD_BYTES:
+            return
+        if is_broken(b"".join(self._pieces), is_beginning=True):
+            self._drop()  # another instance may do it, as long as nothing is sent
+            self.on_failure(Failure("reset", "its engine broke off", started=True))
+            return
+        self._start(tokens)
 
     def on_end(self) -> None:
         """See `Sink`."""
@@ -182,13 +324,22 @@ class Relay:
         elif self._is_stream:
             self.on_failure(Failure("reset", "its stream ended without a token", started=True))
         else:
-            self._end_whole(*self._head, b"".join(self._pieces))
+            self._end_whole(self._head[0], b"".join(self._pieces))
 
     def on_failure(self, failure: Failure) -> None:
         """See `Sink`."""
         self._call = None
         if not self._watcher.failed(self, failure) and self.has_started:
             self.break_off()
+
+    @property
+    def _target(self) -> bytes:
+        return self.exchange.path + (b"?" + self.exchange.query if self.exchange.query else b"")
+
+    def _try_at(self, i: int) -> None:
+        self.instance, self.prefill_instance, self.kv_params = i, None, None
+        self.passage.num_tries += 1
+        self.passage.sent_s = self._clock()
 
     @property
     def _is_stream(self) -> bool:
@@ -199,6 +350,7 @@ class Relay:
         status, headers = self._head
         self.exchange.start(status, [*headers, *self.passage.told, *self.receipt])
         self.has_started = True
+        self._watcher.started(self)
         call = self._call
         if call is not None:  # from now on silence is judged as between tokens; pausing sets the call's timer anew
             call.idle_timeout_s = self._idle_timeout_s
@@ -213,8 +365,7 @@ class Relay:
         self._num_tail_bytes += len(data)
         if self._num_tail_bytes > 2 * TAIL_BYTES:
             self._cut_tail()
-        # Nearly every piece is one event, which tells at its beginning; what a cut hides is found in the tail.
-        if data.startswith(ERROR_EVENT) if tokens == 1 else ERROR_EVENT in data:
+        if ERROR in data and is_broken(self._cut_tail()):
             self._has_failed = True
         elif tokens:
             self._count(tokens)
@@ -229,7 +380,7 @@ class Relay:
         passage = self.passage
         self._detach()
         tail = self._cut_tail()
-        if self._has_failed or not passage.tokens or ERROR_EVENT in tail:
+        if self._has_failed or not passage.tokens or is_broken(tail):
             self._watcher.failed(self, 500)
         else:
             passage.tokens = completion_tokens(tail) or passage.tokens
@@ -237,10 +388,10 @@ class Relay:
             self._watcher.ended(self, self._output_tokens)
         self.exchange.end()
 
-    def _end_whole(self, status: int, headers: list[Header], body: bytes) -> None:
+    def _end_whole(self, status: int, body: bytes) -> None:
         passage = self.passage
-        if may_do_better(status):
-            if self._watcher.failed(self, status):
+        if may_do_better(status) or (status == 200 and is_broken(body)):
+            if self._watcher.failed(self, 500 if status == 200 else status):
                 return
         elif status != 200:
             self._watcher.rejected(self, status)
@@ -248,8 +399,7 @@ class Relay:
             self._count(completion_tokens(body) or 1)
             passage.prompt_tokens = prompt_tokens(body)
             self._watcher.ended(self, self._output_tokens)
-        self._detach()
-        self.exchange.respond(status, [*headers, *passage.told, *self.receipt], body)
+        self.let_through()
 
     @property
     def _output_tokens(self) -> int:

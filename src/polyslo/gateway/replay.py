@@ -40,8 +40,10 @@ from polyslo.gateway.journal_records import (
     Input,
     Loss,
     Outcome,
+    Presence,
     Record,
     Release,
+    Resizing,
     Stay,
 )
 from polyslo.gateway.journal_requests import RequestsSeen
@@ -82,6 +84,8 @@ class Replayed:
     num_decisions: int = 0  # compared: actions
     difference: Difference | None = None
     num_closings: int = 0
+    joined: list[str] = field(default_factory=list)  # instances' names, in order
+    left: list[str] = field(default_factory=list)
     actions: Counter[str] = field(default_factory=Counter)  # live, by kind
     placements_by_rung: Counter[str] = field(default_factory=Counter)  # up to a difference
     refusals_by_reason: Counter[str] = field(default_factory=Counter)
@@ -130,6 +134,9 @@ class _Replayer:
             return
         if isinstance(record, Choice):
             self._choice = record
+        elif isinstance(record, Presence):
+            (self._found.joined if record.is_there else self._found.left).append(record.name)
+            self.decider.give_role(_within(record.i, len(self.decider.fleet.instances)), record.role)
         elif isinstance(record, Entry | Release):
             if self._found.difference is None:
                 self._repeat_taking(record)
@@ -191,7 +198,7 @@ def _apply(decider: Decider, record: Input) -> None:
         _within(record.tier, len(decider.fleet.tpots_s))
         request = Request(
             record.arrival_s, record.ttft_s, record.tpot_s, record.tier, record.input_tokens, record.max_tokens,
-            not record.is_hidden,
+            not record.is_hidden, expected_tokens=record.expected_tokens,
         )  # fmt: skip
         decider.arrive(record.r, request, record.now_s)
     elif isinstance(record, Digest):
@@ -204,6 +211,9 @@ def _apply(decider: Decider, record: Input) -> None:
         decider.lose(_within(record.r, num_requests), record.now_s)
     elif isinstance(record, Closing):
         decider.close(_within(record.i, len(decider.fleet.instances)), record.reason, record.now_s)
+    elif isinstance(record, Resizing):
+        i = _within(record.i, len(decider.fleet.instances))
+        decider.resize(i, record.kv_capacity_tokens, record.max_residents, record.now_s)
     elif isinstance(record, Stay):
         decider.keep(_within(record.r, num_requests), _within(record.i, len(decider.fleet.instances)), record.now_s)
     else:

@@ -17,6 +17,7 @@ class Request:
     max_tokens: int
     is_streamed: bool
     num_sequences: int = 1  # answers to it: prompts times n
+    expected_tokens: int = 0  # of each answer, as its caller expects; 0: nobody said
 
     @property
     def shows_tokens(self) -> bool:

@@ -10,27 +10,33 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Protocol
 
 from polyslo.core.state import (
+    ABSENT,
     DISPATCH,
     DRAINING,
+    EITHER,
     FITS,
     REFUSE,
     RELEGATE,
     RETIER,
-    UNHEALTHY,
+    TRANSFER,
     WITHDRAW,
     Fleet,
 )
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.instance import Instance
 from polyslo.gateway.listeners import Listener
-from polyslo.gateway.relay import Header, Passage, Relay
+from polyslo.gateway.placement import placement_of
+from polyslo.gateway.reconciliation import Reconciliation
+from polyslo.gateway.relay import Header, NearRelay, Passage, Relay
 from polyslo.gateway.request import Request
+from polyslo.gateway.roster import Roster
 from polyslo.gateway.shadow import Shadow
-from polyslo.gateway.tokens import TokenEstimate
-from polyslo.gateway.told import body_with_slo, receipt
+from polyslo.gateway.slack import Slack
+from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
+from polyslo.gateway.tokens import Estimate, TokenEstimate
+from polyslo.gateway.told import receipt, told_slo, with_decode_side
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 
@@ -50,46 +56,6 @@ class Patience:
     max_retries: int = 2
 
 
-class Handle(Protocol):
-    """A call to come."""
-
-    def cancel(self) -> None:
-        """Take it back."""
-
-
-class Loop(Protocol):
-    """What is needed of an event loop."""
-
-    def call_soon(self, callback: Callable[..., object], *args: object) -> Handle:
-        """Call after what happens now."""
-
-    def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> Handle:
-        """Call in `delay` seconds."""
-
-
-class HealthWatch(Protocol):
-    """What is told how requests fare at instances."""
-
-    def succeeded(self, i: int) -> None:
-        """A request went well there."""
-
-    def failed(self, i: int, *, at_once: bool = False) -> None:
-        """A request failed there; `at_once`: there was not even a connection."""
-
-
-class Refusals(Protocol):
-    """How answers that no engine gives are worded."""
-
-    def refused(self, relay: Relay) -> tuple[int, Sequence[Header], bytes]:
-        """Answer a request that can't be served in time."""
-
-    def unavailable(self, relay: Relay, failure: Failure | int) -> tuple[int, Sequence[Header], bytes]:
-        """Answer a request whose instances failed."""
-
-    def expired(self, relay: Relay) -> tuple[int, Sequence[Header], bytes]:
-        """Answer a request that took longer than any may."""
-
-
 class ServedModel:
     """The `Watcher` of a model's relayed requests."""
 
@@ -104,7 +70,8 @@ class ServedModel:
         *,
         patience: Patience = Patience(),
         tells_slos: bool = False,
-        slack_s: float = 0.0,
+        slack: Slack | None = None,
+        gather_s: float = GATHER_S,
         clock: Callable[[], float] = monotonic,
         loop: Loop | None = None,
     ) -> None:
@@ -112,30 +79,44 @@ class ServedModel:
         self.policy = policy
         self.tier_labels = tuple(f"{1e3 * tpot_s:g}ms" for tpot_s in fleet.tpots_s.tolist())
         self.fleet = fleet
-        self.instances = list(instances)
+        self.instances = Roster(instances, len(fleet.instances))
         self.relays: list[Relay | None] = [None] * len(fleet.requests)
         self.kv_capacity_tokens = int(fleet.instances["kv_capacity_tokens"].min())
-        self.estimates = (TokenEstimate(), TokenEstimate())  # of prompts' tokens: completions, chat
+        # Of prompts' tokens: completions, chat.
+        self.estimates: tuple[Estimate, Estimate] = (TokenEstimate(), TokenEstimate())
+        self.is_disaggregated = bool(fleet.settings["disaggregated"][0])
         self.decider = Decider(fleet, policy, self._carry_out, delay_s=DELAY_S)
         self.health: HealthWatch | None = None
         self.shadow: Shadow | None = None
+        self.reconciliation: Reconciliation | None = None
         self._refusals = refusals
         self._listener = listener
         self._patience = patience
         self._tells_slos = tells_slos
-        self._slack_s = slack_s
+        self._gather_s = gather_s
+        self.slack = slack or Slack(0.0)
         self._clock = clock
         self._loop: Loop = loop or asyncio.get_running_loop()
         self._digest_is_due = False
         self._expiries: dict[Relay, Handle] = {}
         self._ticker = self._loop.call_later(IDLE_TICK_S, self._tick)
-        for i in range(len(self.instances), len(fleet.instances)):
-            self.decider.close(i, UNHEALTHY, clock())  # room for instances that come later
+        for i in self.instances.vacant:
+            self.decider.close(i, ABSENT, clock())
 
     @property
     def num_in_flight(self) -> int:
         """Requests that are not over."""
         return len(self.relays) - self.decider.num_free
+
+    @property
+    def destinations(self) -> Roster:
+        """See `FrontModel`."""
+        return self.instances
+
+    @property
+    def tpots_s(self) -> tuple[float, ...]:
+        """The tiers' TPOTs, ascending."""
+        return tuple(self.fleet.tpots_s.tolist())
 
     @property
     def has_open_instance(self) -> bool:
@@ -151,36 +132,65 @@ class ServedModel:
         passage: Passage,
     ) -> Relay | None:
         """Take a request in and decide about it at once; None when there is no room for one more."""
-        if not self.decider.num_free and self.decider.has_news:
-            self.decider.digest(self._clock())  # which frees the records of streams that have just ended
+        return self.take_in(lambda r: NearRelay(r, exchange, body, request, self, self._clock, headers, passage))
+
+    def take_in(self, make: Callable[[int], Relay]) -> Relay | None:
+        """Take in the request that `make` makes of a free record, and decide about it at once; see `admit`."""
+        if not self.decider.num_free:
+            self.take_news()  # which frees the records of streams that have just ended
         r = self.decider.enter()
         if r is None:
             return None
-        relay = Relay(r, exchange, body, request, self, self._clock, headers, passage)
-        self.relays[r] = relay
-        left_s = request.arrival_s + self._patience.request_timeout_s - self._clock()
+        relay = self.relays[r] = make(r)
+        left_s = relay.request.arrival_s + self._patience.request_timeout_s - self._clock()
         self._expiries[relay] = self._loop.call_later(max(0.0, left_s), self._expire, relay)
         self._listener.arrived(relay)
         self._decide(relay)
         return relay
 
+    def least_loaded(self, then: Callable[[Instance | None], None]) -> None:
+        """Call `then` with the open instance that has the least to do; None where none is open."""
+        loads = self.fleet.instances["committed_tokens"]
+        open_ones = [instance for instance in self.instances if instance.closed == FITS]
+        then(min(open_ones, key=lambda instance: int(loads[instance.index]), default=None))
+
     def close_instance(self, i: int, reason: int) -> None:
         """Send an instance nothing new, for a reason of `core.state`; FITS opens it again."""
-        self.instances[i].closed = reason
+        instance = self.instances[i]
+        instance.closed = reason
         self.decider.close(i, reason, self._clock())
         self._listener.health_changed(self, i)
+        instance.was_open |= reason == FITS
+
+    def resize(self, i: int, kv_capacity_tokens: int, max_residents: int) -> None:
+        """Reckon with another room for our requests on an instance."""
+        self.decider.resize(i, kv_capacity_tokens, max_residents, self._clock())
 
     def stop(self) -> None:
         """Stop the clock and take in the last news; requests under way go on."""
         self._ticker.cancel()
+        self.take_news()
+
+    def take_news(self) -> None:
+        """Digest what was seen, now."""
         if self.decider.has_news:
             self.decider.digest(self._clock())
 
-    def saw_tokens(self, r: int, tokens: int) -> None:
+    def started(self, relay: Relay) -> None:
         """See `Watcher`."""
-        self.decider.saw_tokens(r, tokens, self._clock())
+
+    def saw_tokens(self, r: int, tokens: int, seen_s: float | None = None) -> None:
+        """See `Watcher`; `seen_s` is when the tokens came, where that is not now."""
+        self.decider.saw_tokens(r, tokens, self._clock(), seen_s)
         if not self._digest_is_due:
             self._digest_soon()
+
+    def prefilled(self, relay: Relay) -> None:
+        """See `Watcher`."""
+        if self.health is not None and relay.instance is not None:
+            self.health.succeeded(relay.instance)
+        self.decider.saw_tokens(relay.r, 1, self._clock())
+        self._digest_soon()
 
     def ended(self, relay: Relay, output_tokens: int) -> None:
         """See `Watcher`."""
@@ -189,6 +199,7 @@ class ServedModel:
             self.health.succeeded(relay.instance)
         if relay.passage.prompt_tokens is not None:
             self.estimates[relay.passage.ask.is_chat].learn(relay.passage.ask, relay.passage.prompt_tokens)
+        self._learn_slack(relay)
         self.decider.saw_end(relay.r, output_tokens, self._clock())
         self._digest_soon()
         self._finish(relay, "missed" if relay.passage.is_late else "attained")
@@ -220,6 +231,27 @@ class ServedModel:
         self.decider.lose(relay.r, self._clock())
         self._finish(relay, "cancelled")
 
+    def lost(self, relay: Relay) -> None:
+        """A request is over, and nobody can be told: who carried it is gone."""
+        self._forget(relay)
+        self.decider.lose(relay.r, self._clock())
+        self._finish(relay, "failed")
+
+    def stayed(self, relay: Relay, i: int) -> None:
+        """A request was taken back too late: its client had been sent some of it, so it goes on at `i`."""
+        if relay.instance is not None:
+            self.instances[relay.instance].running.discard(relay)
+        relay.instance = i
+        self.instances[i].running.add(relay)
+        self.decider.keep(relay.r, i, self._clock())
+
+    def _learn_slack(self, relay: Relay) -> None:
+        """Hold the first token of a stream that was sent once against when it was due for decisions."""
+        passage = relay.passage
+        if relay.request.is_streamed and passage.num_tries == 1 and not passage.is_relegated:
+            record = self.fleet.requests[relay.r]
+            self.slack.observe(float(record["predicted_first_s"]), float(record["first_due_s"]), passage.first_token_s)
+
     def _note_failure(self, relay: Relay, failure: Failure | int) -> None:
         if self.health is None or relay.instance is None or (isinstance(failure, int) and failure < 500):
             return
@@ -231,14 +263,20 @@ class ServedModel:
         again, failed = self.decider.enter(), relay.instance
         assert again is not None  # one was freed just now
         relay.r = again
+        relay.start_over()
         self.relays[again] = relay
-        is_open = failed is not None and self.instances[failed].closed == FITS
-        if failed is None or not is_open or sum(instance.closed == FITS for instance in self.instances) == 1:
+        if failed is None or self.instances[failed].closed != FITS or not self._has_stand_in(failed):
             self._decide(relay)
             return
         self.decider.close(failed, DRAINING, self._clock())
         self._decide(relay)
         self.decider.open(failed, self._clock())
+
+    def _has_stand_in(self, i: int) -> bool:
+        """Tell whether another open instance can do what this one does; where groups are fixed, one of its own."""
+        group, role = self.fleet.instances["group"], self.fleet.instances["role"]
+        likewise = (role == EITHER) | (role == role[i]) if self.fleet.settings["elastic"][0] else group == group[i]
+        return any(other.index != i and other.closed == FITS and likewise[other.index] for other in self.instances)
 
     def _expire(self, relay: Relay) -> None:
         """Give up a request that takes longer than any may."""
@@ -252,7 +290,7 @@ class ServedModel:
 
     def _decide(self, relay: Relay) -> None:
         r, request, now_s = relay.r, relay.request, self._clock()
-        hurried = replace(request, ttft_s=max(request.ttft_s - self._slack_s, 0.5 * request.ttft_s))
+        hurried = replace(request, ttft_s=self.slack.hurried_s(request.ttft_s))
         choice = None if self.shadow is None else self.shadow.choose(r, hurried, now_s)
         self.decider.arrive(r, hurried, now_s)
         if self.shadow is not None:
@@ -265,9 +303,18 @@ class ServedModel:
         relay = self.relays[r] if r >= 0 else None
         if relay is None or (kind == DISPATCH and relay.has_started):  # withdrawn and sent on at once, but it stays
             return
+        if kind == DISPATCH:
+            self._note_placement(relay, i)
+        elif kind == TRANSFER:
+            if self.instances.get(i) is None:  # nobody is left who could decode it
+                relay.lose_instance()
+                return
+            self._note_transfer(relay, i)
         self._listener.decided(self, relay, kind, i)
         if kind == DISPATCH:
             self._dispatch(relay, i)
+        elif kind == TRANSFER:
+            self._send_on(relay, i)
         elif kind == WITHDRAW:
             self._withdraw(relay)
         elif kind == REFUSE:
@@ -275,19 +322,58 @@ class ServedModel:
         elif kind == RELEGATE:
             relay.passage.is_relegated = True
 
+    def _note_placement(self, relay: Relay, i: int) -> None:
+        relay.passage.placement = placement_of(
+            self.fleet,
+            relay.r,
+            self.policy,
+            self.instances[i].name,
+            arrival_s=relay.request.arrival_s,
+            at_s=self._clock(),
+            is_relegated=relay.passage.is_relegated,
+        )
+
+    def _note_transfer(self, relay: Relay, i: int) -> None:
+        prefilled = relay.passage.placement
+        assert prefilled is not None
+        name = self.instances[i].name
+        relay.passage.placement = replace(prefilled, instance=name, prefill_instance=prefilled.instance)
+
     def _dispatch(self, relay: Relay, i: int) -> None:
-        instance, patience, now_s = self.instances[i], self._patience, self._clock()
-        record, body = self.fleet.requests[relay.r], relay.body
+        instance, now_s = self.instances[i], self._clock()
         instance.running.add(relay)
         if relay.passage.wants_receipt:
-            relay.receipt = receipt(relay, record, instance.name, now_s)
-        if self._tells_slos:
-            body = body_with_slo(relay, record, float(self.fleet.instances["budget_s"][i]), now_s)
+            relay.receipt = receipt(relay, self.fleet, instance.name, now_s)
+        if self.fleet.requests[relay.r]["hands_over"]:
+            timeout_s = self._patience.first_byte_timeout_s
+            relay.prefill(i, instance.origin, self._told(relay, i), instance.credentials, timeout_s=timeout_s)
+        else:
+            self._send(relay, instance)
+
+    def _send_on(self, relay: Relay, i: int) -> None:
+        """Send a prefilled request to its decode instance."""
+        instance = self.instances[i]
+        assert relay.is_prefilled
+        assert relay.instance is not None
+        self.instances[relay.instance].running.discard(relay)
+        instance.running.add(relay)
+        relay.receipt = with_decode_side(relay.receipt, instance.name)
+        self._send(relay, instance)
+
+    def _told(self, relay: Relay, i: int) -> dict[str, float] | None:
+        """Return what instance `i` is told of a request; None where engines are told nothing."""
+        if not self._tells_slos:
+            return None
+        budget_s = float(self.fleet.instances["budget_s"][i])
+        return told_slo(relay, self.fleet.requests[relay.r], budget_s, self._clock())
+
+    def _send(self, relay: Relay, instance: Instance) -> None:
+        patience = self._patience
         is_streamed = relay.request.is_streamed
         relay.send(
-            i,
+            instance.index,
             instance.origin,
-            body,
+            self._told(relay, instance.index),
             instance.credentials,
             first_byte_timeout_s=patience.first_byte_timeout_s if is_streamed else patience.request_timeout_s,
             idle_timeout_s=patience.idle_timeout_s,
@@ -320,7 +406,7 @@ class ServedModel:
     def _digest_soon(self) -> None:
         if not self._digest_is_due:
             self._digest_is_due = True
-            self._loop.call_later(GATHER_S, self._digest)
+            self._loop.call_later(self._gather_s, self._digest)
 
     def _digest(self) -> None:
         self._digest_is_due = False

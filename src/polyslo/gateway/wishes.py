@@ -85,6 +85,17 @@ def read_wish(headers: Headers, body: Mapping[str, Any]) -> Wish:
     )
 
 
+def echoed(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return the request id to send back with an answer to a request that was never read; none that can't be."""
+    for wanted in REQUEST_ID_HEADERS:
+        given = {value.strip() for name, value in headers if name == wanted}
+        if len(given) == 1:
+            (value,) = given
+            text = value.decode("latin-1")
+            return [(REQUEST_ID_HEADERS[0], value)] if text.isprintable() and 0 < len(text) <= MAX_NAME_CHARS else []
+    return []
+
+
 def strip_own_fields(body: dict[str, Any]) -> bool:
     """Remove polyslo's own fields from a body; tell whether there were any, else the original bytes may be sent on."""
     present = [name for name in OWN_FIELDS if name in body]

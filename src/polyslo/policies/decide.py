@@ -18,9 +18,10 @@ from polyslo.core.belief import (
     withdraw,
 )
 from polyslo.core.best_effort import feed_idle
+from polyslo.core.gradient import least_loaded_open
 from polyslo.core.ladder import choose_decode, give_up, retry_pending
 from polyslo.core.pending import discard
-from polyslo.core.scaling import leave_if_unneeded
+from polyslo.core.scaling import claim, leave_if_unneeded
 from polyslo.core.state import (
     DISPATCH,
     DONE,
@@ -71,16 +72,15 @@ def send(fleet: Fleet, r: int, i: int, now_s: float) -> None:
 @compiled
 def on_prefilled(policy: int, fleet: Fleet, r: int, now_s: float) -> None:
     """PD: a prefill ended; settle which decode instance takes the request."""
-    d = NONE
+    d, foreseen = NONE, fleet.requests[r].decode_instance
     if policy == POLYSERVE:
-        foreseen = fleet.requests[r].decode_instance
         d = _settle(fleet, r, now_s)
-        if d != foreseen:
-            leave_if_unneeded(fleet, foreseen, now_s)
     elif policy != EXTERNAL:
         d = choose(policy, fleet, r, now_s)
-    if d == NONE:  # external policies place the prefill side; decodes go to the least loaded
-        d = fleet.order[0, fleet.group_size[0] - 1]
+    if d == NONE or fleet.instances[d].closed != FITS:
+        d = _any_decode(fleet, r, d if d != NONE else foreseen, now_s)
+    if policy == POLYSERVE and d != foreseen:
+        leave_if_unneeded(fleet, foreseen, now_s)
     promise_transfer(fleet, r, d)
     act(fleet, TRANSFER, r, d)
 
@@ -143,6 +143,25 @@ def on_withdrawn(policy: int, fleet: Fleet, i: int, r: int, now_s: float) -> Non
     if policy == POLYSERVE and reserved != NONE:
         leave_if_unneeded(fleet, reserved, now_s)
     give_up(fleet, r, now_s)
+
+
+@compiled
+def _any_decode(fleet: Fleet, r: int, otherwise: int, now_s: float) -> int:
+    """Return an open decode instance, whatever becomes of its promises: the least loaded of the nearest tier.
+
+    For external policies, which place the prefill side only, and for KV whose decode instance was closed meanwhile.
+    Where all are closed one is claimed; `otherwise` (or the least loaded of group 0) is returned when nothing is left.
+    """
+    tier, num_tiers = fleet.requests[r].tier, prefill_group(fleet)
+    for step in range(num_tiers):
+        i = least_loaded_open(fleet, tier - step if step <= tier else step)
+        if i != NONE:
+            return i
+    if fleet.settings[0].elastic == 1:
+        i = claim(fleet, tier, now_s)
+        if i != NONE:
+            return i
+    return otherwise if otherwise != NONE else fleet.order[0, fleet.group_size[0] - 1]
 
 
 @compiled

@@ -8,29 +8,33 @@ from __future__ import annotations
 from polyslo.compiled import compiled
 from polyslo.core.ladder import settle_hopeless
 from polyslo.core.scaling import close_instance
-from polyslo.core.state import DECODING, QUEUED
+from polyslo.core.state import ABSENT, DECODING, NONE, QUEUED, TRANSFERRING
 from polyslo.core.streams import (
     Streams,
     catch_up,
+    doubt_slowness,
     enter,
     follow_tokens,
+    forget_instance,
     settle_touched,
     show_hidden,
     stay,
     touch,
 )
-from polyslo.policies.decide import on_arrival, on_finished, on_gone, on_progress
+from polyslo.core.transfers import NOT_BEGUN, arrived_transfer, begin_transfer, end_transfer, forget_transfer
+from polyslo.policies.decide import on_arrival, on_finished, on_gone, on_prefilled, on_progress
 from polyslo.policies.table import POLYSERVE
 
 
 @compiled
 def live_arrival(
     policy: int, streams: Streams, r: int, arrival_s: float, first_due_s: float, tpot_s: float, tier: int,
-    input_tokens: int, max_tokens: int, hidden: bool, now_s: float,
+    input_tokens: int, max_tokens: int, expected_tokens: int, hidden: bool, now_s: float,
 ) -> None:  # fmt: skip
     """A request arrived and has the free record `r`."""
     pass_time(policy, streams, now_s)
-    enter(streams, r, arrival_s, first_due_s, tpot_s, tier, input_tokens, max_tokens, hidden)
+    doubt_slowness(streams, now_s)
+    enter(streams, r, arrival_s, first_due_s, tpot_s, tier, input_tokens, max_tokens, expected_tokens, hidden)
     on_arrival(policy, streams.fleet, r, now_s)
 
 
@@ -43,10 +47,14 @@ def live_digest(
     The first of it was seen at `seen_s`, which is `delay_s` after it happened.
     """
     fleet = streams.fleet
+    _pass_transfers(policy, streams, seen_s - delay_s, now_s)
     num_touched = follow_tokens(streams, num_news, seen_s)
+    _send_on(policy, streams, num_news, delay_s, now_s)
     for k in range(num_ended):
         r, output_tokens = streams.ended[k, 0], streams.ended[k, 1]
         request = fleet.requests[r]
+        if request.stage == TRANSFERRING:  # not streamed, and over before its KV was believed to be there
+            num_touched = touch(streams, end_transfer(streams, r, seen_s), num_touched)
         if request.stage != QUEUED and request.stage != DECODING:
             on_gone(policy, fleet, r, now_s)  # best-effort work that was taken back while its last token came
             continue
@@ -63,6 +71,7 @@ def live_digest(
 @compiled
 def live_gone(policy: int, streams: Streams, r: int, now_s: float) -> None:
     """A request is over before its end: its client left, or its engine failed it."""
+    forget_transfer(streams, r)
     on_gone(policy, streams.fleet, r, now_s)
 
 
@@ -82,8 +91,10 @@ def live_tick(policy: int, streams: Streams, now_s: float) -> None:
 
 @compiled
 def live_close(policy: int, streams: Streams, i: int, reason: int, now_s: float) -> None:
-    """An instance takes no new requests from now on, or (FITS) does again."""
+    """An instance takes no new requests from now on, or (FITS) does again; ABSENT: it is gone, without requests."""
     close_instance(streams.fleet, i, reason)
+    if reason == ABSENT:
+        forget_instance(streams, i)
     on_progress(policy, streams.fleet, i, now_s)
 
 
@@ -91,6 +102,7 @@ def live_close(policy: int, streams: Streams, i: int, reason: int, now_s: float)
 def pass_time(policy: int, streams: Streams, now_s: float) -> None:
     """Let unseen iterations pass on every instance, and use the room that appears."""
     fleet = streams.fleet
+    _pass_transfers(policy, streams, now_s, now_s)
     for i in range(fleet.instances.shape[0]):
         instance = fleet.instances[i]
         if instance.busy == 1 and instance.iteration_end_s <= now_s:
@@ -98,3 +110,24 @@ def pass_time(policy: int, streams: Streams, now_s: float) -> None:
             catch_up(streams, i, now_s)
             if policy == POLYSERVE and instance.iteration != before:
                 on_progress(policy, fleet, i, now_s)
+
+
+@compiled
+def _pass_transfers(policy: int, streams: Streams, until_s: float, now_s: float) -> None:
+    """PD: let the KV arrive that is believed to have arrived by `until_s`, and use the room at its prefill side."""
+    r = arrived_transfer(streams, until_s)
+    while r != NONE:
+        source = end_transfer(streams, r, streams.transfer_end_s[r])
+        on_progress(policy, streams.fleet, source, now_s)
+        r = arrived_transfer(streams, until_s)
+
+
+@compiled
+def _send_on(policy: int, streams: Streams, num_news: int, delay_s: float, now_s: float) -> None:
+    """PD: settle where the requests go whose prefills the news says have ended."""
+    fleet = streams.fleet
+    for k in range(num_news):
+        r = streams.news[k, 0]
+        if fleet.requests[r].stage == TRANSFERRING and streams.transfer_end_s[r] == NOT_BEGUN:
+            on_prefilled(policy, fleet, r, now_s)
+            begin_transfer(streams, r, now_s + delay_s)

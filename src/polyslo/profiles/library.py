@@ -12,12 +12,12 @@ from typing import Any
 from polyslo.core.measured import MeasuredPoints, build_profile, read_points
 from polyslo.core.profile import Profile
 from polyslo.errors import ProfileError, nearest
+from polyslo.profiles.default import DEFAULT_PROFILE as DEFAULT_PROFILE
 from polyslo.profiles.roofline import PREFIX, SYNTAX, Roofline
 
-DEFAULT_PROFILE = "llama-3.1-8b-h200-tp1"
 _FACTS = (
     "model", "system", "tensor_parallel", "engine", "engine_version", "dtype", "kv_dtype", "source", "levelled",
-    "expected_error",
+    "expected_error", "conditions", "measured_on", "noise", "held_out_error",
 )  # fmt: skip
 _KINDS = ("decode", "prefill", "mixed")
 

@@ -42,6 +42,7 @@ def submit(world: World, i: int, r: int, now_s: float) -> None:
     if job.last_token_s > 0.0:  # it ended while the router took it back
         report(world, F_WITHDRAWN, i, r, now_s)
         return
+    job.hands_over = engine.prefill_only
     insert_in_queue(world.jobs, engine, r, world.clock[0].by_deadline == 1)
     if engine.busy == 0 and now_s >= engine.ready_s:
         start_iteration(world, i, now_s)
@@ -68,6 +69,7 @@ def join_batch(world: World, i: int, r: int, now_s: float) -> None:
     """PD: a request whose KV has arrived decodes from the next iteration on."""
     engine, job = world.engines[i], world.jobs[r]
     job.instance = i
+    job.hands_over = 0
     engine.kv_tokens += job.prefill_tokens
     job.next = engine.join_head
     engine.join_head = r
@@ -79,8 +81,10 @@ def join_batch(world: World, i: int, r: int, now_s: float) -> None:
 def start_iteration(world: World, i: int, now_s: float) -> None:
     """Begin the next iteration if there is anything to do, and schedule its end."""
     engine = world.engines[i]
+    engine.num_joined = 0
     while engine.join_head != NONE and engine.num_decodes < engine.max_decodes:
         r = engine.join_head
+        engine.num_joined += 1
         engine.join_head = world.jobs[r].next
         world.jobs[r].next = NONE
         _occupy_slot(world, i, r, engine.iteration)
@@ -117,6 +121,8 @@ def end_iteration(world: World, i: int, now_s: float) -> None:
     engine.decode_kv_tokens += engine.num_decodes
     engine.kv_tokens += engine.num_decodes
     report(world, F_ITERATION_END, i, NONE, now_s)
+    if engine.num_joined > 0 and world.fleet.settings[0].first_from_decode == 1:
+        _note_first_tokens(world, i, now_s)
     sweep_slots(world, i, now_s)
     r = engine.queue_head
     while engine.num_ending > 0 and r != NONE:
@@ -125,6 +131,15 @@ def end_iteration(world: World, i: int, now_s: float) -> None:
             _end_prompt(world, i, r, now_s)
             engine.num_ending -= 1
         r = following
+
+
+@compiled
+def _note_first_tokens(world: World, i: int, now_s: float) -> None:
+    """PD: requests that joined with this iteration get their first token from it."""
+    for k in range(world.engines[i].num_decodes):
+        job = world.jobs[world.slot[i, k]]
+        if job.emitted_tokens == 0 and not job.first_token_s > 0.0:
+            job.first_token_s = now_s
 
 
 @compiled
@@ -184,9 +199,16 @@ def _occupy_slot(world: World, i: int, r: int, iteration: int) -> None:
 
 @compiled
 def _end_prompt(world: World, i: int, r: int, now_s: float) -> None:
-    """A prompt's last chunk ran: its first token (or, after a preemption, its next) is out."""
+    """A prompt's last chunk ran: its first token (or, after a preemption, its next) is out.
+
+    PD: unless it is the decode side that gives that (vLLM computes it there again, and throws this one away).
+    """
     engine, job = world.engines[i], world.jobs[r]
     remove_from_queue(world.jobs, engine, r)
+    if job.hands_over == 1 and world.fleet.settings[0].first_from_decode == 1:
+        report(world, F_FIRST_TOKEN, i, r, now_s)
+        report(world, F_PREFILLED, i, r, now_s)
+        return
     if job.emitted_tokens == 0:
         job.first_token_s = now_s
     if now_s > job.first_due_s + job.emitted_tokens * job.tpot_s + LATE_S:
@@ -196,7 +218,7 @@ def _end_prompt(world: World, i: int, r: int, now_s: float) -> None:
     if job.emitted_tokens >= job.output_tokens:
         engine.kv_tokens -= job.prefill_tokens
         _close(world, i, r, now_s)
-    elif engine.prefill_only == 1:
+    elif job.hands_over == 1:
         report(world, F_PREFILLED, i, r, now_s)
     else:
         _occupy_slot(world, i, r, engine.iteration)

@@ -15,6 +15,8 @@ from polyslo.core.profile import Profile
 from polyslo.core.scaling import assign
 from polyslo.core.state import (
     CHUNKING,
+    DECODE_ONLY,
+    EITHER,
     GRADIENT,
     KNOWN,
     LAZINESS,
@@ -23,6 +25,7 @@ from polyslo.core.state import (
     MEMORY_TEST,
     NONE,
     PREDICTION,
+    PREFILL_ONLY,
     SPREADING,
     WAIT,
     Fleet,
@@ -70,6 +73,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "num_stragglers": (0, MAX_INSTANCES),
     "slowness": (0.01, 1000.0),
     "prefill_instances": (1, MAX_INSTANCES),
+    "num_prefill_only": (0, MAX_INSTANCES),
+    "num_decode_only": (0, MAX_INSTANCES),
 }
 
 
@@ -97,6 +102,9 @@ class FleetConfig:
     num_stragglers: int = 0
     slowness: float = 1.5
     prefill_instances: int | None = None  # PD, fixed splits; None: the fluid share
+    first_from_decode: bool = False  # PD: the decode side gives the first token, as vLLM's; else the prefill side
+    num_prefill_only: int = 0  # PD: instances that can't decode: the last ones
+    num_decode_only: int = 0  # PD: instances that can't prefill: the first ones
 
     def __post_init__(self) -> None:
         """Check ranges; raises `ConfigError` naming the field."""
@@ -114,10 +122,27 @@ class FleetConfig:
             raise ConfigError(
                 f"fleet: num_stragglers must be at most num_instances, {self.num_instances}, got {self.num_stragglers}"
             )
+        self._check_roles()
         if self.mode == "pd" and self.prefill_instances is not None and self.prefill_instances >= self.num_instances:
             raise ConfigError(
                 f"fleet: prefill_instances must leave one of {self.num_instances} to decode, "
                 f"got {self.prefill_instances}; lower it"
+            )
+
+    def _check_roles(self) -> None:
+        num_only = self.num_prefill_only + self.num_decode_only
+        if num_only and self.mode != "pd":
+            raise ConfigError(f"fleet: num_prefill_only and num_decode_only are for mode pd, got {num_only}; drop them")
+        for name, num_others in (
+            ("num_prefill_only", self.num_instances - self.num_prefill_only),
+            ("num_decode_only", self.num_instances - self.num_decode_only),
+        ):
+            if num_only and num_others < 1:
+                raise ConfigError(f"fleet: {name} must leave an instance for the other side; lower it")
+        if num_only > self.num_instances:
+            raise ConfigError(
+                f"fleet: num_prefill_only and num_decode_only must add up to at most num_instances, "
+                f"{self.num_instances}, got {num_only}"
             )
 
 
@@ -198,8 +223,14 @@ def build_fleet(
     shares: npt.NDArray[np.float64],
     moments: LengthMoments,
     num_requests: int,
+    num_slots: int = 0,
+    roles: npt.NDArray[np.int64] | None = None,
 ) -> Fleet:
-    """Allocate the belief and give the instances their first tiers and roles."""
+    """Allocate the belief and give the instances their first tiers and roles.
+
+    `num_slots`: room for so many instances, where more may come than there are at first. `roles` (N,) is what each of
+    the first may do (PD, see `core.state`); None: as many as the configuration says.
+    """
     tiered = policy.kind.tiers
     is_elastic = policy.kind.elastic and "elasticity" not in policy.without
     constant_chunk = not tiered or "chunking" in policy.without
@@ -207,7 +238,7 @@ def build_fleet(
         profile = profile.with_capacity(config.kv_capacity_tokens)
     fleet = new_fleet(
         profile,
-        num_instances=config.num_instances,
+        num_instances=max(config.num_instances, num_slots),
         tpots_s=tpots_s,
         num_requests=num_requests,
         max_residents=config.max_residents,
@@ -227,9 +258,20 @@ def build_fleet(
     settings["transfer_s"] = config.transfer_s
     settings["transfer_s_per_token"] = profile.physics["kv_bytes_per_token"] / (config.transfer_gb_per_s * 1e9)
     settings["prefill_budget_s"] = config.prefill_budget_s
+    settings["first_from_decode"] = config.first_from_decode and config.mode == "pd"
+    fleet.instances["role"][: config.num_instances] = _roles(config) if roles is None else roles
+    settings["num_roles"] = np.count_nonzero(fleet.instances["role"] != EITHER)
     if not is_elastic:
         _partition(fleet, config, policy, instance_need(profile, tpots_s, shares, moments, mode=config.mode))
     return fleet
+
+
+def _roles(config: FleetConfig) -> npt.NDArray[np.int64]:
+    """Return what each instance may do: those that only decode first, those that only prefill last."""
+    roles = np.full(config.num_instances, EITHER, dtype=np.int64)
+    roles[: config.num_decode_only] = DECODE_ONLY
+    roles[config.num_instances - config.num_prefill_only :] = PREFILL_ONLY
+    return roles
 
 
 def _partition(fleet: Fleet, config: FleetConfig, policy: PolicySpec, need: npt.NDArray[np.float64]) -> None:
@@ -237,6 +279,10 @@ def _partition(fleet: Fleet, config: FleetConfig, policy: PolicySpec, need: npt.
     weights = need if policy.kind.tiers else np.array([need[:-1].sum(), *[0.0] * (len(need) - 2), need[-1]])
     counts = whole_shares(weights, config.num_instances)
     prefill_instances = policy.prefill_instances or config.prefill_instances
+    roles = fleet.instances["role"][: config.num_instances]
+    if config.mode == "pd" and prefill_instances is None and (roles != EITHER).any():
+        least, most = (roles == PREFILL_ONLY).sum(), (roles != DECODE_ONLY).sum()
+        prefill_instances = int(np.clip(counts[-1], max(1, least), min(most, config.num_instances - 1)))
     if config.mode == "pd" and prefill_instances is not None:
         if prefill_instances >= config.num_instances:
             raise ConfigError(
@@ -245,17 +291,33 @@ def _partition(fleet: Fleet, config: FleetConfig, policy: PolicySpec, need: npt.
             )
         rest = whole_shares(weights[:-1], config.num_instances - prefill_instances)
         counts = np.append(rest, prefill_instances)
-    groups = np.repeat(np.arange(len(counts)), counts)
-    for i, group in enumerate(groups):
-        assign(fleet.handle, i, int(group), 0.0)
+    first, slots = config.num_instances, len(fleet.instances)
+    side = np.array([1, 2, 0])[roles]  # those that only decode come first, as the tiers' groups do
+    groups = np.repeat(np.arange(len(counts)), counts).tolist() + _later_groups(weights, counts, slots - first)
+    for i, group in zip([*np.argsort(side, kind="stable").tolist(), *range(first, slots)], groups, strict=True):
+        assign(fleet.handle, i, group, 0.0)
         if not policy.kind.tiers:
             fleet.instances["budget_s"][i] = np.inf
 
 
+def _later_groups(weights: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], num_later: int) -> list[int]:
+    """Return the groups of instances that come later: each time the one that is furthest below its share."""
+    groups, have = [], counts.copy()
+    for _ in range(num_later):
+        groups.append(int(np.argmax(_shares(weights) * (have.sum() + 1) - have)))
+        have[groups[-1]] += 1
+    return groups
+
+
+def _shares(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return weights as shares of 1; infinite ones count as the largest finite one."""
+    finite = np.where(np.isfinite(weights), weights, weights[np.isfinite(weights)].max(initial=1.0))
+    return finite / finite.sum()
+
+
 def whole_shares(weights: npt.NDArray[np.float64], total: int) -> npt.NDArray[np.int64]:
     """Split `total` by weights into whole numbers (largest remainder), at least 1 where a weight is positive."""
-    wanted = np.where(np.isfinite(weights), weights, weights[np.isfinite(weights)].max(initial=1.0))
-    wanted = wanted / wanted.sum() * total
+    wanted = _shares(weights) * total
     counts = np.floor(wanted).astype(np.int64)
     for k in np.argsort(counts - wanted, kind="stable")[: total - counts.sum()]:
         counts[k] += 1

@@ -33,6 +33,7 @@ ENGINE = np.dtype(
         ("queue_head", np.int64),
         ("queue_tail", np.int64),
         ("join_head", np.int64),  # PD: requests whose KV has arrived, until the next iteration
+        ("num_joined", np.int64),  # PD: requests that the running iteration began to decode
         ("prefill_only", np.int64),
         ("starting", np.int64),  # the event that ends its cold start is under way
         ("max_decodes", np.int64),
@@ -64,6 +65,7 @@ JOB = np.dtype(
         ("outcome", np.int64),
         ("late", np.int64),
         ("num_preemptions", np.int64),
+        ("hands_over", np.int64),  # PD: its KV goes to another engine when its prompt has ended
         ("next", np.int64),
         ("previous", np.int64),
     ],

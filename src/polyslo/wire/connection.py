@@ -55,6 +55,9 @@ class Owner(Protocol):
     def forget(self, connection: ClientConnection) -> None:
         """Count it out."""
 
+    def refused(self) -> None:
+        """Count a request that is no HTTP, too large or too slow."""
+
 
 class ClientConnection(asyncio.Protocol):
     """One connection, from accepting to closing."""
@@ -248,6 +251,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer and close, but read on for a while: a client that still sends would otherwise see a reset."""
+        self._owner.refused()
         self.transport.write(_error_response(status, detail))
         if not self.transport.can_write_eof():
             self._close()  # TLS ends both directions at once

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl as ssl_module
+from socket import socket
+from typing import Protocol
 
 from polyslo.wire.connection import ClientConnection
 from polyslo.wire.exchange import Exchange, Handler
 from polyslo.wire.fields import end_to_end
 from polyslo.wire.limits import Limits
 
-__all__ = ["Exchange", "Handler", "Limits", "Listener", "end_to_end", "listen"]
+__all__ = ["Census", "Exchange", "Handler", "Limits", "Listener", "end_to_end", "listen", "listen_on"]
 
 _BACKLOG = 2048  # connections that the kernel holds until we accept them
 
@@ -28,22 +30,55 @@ async def listen(
     limits: Limits | None = None,
     ssl: ssl_module.SSLContext | None = None,
     reuse_port: bool = False,
+    census: Census | None = None,
 ) -> Listener:
     """Accept connections on `host` and `port` (0: any free one) until the listener is closed; raises `OSError`."""
-    loop = asyncio.get_running_loop()
-    listener = Listener(handler, limits or Limits())
-    handshake_timeout_s = listener.limits.head_timeout_s if ssl else None
-    listener.server = await loop.create_server(
+    listener = Listener(handler, limits or Limits(), census)
+    server = await asyncio.get_running_loop().create_server(
         lambda: ClientConnection(listener),
         host,
         port,
         ssl=ssl,
         reuse_port=reuse_port or None,
         backlog=_BACKLOG,
-        ssl_handshake_timeout=handshake_timeout_s,
+        ssl_handshake_timeout=listener.limits.head_timeout_s if ssl else None,
     )
-    listener.port = int(listener.server.sockets[0].getsockname()[1])
+    listener.began(server)
     return listener
+
+
+async def listen_on(
+    handler: Handler,
+    bound: socket,
+    *,
+    limits: Limits | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    census: Census | None = None,
+) -> Listener:
+    """Accept connections on a socket that is bound already; see `listen`."""
+    listener = Listener(handler, limits or Limits(), census)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: ClientConnection(listener),
+        sock=bound,
+        ssl=ssl,
+        backlog=_BACKLOG,
+        ssl_handshake_timeout=listener.limits.head_timeout_s if ssl else None,
+    )
+    listener.began(server)
+    return listener
+
+
+class Census(Protocol):
+    """Counts the connections of several listeners."""
+
+    def entered(self) -> bool:
+        """Count one in; false when there are too many."""
+
+    def left(self) -> None:
+        """Count one out."""
+
+    def refused(self) -> None:
+        """Count a request that was no HTTP, too large or too slow."""
 
 
 class Listener:
@@ -52,9 +87,10 @@ class Listener:
     server: asyncio.Server
     port: int  # that is listened on; known after closing too
 
-    def __init__(self, handler: Handler, limits: Limits) -> None:
+    def __init__(self, handler: Handler, limits: Limits, census: Census | None = None) -> None:
         self.handler = handler
         self.limits = limits
+        self._census = census
         self.is_draining = False
         self._connections: set[ClientConnection] = set()
         self._emptied: asyncio.Event | None = None
@@ -63,6 +99,11 @@ class Listener:
     def num_connections(self) -> int:
         """Connections that are open now."""
         return len(self._connections)
+
+    def began(self, server: asyncio.Server) -> None:
+        """Note what accepts."""
+        self.server = server
+        self.port = int(server.sockets[0].getsockname()[1])
 
     async def close(self, grace_s: float) -> None:
         """Stop accepting, let what is under way end within `grace_s`, then cut what is left."""
@@ -84,10 +125,20 @@ class Listener:
     def admit(self, connection: ClientConnection) -> bool:
         """Count a connection in; false when there are too many."""
         self._connections.add(connection)
+        if self._census is not None:
+            return self._census.entered()
         return len(self._connections) <= self.limits.max_connections
 
     def forget(self, connection: ClientConnection) -> None:
         """Count a connection out."""
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            if self._census is not None:
+                self._census.left()
         if self._emptied is not None and not self._connections:
             self._emptied.set()
+
+    def refused(self) -> None:
+        """Count a request that was no HTTP, too large or too slow."""
+        if self._census is not None:
+            self._census.refused()

@@ -5,7 +5,7 @@ import { count, duration, latency, percent, tierColour, tierName } from "./quant
 
 const MARGIN_PX = 10;
 const SHEET_BELOW_PX = 640;
-const GROUP_NAMES = { prefill: "prefill", idle: "idle pool", unhealthy: "unhealthy", draining: "draining" };
+const GROUP_NAMES = { prefill: "prefill", idle: "idle pool", unhealthy: "unhealthy", draining: "draining", joining: "joining" };
 
 export class Card {
   constructor(node, close) {

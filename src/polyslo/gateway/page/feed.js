@@ -9,7 +9,7 @@ const FILTERS = {
   promotion: { name: "Promotions", kinds: ["promotion"] },
   relegation: { name: "Relegations", kinds: ["relegation"] },
   refusal: { name: "Refusals", kinds: ["refusal"] },
-  health: { name: "Health", kinds: ["unhealthy", "recovered"] },
+  health: { name: "Instances", kinds: ["unhealthy", "recovered", "joined", "draining", "left"] },
 };
 const MARKS = {
   scale_up: "+",
@@ -20,6 +20,9 @@ const MARKS = {
   refusal: "×",
   unhealthy: "!",
   recovered: "✓",
+  joined: "→",
+  draining: "…",
+  left: "←",
 };
 const KIND_NAMES = {
   scale_up: "Scale up",
@@ -30,6 +33,9 @@ const KIND_NAMES = {
   refusal: "Refusal",
   unhealthy: "Unhealthy",
   recovered: "Recovered",
+  joined: "Joined",
+  draining: "Draining",
+  left: "Left",
 };
 
 const filterOf = (kind) => Object.keys(FILTERS).find((key) => FILTERS[key].kinds.includes(kind)) ?? "scaling";

@@ -81,12 +81,12 @@ export class Fleet {
         {},
         "The gateway knows no instance, so it refuses every request with 503. Start it with one or more engines:",
       ),
-      element("pre", {}, "polyslo gateway --worker-urls http://10.0.0.1:8000 http://10.0.0.2:8000"),
-      element("p", {}, "or give it one while it runs:"),
+      element("pre", {}, "polyslo serve --worker-urls http://10.0.0.1:8000 http://10.0.0.2:8000"),
+      element("p", {}, "or give it one while it runs, with the key of server.admin_key_hash:"),
       element(
         "pre",
         {},
-        `curl -X POST ${location.origin}/workers -H 'content-type: application/json' -d '{"url": "http://10.0.0.1:8000"}'`,
+        `curl -X POST ${location.origin}/workers -H 'authorization: Bearer ADMIN_KEY' -d '{"url": "http://10.0.0.1:8000"}'`,
       ),
     );
   }

@@ -60,13 +60,14 @@ export class Requests {
     node.hidden = state.requests.length > 0 || state.instances.length === 0;
     if (node.hidden || node.childElementCount > 0) return;
     const model = state.models[0]?.name ?? "MODEL";
+    const { scheme, port } = state.requests_at ?? { scheme: "http", port: 30000 }; // not this page's port
     const body = JSON.stringify({ model, stream: true, messages: [{ role: "user", content: "Hello" }] });
     node.append(
       element("p", {}, "No requests yet. Send one; its headers say how soon its tokens are due:"),
       element(
         "pre",
         {},
-        `curl ${location.origin}/v1/chat/completions \\\n  -H 'content-type: application/json' \\\n  -H 'x-slo-ttft-ms: 500' -H 'x-slo-tpot-ms: 50' \\\n  -d '${body}'`,
+        `curl ${scheme}://${location.hostname}:${port}/v1/chat/completions \\\n  -H 'content-type: application/json' \\\n  -H 'x-slo-ttft-ms: 500' -H 'x-slo-tpot-ms: 50' \\\n  -d '${body}'`,
       ),
     );
   }

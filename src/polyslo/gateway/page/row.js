@@ -8,6 +8,7 @@ import { count, duration, latency, plural, rate, share, standing, tierColour, ti
 export const GROUPS = {
   prefill: { name: "Prefill", note: "first tokens, for every tier", isFlat: false },
   draining: { name: "Draining", note: "finishing what they hold, taking nothing new", isFlat: false },
+  joining: { name: "Joining", note: "get requests as soon as they answer", isFlat: true },
   idle: { name: "Idle pool", note: "ready to be claimed", isFlat: true },
   unhealthy: { name: "Unhealthy", note: "no requests until they answer again", isFlat: true },
 };

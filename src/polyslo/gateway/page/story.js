@@ -11,6 +11,7 @@ const STEP_NAMES = {
   refused_by: "Refused by",
   pended: "Pended",
   placed: "Placed",
+  transferred: "Sent on",
   first_token: "First token",
   promoted: "Promoted",
   relegated: "Relegated",

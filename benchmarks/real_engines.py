@@ -1,0 +1,290 @@
+"""Real vLLM engines behind the gateway: polyserve with the plug-in, against minimal with stock vLLM, on one trace.
+
+    python benchmarks/real_engines.py [--duration 60] [--load 0.8] [--instances 4] [--speed 0.1] [--setups ...]
+
+Needs `make engines`. Engines compute real tokens; their steps are paced to a shipped profile, slowed so that all of
+them, the gateway and the load fit on two cores (--speed; times are printed in the profile's own). `--no-pace
+--profile FILE --speed 1` measures engines at their real speed, with a profile of theirs: two fit on two cores.
+
+    polyserve     policy polyserve, engines with the plug-in: chunks by TPOT, prompts by deadline
+    minimal       policy minimal, stock vLLM
+    fixed         the ablation: policy polyserve, stock vLLM with its constant chunk
+
+Every streamed token is compared with what the same prompt gives alone, on an engine of its own (--compare N).
+Reads the engines' own counters at the end: preemptions, and how far steps fell behind their pace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from polyslo.fleets.local_process import LocalProcess
+from polyslo.gateway.warmup import warm_up
+from polyslo.load.letters import Letters
+from polyslo.load.plan import LoadPlan
+from polyslo.load.target import Target
+from polyslo.sim.setting import Setting
+from polyslo.wire.client import Failure, Origin
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "vllm"))
+from real_engine import RealEngine  # the tests' harness
+from vllm_environment import environment, why_not
+
+MODEL, VOCAB = "nano", 1900
+TOKEN_LIMIT, MOST_RESIDENTS, MAX_MODEL_LEN = 2048, 64, 16_384
+KV_BYTES = 256 << 20  # a million tokens of the nano model: the profile's capacity binds before
+TIMEOUT_S = 600.0
+SETUPS = ("polyserve", "minimal", "fixed")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is measured: a policy, and whether the engines hear of SLOs."""
+
+    name: str
+    policy: str
+    is_dynamic: bool
+    chunk: int
+
+
+@dataclass
+class Stream:
+    """One answer as it came: a sink of the wire."""
+
+    began_s: float
+    token_ids: list[int] = field(default_factory=list)
+    token_s: list[float] = field(default_factory=list)
+    failure: str | None = None
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    status: int = 0
+    rest: bytes = b""
+
+    def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Take the head."""
+        self.status = status
+
+    def on_data(self, data: bytes) -> None:
+        """Take events, each with its tokens."""
+        now_s = time.monotonic()
+        *events, self.rest = (self.rest + data).split(b"\n\n")
+        for event in events:
+            text = event.removeprefix(b"data: ")
+            if self.status != 200 or text == b"[DONE]" or not text.strip():
+                continue
+            told = json.loads(text)
+            if "error" in told:
+                self.failure = str(told["error"].get("message", told["error"]))
+            for choice in told.get("choices", ()):
+                ids = choice.get("token_ids") or []
+                self.token_ids += ids
+                self.token_s += [now_s] * len(ids)
+
+    def on_end(self) -> None:
+        """Take note of the end."""
+        if self.status != 200:
+            self.failure = f"status {self.status}: {self.rest[:200].decode(errors='replace')}"
+        self.finished.set()
+
+    def on_failure(self, failure: Failure) -> None:
+        """Take note of a bad one."""
+        self.failure = f"{failure.kind}: {failure.detail}"
+        self.finished.set()
+
+    def attains(self, ttft_s: float, tpot_s: float, num_tokens: int) -> bool:
+        """Tell whether every token was there, on time."""
+        if self.failure is not None or len(self.token_s) != num_tokens:
+            return False
+        due_s = self.began_s + ttft_s + np.arange(num_tokens) * tpot_s
+        return bool((np.asarray(self.token_s) <= due_s).all())
+
+
+def main() -> None:
+    """Measure every setup on the same requests."""
+    options = parse()
+    reason = why_not()
+    if reason is not None:
+        sys.exit(f"real engines: {reason}")
+    warm_up()
+    setting = Setting.of(
+        workload=options.workload, profile=options.profile, slo=options.slo, instances=options.instances
+    )
+    rate_rps = options.load * options.instances / setting.fluid_need(1.0)
+    workload = setting.workload(rate_rps, options.seed, duration_s=options.duration * options.speed)
+    plan = LoadPlan.of(workload, speed=options.speed)
+    print(
+        f"{len(plan)} requests of {options.workload} in {options.duration:g} s on {options.instances} instances, "
+        f"{rate_rps:.1f} rps of {setting.named.name} ({options.load:.0%} of the fluid optimum) at speed {options.speed}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        alone = asyncio.run(serve_alone(plan, Path(folder), options))
+        for name in options.setups.split(","):
+            report(name, plan, asyncio.run(measure(name, plan, Path(folder), options)), alone)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--duration", type=float, default=60.0, help="wall seconds of arrivals")
+    parser.add_argument("--load", type=float, default=0.8, help="of the fluid optimum")
+    parser.add_argument("--instances", type=int, default=4)
+    parser.add_argument("--speed", type=float, default=0.1, help="times the profile's")
+    parser.add_argument("--profile", default="llama-3.1-8b-h200-tp1")
+    parser.add_argument("--no-pace", dest="paces", action="store_false", help="steps last as long as they take")
+    parser.add_argument("--workload", default="azure2023-conv")
+    parser.add_argument("--slo", default="tiers-3")
+    parser.add_argument("--chunk", type=int, default=512, help="constant chunk of stock vLLM, tokens")
+    parser.add_argument("--setups", default=",".join(SETUPS))
+    parser.add_argument("--compare", type=int, default=10**9, help="how many streams are served alone, too")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+async def serve_alone(plan: LoadPlan, folder: Path, options: argparse.Namespace) -> dict[int, list[int]]:
+    """Return the tokens of each request served alone, by a stock engine at its own speed."""
+    chosen = np.random.default_rng(options.seed).permutation(len(plan))[: options.compare]
+    if not len(chosen):
+        return {}
+    engine = RealEngine(environment(), folder / "alone.log", name=MODEL, max_model_len=MAX_MODEL_LEN, kv_bytes=KV_BYTES)
+    try:
+        await asyncio.to_thread(engine.wait)
+        origin, write = Origin(engine.url), letters(plan, engine.url, told=False)
+        alone = {}
+        for r in (int(r) for r in chosen):
+            stream = post(origin, *write(r))
+            await stream.finished.wait()
+            assert stream.failure is None, stream.failure
+            alone[r] = stream.token_ids
+        await origin.close()
+        return alone
+    finally:
+        await asyncio.to_thread(engine.stop)
+
+
+async def measure(name: str, plan: LoadPlan, folder: Path, options: argparse.Namespace) -> list[Stream]:
+    """Start engines and gateway for a setup, and send the plan through."""
+    setup = {
+        "polyserve": Setup(name, "polyserve", True, TOKEN_LIMIT),
+        "minimal": Setup(name, "minimal", False, options.chunk),
+        "fixed": Setup(name, "polyserve", False, options.chunk),
+    }[name]
+    settings = {"profile": options.profile, "speed": options.speed, "steps_file": str(folder / "steps.jsonl")}
+    settings |= {"pace": 1.0} if options.paces else {}
+    engines = [
+        RealEngine(
+            environment(), folder / f"{name}-{k}.log", name=MODEL, polyslo=settings, token_limit=setup.chunk,
+            max_num_seqs=MOST_RESIDENTS, max_model_len=MAX_MODEL_LEN, kv_bytes=KV_BYTES,
+        )
+        for k in range(options.instances)
+    ]  # fmt: skip
+    gateway = None
+    try:
+        for engine in engines:
+            await asyncio.to_thread(engine.wait)
+        file = folder / f"{name}.toml"
+        file.write_text(configuration(setup, engines, options))
+        gateway = LocalProcess("gateway", ["serve", str(file)])
+        url = (await asyncio.to_thread(gateway.addresses, 1, 300.0))[0]
+        streams = await send(plan, url)
+        preemptions = sum(engine.metric("vllm:num_preemptions_total") for engine in engines)
+        print(f"\n{name}: policy {setup.policy}, {'chunks by TPOT' if setup.is_dynamic else f'chunk {setup.chunk}'}, "
+              f"{preemptions:.0f} preemptions")  # fmt: skip
+        return streams
+    finally:
+        if gateway is not None:
+            await asyncio.to_thread(gateway.stop)
+        for engine in engines:
+            await asyncio.to_thread(engine.stop)
+
+
+def configuration(setup: Setup, engines: list[RealEngine], options: argparse.Namespace) -> str:
+    """Return the gateway's configuration."""
+    endpoints = "\n".join(f'[[models.endpoints]]\nurl = "{engine.url}"' for engine in engines)
+    tpots_ms = [tpot / options.speed for tpot in Setting.of(slo=options.slo).tpots_ms]
+    return f"""
+[server]
+port = 0
+metrics_port = 0
+
+[tiers]
+tpots_ms = {tpots_ms}
+
+[[models]]
+name = "{MODEL}"
+profile = "{options.profile}"
+speed = {options.speed}
+policy = "{setup.policy}"
+dynamic_chunking = {str(setup.is_dynamic).lower()}
+chunk_limit_tokens = {setup.chunk}
+max_residents = {MOST_RESIDENTS}
+slack_ms = {0.01 / options.speed * 1e3:g}
+
+{endpoints}
+"""
+
+
+async def send(plan: LoadPlan, url: str) -> list[Stream]:
+    """Send every request at its time; return the answers when all have ended."""
+    origin, write = Origin(url, max_idle=1024), letters(plan, url, told=True)
+    begin_s = time.monotonic() + 1.0
+    streams = []
+    for r in range(len(plan)):
+        headers, body = write(r)
+        await asyncio.sleep(max(0.0, begin_s + float(plan.send_s[r]) - time.monotonic()))
+        streams.append(post(origin, headers, body, began_s=begin_s + float(plan.send_s[r])))
+    await asyncio.gather(*(stream.finished.wait() for stream in streams))
+    await origin.close()
+    return streams
+
+
+def letters(plan: LoadPlan, url: str, *, told: bool):
+    """Return what writes a request: headers and body, greedy, with token ids in the answer."""
+    write = Letters(plan, Target(urls=(url,), vocab_size=VOCAB, slo_headers=told), MODEL).write
+
+    def written(r: int) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        letter = write(r)
+        return letter.headers, letter.body[:-1] + b',"temperature":0,"return_token_ids":true}'
+
+    return written
+
+
+def post(origin: Origin, headers: list[tuple[bytes, bytes]], body: bytes, began_s: float | None = None) -> Stream:
+    """Send one request."""
+    stream = Stream(time.monotonic() if began_s is None else began_s)
+    origin.send(b"POST", b"/v1/completions", headers, body, stream, head_timeout_s=TIMEOUT_S, idle_timeout_s=TIMEOUT_S)
+    return stream
+
+
+def report(name: str, plan: LoadPlan, streams: list[Stream], alone: dict[int, list[int]]) -> None:
+    """Print attainment by tier, times in the profile's own, and how many streams differ from themselves alone."""
+    attains = np.array(
+        [
+            stream.attains(plan.ttft_s[r], plan.tpot_s[r], int(plan.workload.output_tokens[r]))
+            for r, stream in enumerate(streams)
+        ]
+    )
+    scored = plan.is_scored
+    for tpot_s in sorted(set(plan.tpot_s.tolist())):
+        tier = scored & (plan.tpot_s == tpot_s)
+        print(f"  TPOT {tpot_s * plan.speed * 1e3:5.0f} ms  {attains[tier].mean():7.2%} of {tier.sum()}")
+    print(f"  all            {attains[scored].mean():7.2%} of {scored.sum()}")
+    ttfts_s = [s.token_s[0] - s.began_s for s, used in zip(streams, scored, strict=True) if used and s.token_s]
+    p50_s, p99_s = np.quantile(ttfts_s, (0.5, 0.99)) * plan.speed
+    print(f"  TTFT P50 {p50_s * 1e3:.0f} ms, P99 {p99_s * 1e3:.0f} ms")
+    failures = [stream.failure for stream in streams if stream.failure is not None]
+    print(f"  {len(failures)} failed{': ' + failures[0] if failures else ''}")
+    whole = [r for r in alone if streams[r].failure is None]
+    differing = sum(streams[r].token_ids != alone[r] for r in whole)
+    print(f"  {differing} of {len(whole)} streams differ from the same prompt alone", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What the front door needs to know of a model, and whom it asks for a place.
+
+In a gateway of one process these are the served model and the places themselves; in a carrier (`carrier`) what the
+decider's process has told of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from polyslo.gateway.config_slo import KeyConfig
+from polyslo.gateway.openai_errors import Refusal
+from polyslo.gateway.places import Client, Enter
+from polyslo.gateway.relay import Header, Passage, Relay
+from polyslo.gateway.request import Request
+from polyslo.gateway.tokens import Estimate
+from polyslo.wire.client import Origin
+from polyslo.wire.server import Exchange
+
+
+class Destination(Protocol):
+    """An instance, as requests are sent there."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where it is."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is sent new requests."""
+
+    @property
+    def credentials(self) -> tuple[Header, ...]:
+        """The headers with which the engine lets us in."""
+
+
+class FrontModel(Protocol):
+    """A model as requests for it are received."""
+
+    name: str
+    tier_labels: tuple[str, ...]
+    kv_capacity_tokens: int
+    is_disaggregated: bool
+    estimates: tuple[Estimate, Estimate]
+
+    @property
+    def destinations(self) -> Iterable[Destination]:
+        """Its instances."""
+
+    @property
+    def tpots_s(self) -> tuple[float, ...]:
+        """The tiers' TPOTs, ascending."""
+
+    @property
+    def has_open_instance(self) -> bool:
+        """Whether any instance takes requests."""
+
+    def admit(
+        self, exchange: Exchange, body: bytes, request: Request, headers: Sequence[Header], passage: Passage
+    ) -> Relay | None:
+        """Take a request in; None when there is no room for one more."""
+
+    def least_loaded(self, then: Callable[[Destination | None], None]) -> None:
+        """Call `then`, now or soon, with the open instance that has the least to do; None where none is open."""
+
+
+class Admission(Protocol):
+    """Who gives out places."""
+
+    def take(self, exchange: Client, key: KeyConfig | None, enter: Enter) -> Refusal | None:
+        """Call `enter` in a place, now or when it is this request's turn; a refusal where there is not even a wait."""
+
+    def turn_away(self, refusal: Refusal) -> None:
+        """Answer everybody in line with the same refusal."""

@@ -1,0 +1,95 @@
+"""Measuring an engine from outside, on virtual time: what comes out is what the engine keeps to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from polyslo.measure.document import measured_content, noise_of
+from polyslo.measure.held_out import held_out_errors
+from polyslo.measure.live import AGAIN, Measurement
+from polyslo.measure.notebook import Notebook
+from polyslo.profiles.library import parse_profile
+from tests.measure.fakes import EmulatedBench, run_virtually
+
+FACTS = {"kv_capacity_tokens": 60_000, "kv_bytes_per_token": 131_072}
+
+
+def _measure(profile, plan, notebook, **settings):
+    """Measure an emulated engine; return its bench."""
+    benches = []
+
+    async def main():
+        benches.append(EmulatedBench(profile, 0.0002, kv_capacity_tokens=60_000, **settings))
+        await Measurement(benches[0], plan, notebook, lambda done, total: None).run()
+
+    run_virtually(main)
+    return benches[0]
+
+
+def _error(measured, true, chunk_limit, max_decodes=16):
+    """Return |error| of iterations inside what was measured, and of those with prompts."""
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(400):
+        decodes, context = int(rng.integers(1, max_decodes + 1)), int(rng.integers(100, 3000))
+        chunk = int(rng.integers(1, chunk_limit)) * int(rng.integers(0, 2))
+        where = (decodes, chunk, decodes * context, float(rng.uniform(0, 2500)) + chunk / 2)
+        errors.append(abs(measured.iteration_s(*where) / true.iteration_s(*where) - 1))
+    return np.array(errors)
+
+
+def test_a_measured_profile_is_the_engines_own(profile, plan, tmp_path):
+    """The chunk is found, and iterations of any batch are foreseen to 1% on average and 5% at worst."""
+    notebook = Notebook(tmp_path / "state", {})
+    _measure(profile, plan, notebook, max_num_batched_tokens=700)
+    assert notebook.done["chunk"] == 700
+    named = parse_profile(measured_content(notebook.done, FACTS), "mine", where="mine.json")
+    errors = _error(named.profile, profile, 700)
+    assert errors.mean() < 0.01
+    assert errors.max() < 0.05
+    held_out = held_out_errors(named)
+    assert set(held_out) == {"decode, each point left out", "prefill, each point left out", "mixed, in no fit"}
+    assert np.abs(held_out["mixed, in no fit"]).max() < 0.05
+    assert noise_of(notebook.done).warnings == []
+
+
+def test_attention_to_what_was_prefilled_before_is_told_apart(profile, plan, tmp_path):
+    """The seconds per token pair come out of long prompts' later chunks, to 5%."""
+    notebook = Notebook(tmp_path / "state", {})
+    _measure(profile, plan, notebook, max_num_batched_tokens=512)
+    measured = parse_profile(measured_content(notebook.done, FACTS), "mine", where="mine.json").profile
+    expected = profile.physics["prefill_s_per_pair"][0]
+    assert measured.physics["prefill_s_per_pair"][0] == pytest.approx(expected, rel=0.05)
+
+
+def test_an_engine_that_runs_fewer_at_a_time_is_measured_with_those(profile, plan, tmp_path):
+    """Requests that wait for others to end are taken back; no batch is larger than the engine's."""
+    notebook = Notebook(tmp_path / "state", {})
+    bench = _measure(profile, plan, notebook, max_num_batched_tokens=700, max_num_seqs=6)
+    largest = {row[0] for found in notebook.done.values() if isinstance(found, dict) for row in found.get("decode", ())}
+    assert max(largest) == 6
+    assert bench.engine.num_residents == 0
+
+
+def test_what_the_notebook_has_is_not_measured_again(profile, plan, tmp_path):
+    """A second run over a part of the first one's state measures what is missing, and comes to the same."""
+    first = Notebook(tmp_path / "state", {"url": "a"})
+    bench = _measure(profile, plan, first, max_num_batched_tokens=700)
+    lines = (tmp_path / "state").read_text().splitlines(keepends=True)
+    (tmp_path / "state").write_text("".join(lines[:-2]) + lines[-2][:40])
+    second = Notebook(tmp_path / "state", {"url": "a"})
+    assert len(second.done) == len(first.done) - 2
+    fewer = _measure(profile, plan, second, max_num_batched_tokens=700)
+    assert fewer.num_opened < bench.num_opened / 4
+    assert second.done.keys() == first.done.keys()
+
+
+def test_noise_is_told(profile, plan, tmp_path):
+    """An engine whose iterations vary by 30% is called too noisy to trust, with numbers."""
+    notebook = Notebook(tmp_path / "state", {})
+    _measure(profile, plan, notebook, max_num_batched_tokens=700, noise_ratio=0.3, seed=3)
+    noise = noise_of(notebook.done)
+    assert noise.spread_p90_ratio > 0.1
+    assert any("spread by" in warning for warning in noise.warnings)
+    assert any(name.startswith(AGAIN) for name in notebook.done)

@@ -1,0 +1,60 @@
+"""Where the real engines of tests and benchmarks live: an environment with vLLM, outside of the checkout.
+
+`make engines` makes it (`install.py`). Nothing here imports what is not in Python itself: it is used before anything
+is installed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+VERSION = os.environ.get("POLYSLO_VLLM_VERSION", "0.32.0")
+SKIP = "POLYSLO_SKIP_ENGINES"
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class VllmEnvironment:
+    """A virtual environment with one version of vLLM for CPUs, and models made on the spot beside it."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        """The interpreter."""
+        return self.folder / "bin" / "python"
+
+    @property
+    def stamp(self) -> Path:
+        """Written when everything else is in place; its text says what was installed."""
+        return self.folder / "polyslo-installed"
+
+    @property
+    def models(self) -> Path:
+        """The folder of the models."""
+        return self.folder / "models"
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether it was installed completely."""
+        return self.stamp.exists()
+
+
+def environment() -> VllmEnvironment:
+    """Return where the environment is, or would be: `$XDG_CACHE_HOME/polyslo/engines/vllm-VERSION`."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return VllmEnvironment(cache / "polyslo" / "engines" / f"vllm-{VERSION}")
+
+
+def why_not() -> str | None:
+    """Return why real engines can't be used here; None when they can."""
+    if os.environ.get(SKIP, "0") not in ("", "0"):
+        return f"{SKIP} is set"
+    here = environment()
+    return None if here.is_ready else f"no vLLM {VERSION} in {here.folder}; `make engines` installs it"
+
+
+if __name__ == "__main__":
+    print(f"real engines: {why_not() or f'vLLM {VERSION} in {environment().folder}'}")
