@@ -2,8 +2,10 @@
 
     python benchmarks/gateways [--runs 3] [--only polyslo,HAProxy] [--seconds 5] [--quick] [--json FILE]
     python benchmarks/gateways --streams 9900 [--only polyslo]
+    python benchmarks/gateways --streams 20000 --only polyslo --processes 3
 
-The second form holds so many streams, a token a second each, and prints what came of them. The peers are installed
+The last forms hold so many streams, a token a second each, and print what came of them; a stream takes two open files
+of a gateway's process. The peers are installed
 by `make peers`; what is not there has no row. Every gateway is started afresh in every run, the runs go round all of
 them, and medians are printed, so that what else a machine does meets them alike. CPU times are those of the
 gateway's processes, which a busy machine changes least; rates and latencies it changes more.
@@ -63,7 +65,7 @@ def main() -> None:
         print(f"{peer.name} {versions[peer.name] or 'is not installed: make peers'}", flush=True)
     if options.streams:
         for peer in there:
-            hold(peer, options.streams, options.seconds)
+            hold(peer, options.streams, options.seconds, options.processes)
         return
     sizes = QUICK if options.quick else Sizes(seconds=options.seconds)
     found: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in there}
@@ -119,6 +121,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a look, not a measurement")
     parser.add_argument("--json", help="write every run there")
     parser.add_argument("--streams", type=int, help="hold so many instead")
+    parser.add_argument("--processes", type=int, default=1, help="of polyslo, for so many streams")
     return parser.parse_args()
 
 

@@ -41,11 +41,11 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running(peer: Peer, ports: list[int]) -> Iterator[Gateway]:
+def running(peer: Peer, ports: list[int], processes: int = 1) -> Iterator[Gateway]:
     """Start a gateway before the engines at `ports` and give it when it answers; raises `RuntimeError`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        place = Place(free_port(), free_port(), tuple(f"http://127.0.0.1:{port}" for port in ports), folder)
+        place = Place(free_port(), free_port(), tuple(f"http://127.0.0.1:{port}" for port in ports), folder, processes)
         command, environment = peer.start(place)
         with (folder / "out.log").open("wb") as log:
             process = subprocess.Popen(

@@ -16,13 +16,13 @@ OPEN_PER_S = 400.0
 PACE_S = 1.0
 
 
-def hold(peer: Peer, num_streams: int, seconds: float) -> None:
+def hold(peer: Peer, num_streams: int, seconds: float, processes: int) -> None:
     """Open the streams, hold them for a time, and print tokens due and come, CPU and memory."""
     sizes = [min(STREAMS_A_SINK, num_streams - k) for k in range(0, num_streams, STREAMS_A_SINK)]
     with contextlib.ExitStack() as stack:
         ports = [port for _ in sizes for port in stack.enter_context(source(ENGINES_A_SOURCE))]
         sinks = [stack.enter_context(clients()) for _ in sizes]
-        gateway = stack.enter_context(running(peer, ports))
+        gateway = stack.enter_context(running(peer, ports, processes))
         empty_bytes = gateway.memory_bytes
         for sink, size in zip(sinks, sizes, strict=True):
             sink.open(gateway.port, body_for(f"paced:{PACE_S}"), size, size / OPEN_PER_S)

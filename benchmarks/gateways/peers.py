@@ -31,6 +31,7 @@ class Place:
     metrics_port: int
     engines: tuple[str, ...]
     folder: Path
+    processes: int = 1  # of ours
 
     def write(self, name: str, text: str) -> str:
         """Write a file of it; return the path."""
@@ -70,8 +71,9 @@ def _polyslo(place: Place) -> Command:
 [server]
 port = {place.port}
 metrics_port = {place.metrics_port}
-max_concurrent_requests = 20000
-max_connections = 20000
+processes = {place.processes}
+max_concurrent_requests = 30000
+max_connections = 30000
 
 [classes.bench]
 ttft_ms = 60000
