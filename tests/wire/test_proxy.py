@@ -150,6 +150,34 @@ def test_a_slow_client_slows_the_origin(run):
     run(scenario())
 
 
+def test_a_flood_lets_others_have_their_turn(run):
+    """However much an origin sends at once, no two large pieces of it are read in one turn of the loop."""
+
+    async def scenario() -> None:
+        loop, turn, turns = asyncio.get_running_loop(), 0, []
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            loop.call_soon(count)
+
+        class Sink(Recorder):
+            def on_data(self, data: bytes) -> None:
+                super().on_data(data)
+                if len(data) > 120_000:
+                    turns.append(turn)
+
+        body = b"x" * 4_000_000
+        answer = serving(lambda exchange: exchange.respond(200, [], body))
+        async with answer as listener, origin_at(listener.port) as origin:
+            loop.call_soon(count)
+            sink = await get(origin, Sink())
+            assert bytes(sink.body) == body
+            assert len(set(turns)) == len(turns)
+
+    run(scenario())
+
+
 def test_a_client_that_leaves_frees_the_origin(run):
     """Its going is passed on at once."""
 
