@@ -23,6 +23,7 @@ from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import LEARN, ModelConfig
 from polyslo.gateway.engine_load_metrics import EngineLoads
 from polyslo.gateway.engine_watch import EngineWatch
+from polyslo.gateway.errands import Patience
 from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.front import Front
 from polyslo.gateway.health import Health
@@ -40,7 +41,7 @@ from polyslo.gateway.origins import Origins
 from polyslo.gateway.places import Places
 from polyslo.gateway.process_metrics import ProcessMetrics
 from polyslo.gateway.reconciliation import Reconciliation
-from polyslo.gateway.served_model import GATHER_S, Patience, ServedModel
+from polyslo.gateway.served_model import GATHER_S, ServedModel
 from polyslo.gateway.slack import Slack
 from polyslo.gateway.tally import OPEN, RowOfTally, Tally
 from polyslo.gateway.tls import server_context
