@@ -293,7 +293,9 @@ class GatewayMachine(RuleBasedStateMachine):
         """An instance is to leave, when its requests are over or at once."""
         instance = self._instance(which)
         self.membership.leave(instance, at_once=at_once)
-        assert not at_once or self.model.instances.get(instance.index) is not instance
+        is_there = self.model.instances.get(instance.index) is instance
+        assert not (at_once and is_there and not self.model.is_disaggregated)
+        assert not (at_once and instance.running)
 
     @precondition(lambda self: any(instance.is_leaving for instance in self.model.instances))
     @rule()
