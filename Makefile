@@ -12,7 +12,7 @@ export PIP_ROOT_USER_ACTION = ignore
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH CONDA_PREFIX PIP_USER PIP_REQUIRE_VIRTUALENV
 
 .DEFAULT_GOAL := demo
-.PHONY: setup demo compare claims engines test test-fast test-engines lint format clean
+.PHONY: setup demo compare claims clients engines gateways peers test test-fast test-engines lint format clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,18 @@ compare: $(STAMP)
 # More than an hour on two cores; goes on where it was stopped.
 claims: $(STAMP)
 	@$(BIN)/polyslo claims
+
+# Other people's clients against the gateway, each in an environment of its own under ~/.cache/polyslo (3 GB).
+clients: $(STAMP)
+	@$(BIN)/python tests/clients/environments.py --uv $(UV) clients
+	@POLYSLO_CLIENTS=1 $(BIN)/pytest -rs tests/clients
+
+# The gateways that ours is measured beside (1 GB there; HAProxy is the system's), then all of them in one run.
+peers: $(STAMP)
+	@$(BIN)/python tests/clients/environments.py --uv $(UV) peers
+
+gateways: peers
+	@$(BIN)/python benchmarks/gateways
 
 # vLLM for CPUs and small models, into ~/.cache/polyslo/engines: 2 GB, a few minutes, once.
 engines: $(STAMP)

@@ -26,13 +26,13 @@ CHAT, COMPLETIONS = b"/v1/chat/completions", b"/v1/completions"
 PROFILE = "llama-3.1-8b-h200-tp1"
 
 
-def run(main):
+def run(main, *, hang_s=HANG_S):
     """Run a coroutine function on uvloop; what the loop's exception handler is told fails the test."""
     told = []
 
     async def watched():
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-        async with asyncio.timeout(HANG_S):
+        async with asyncio.timeout(hang_s):
             return await main()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -100,6 +100,8 @@ class Front:
         if path == MODELS and exchange.method == b"GET" and len(self._models) > 1:
             self._model_list.answer(exchange)
             return None
+        if path.startswith(MODELS + b"/") and exchange.method == b"GET":
+            return self._show_model(exchange)
         return self._pass_on(exchange)
 
     def _health(self, exchange: Exchange) -> Refusal | None:
@@ -182,8 +184,16 @@ class Front:
             return Refusal("unknown_model", f"model: no model {name[:200]!r}; there are {known}", "model")
         return model
 
+    def _show_model(self, exchange: Exchange) -> Refusal | None:
+        name = unquote_to_bytes(exchange.path[len(MODELS) + 1 :]).decode("utf-8", "replace")
+        model = self._find(name)
+        if isinstance(model, Refusal):
+            return model
+        self._model_list.answer_one(exchange, model, name)
+        return None
+
     def _pass_on(self, exchange: Exchange) -> Refusal | None:
-        """Send any other request to an instance of its model, which path or body may name; the least loaded one."""
+        """Send any other request to an instance of its model, which its body may name; the least loaded one."""
         model = self._find(_model_named(exchange) or next(iter(self._models)))
         if isinstance(model, Refusal):
             return model
@@ -225,9 +235,7 @@ def _check_apart(ask: Ask) -> None:
 
 
 def _model_named(exchange: Exchange) -> str | None:
-    """Return the model of `GET /v1/models/NAME`, or that of a JSON body."""
-    if exchange.path.startswith(MODELS + b"/"):
-        return unquote_to_bytes(exchange.path[len(MODELS) + 1 :]).decode("utf-8", "replace")
+    """Return the model of a JSON body."""
     if not exchange.body:
         return None
     try:

@@ -66,7 +66,8 @@ class NearRelay:
         self._pieces: list[bytes] = []
         self._num_held_bytes = 0
         self._head: tuple[int, list[Header]] = (0, [])
-        self._tail = b""
+        self._tail: list[bytes] = []  # the last pieces, cut to `TAIL_BYTES` now and then
+        self._num_tail_bytes = 0
         self._has_failed = False
         self.has_started = False
         exchange.on_gone = self._on_gone
@@ -248,21 +249,30 @@ class NearRelay:
 
     def _pass_on(self, data: bytes, tokens: int) -> None:
         """Count tokens, then send them: what is sent last may find that the client has left."""
-        self._tail = data if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
-        if ERROR in data and is_broken(self._tail):
+        self._tail.append(data)
+        self._num_tail_bytes += len(data)
+        if self._num_tail_bytes > 2 * TAIL_BYTES:
+            self._cut_tail()
+        if ERROR in data and is_broken(self._cut_tail()):
             self._has_failed = True
         elif tokens:
             self._count(tokens)
         self.exchange.write(data)
 
+    def _cut_tail(self) -> bytes:
+        tail = b"".join(self._tail)[-TAIL_BYTES:]
+        self._tail, self._num_tail_bytes = [tail], len(tail)
+        return tail
+
     def _end_stream(self) -> None:
         passage = self.passage
         self._detach()
-        if self._has_failed or not passage.tokens or is_broken(self._tail):
+        tail = self._cut_tail()
+        if self._has_failed or not passage.tokens or is_broken(tail):
             self._watcher.failed(self, 500)
         else:
-            passage.tokens = completion_tokens(self._tail) or passage.tokens
-            passage.prompt_tokens = prompt_tokens(self._tail)
+            passage.tokens = completion_tokens(tail) or passage.tokens
+            passage.prompt_tokens = prompt_tokens(tail)
             self._watcher.ended(self, self._output_tokens)
         self.exchange.end()
 

@@ -173,7 +173,8 @@ class ServedModel:
     def saw_tokens(self, r: int, tokens: int, seen_s: float | None = None) -> None:
         """See `Watcher`; `seen_s` is when the tokens came, where that is not now."""
         self.decider.saw_tokens(r, tokens, self._clock(), seen_s)
-        self._digest_soon()
+        if not self._digest_is_due:
+            self._digest_soon()
 
     def prefilled(self, relay: Relay) -> None:
         """See `Watcher`."""

@@ -2,11 +2,13 @@
 
 llhttp (through httptools) takes the bytes apart and refuses what is malformed; ours are the bounds, the times, the
 end of a response that ends with its connection, and that no byte is ever taken for a response nobody asked for.
+Between two chunks llhttp stands still, so a piece that is one whole chunk, as engines write their tokens, passes it by.
 """
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Protocol, cast
 
 import httptools
@@ -17,6 +19,8 @@ from polyslo.wire.deadline import Deadline
 _MAX_FRAMING_BYTES = 64 * 1024  # of heads, chunk sizes or trailers in a row
 _STALE_S = 1.0  # a kept connection that the peer had closed before says so within a round trip
 _BODILESS = (204, 304)
+_SIZE_LINE_BYTES = 10  # of a chunk that is recognized at sight
+_TURN_BYTES = 128 * 1024  # after which other connections have their turn; libuv reads on for up to 8 MB
 
 
 class Keeper(Protocol):
@@ -38,6 +42,11 @@ class OriginConnection(asyncio.Protocol):
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._call: Call | None = None
+        # Has an entry while the parser stands between two chunks. A list, because the parser's calls for every chunk
+        # are then C calling C.
+        self._between: list[None] = []
+        self.on_chunk_header = self._between.clear
+        self.on_chunk_complete = partial(self._between.append, None)
         self._parser = httptools.HttpResponseParser(self)
         self._num_carried = 0
         self._is_lost = False
@@ -58,6 +67,7 @@ class OriginConnection(asyncio.Protocol):
         self._pieces: list[bytes] = []  # of the body, from the bytes that are being parsed
         self._status = 0
         self._malformation = ""
+        self._between.clear()
         self._heard = self._started = self._is_complete = self._ends_with_connection = self._is_reusable = False
         self._sent_s = self._loop.time()
         if not self.is_usable:
@@ -113,15 +123,14 @@ class OriginConnection(asyncio.Protocol):
         self._heard = True
         if self._started:
             self._deadline.set(call.idle_timeout_s)
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._malformation = str(error)
-        if self._pieces:
-            self._num_framing_bytes = 0
+        start = _start_of_only_chunk(data) if self._between else 0
+        if start:
+            self._hand_over(call, data[start:-2])
         else:
-            self._bound_framing(len(data))
-        self._deliver(call)
+            self._parse(data)
+            self._deliver(call)
+        if len(data) >= _TURN_BYTES:
+            self._wait_a_turn()
 
     def eof_received(self) -> None:
         """Take the end of the bytes; the transport closes by itself."""
@@ -163,6 +172,41 @@ class OriginConnection(asyncio.Protocol):
         if self._status and not self._is_complete:
             self._is_complete = True
             self._is_reusable = bool(self._parser.should_keep_alive())
+
+    def _parse(self, data: bytes) -> None:
+        self._between.clear()
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._malformation = str(error)
+        # Whatever else ends with CRLF (a size line, a trailer) has told of itself; half a size line does not.
+        if self._malformation or data[-2:] != b"\r\n":
+            self._between.clear()
+        if self._pieces:
+            self._num_framing_bytes = 0
+        else:
+            self._bound_framing(len(data))
+
+    def _hand_over(self, call: Call, payload: bytes) -> None:
+        """Pass on a chunk that the parser was not shown; its response goes on."""
+        self._num_framing_bytes = 0
+        try:
+            call.sink.on_data(payload)
+        except Exception as error:
+            report(call.sink, error)
+            self._fail("reset", "the sink failed")
+
+    def _wait_a_turn(self) -> None:
+        """Let others be read: one that is always ready would keep them waiting, health checks among them."""
+        call = self._call
+        if self.is_usable and not (call is not None and call.is_paused):
+            self.transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        call = self._call
+        if self.is_usable and not (call is not None and call.is_paused):
+            self.transport.resume_reading()
 
     def _deliver(self, call: Call) -> None:
         """Pass on what the parser found. The sink may abort the call at any step, so each looks whether it did."""
@@ -266,3 +310,11 @@ class OriginConnection(asyncio.Protocol):
             self._keeper.redial(call)
         else:
             self._fail("reset", detail)
+
+
+def _start_of_only_chunk(data: bytes) -> int:
+    """Return where the payload begins if these bytes are a chunk, whole and with a payload; 0 if not surely so."""
+    start = data.find(b"\r\n", 0, _SIZE_LINE_BYTES) + 2
+    size = len(data) - start - 2
+    is_chunk = start > 2 and size > 0 and data[: start - 2].lower() == b"%x" % size and data[-2:] == b"\r\n"
+    return start if is_chunk else 0
