@@ -136,7 +136,9 @@ def test_what_is_finished_is_told_without_running_the_rest(tmp_path):
     assert (first.num_unablated, len(first.disturbed)) == (len(first.cells), 0)
     assert first.num_undisturbed == sum(len(disturbances(mode)) for mode in ("co", "pd"))
     whole = evaluate(Sweep(store, Formula()))
-    assert evaluate(Sweep(store, None), finished=True) == whole
+    idle = Formula()
+    assert evaluate(Sweep(store, idle), finished=True) == whole
+    assert not idle.asked
     assert (whole.num_unablated, whole.num_undisturbed) == (0, 0)
     assert [cell.goodputs for cell in whole.cells] == [cell.goodputs for cell in first.cells]
 
