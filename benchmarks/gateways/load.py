@@ -28,9 +28,9 @@ class Clients:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
-    def open(self, port: int, body: bytes, number: int, seconds: float) -> None:
+    def open(self, port: int, body: bytes, number: int, seconds: float, look_every_s: float = 0.0) -> None:
         """Open streams; raises `RuntimeError` where they don't come."""
-        wrong = self._tell("open", port, body, number, seconds)
+        wrong = self._tell("open", port, body, number, seconds, look_every_s)
         if wrong:
             raise RuntimeError(str(wrong))
 

@@ -25,7 +25,7 @@ def hold(peer: Peer, num_streams: int, seconds: float, processes: int) -> None:
         gateway = stack.enter_context(running(peer, ports, processes))
         empty_bytes = gateway.memory_bytes
         for sink, size in zip(sinks, sizes, strict=True):
-            sink.open(gateway.port, body_for(f"paced:{PACE_S}"), size, size / OPEN_PER_S)
+            sink.open(gateway.port, body_for(f"paced:{PACE_S}"), size, size / OPEN_PER_S, 0.5 * PACE_S)
         time.sleep(2.0)
         full_bytes, cpu_s, began_s, before = gateway.memory_bytes, gateway.cpu_s, time.monotonic(), _events(sinks)
         time.sleep(seconds)

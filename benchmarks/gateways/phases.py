@@ -21,7 +21,7 @@ class Sizes:
 
     pairs: int = 1000  # of requests, direct and through the gateway
     askers: int = 32
-    paced_streams: int = 100
+    paced_streams: int = 300
     pace_s: float = 0.02
     flood_streams: int = 16
     resting_streams: int = 1000  # with a token a second
@@ -50,7 +50,7 @@ def requests(gateway: Gateway, load: Clients, sizes: Sizes) -> tuple[float, floa
 
 def paced(gateway: Gateway, load: Clients, sizes: Sizes) -> tuple[float, float]:
     """Return CPU seconds of a token of streams at a steady pace, and the share of the tokens due that came."""
-    load.open(gateway.port, body_for(f"paced:{sizes.pace_s}"), sizes.paced_streams, 1.0)
+    load.open(gateway.port, body_for(f"paced:{sizes.pace_s}"), sizes.paced_streams, 1.0, sizes.pace_s)
     time.sleep(SETTLE_S)
     rate, cpu_s, _ = _over(gateway, load, sizes.seconds, "events")
     load.close()
@@ -69,7 +69,7 @@ def flood(gateway: Gateway, load: Clients, sizes: Sizes) -> tuple[float, float]:
 def memory(gateway: Gateway, load: Clients, sizes: Sizes) -> tuple[float]:
     """Return bytes of the gateway's own memory for each stream that is open."""
     before = gateway.memory_bytes
-    load.open(gateway.port, body_for("paced:1.0"), sizes.resting_streams, 2.0)
+    load.open(gateway.port, body_for("paced:1.0"), sizes.resting_streams, 2.0, 0.5)
     time.sleep(2 * SETTLE_S)
     grown = gateway.memory_bytes - before
     load.close()
