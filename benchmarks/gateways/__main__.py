@@ -86,6 +86,12 @@ def main() -> None:
 def measure(peer: Peer, sizes: Sizes) -> dict[str, float]:
     """Start a gateway, measure it once and stop it; what fails is left out and told."""
     found: dict[str, float] = {}
+    sizes = dataclasses.replace(
+        sizes,
+        paced_streams=min(sizes.paced_streams, peer.most_streams),
+        flood_streams=min(sizes.flood_streams, peer.most_streams),
+        resting_streams=min(sizes.resting_streams, peer.most_streams),
+    )
     with source(NUM_ENGINES) as ports, running(peer, ports) as gateway:
         names = ("added_p50_s", "added_p99_s", "added_first_s")
         found |= zip(names, phases.added_latency_s(gateway, ports[0], sizes), strict=True)

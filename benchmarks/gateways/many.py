@@ -28,14 +28,16 @@ def hold(peer: Peer, num_streams: int, seconds: float, processes: int) -> None:
             sink.open(gateway.port, body_for(f"paced:{PACE_S}"), size, size / OPEN_PER_S, 0.5 * PACE_S)
         time.sleep(2.0)
         full_bytes, cpu_s, began_s, before = gateway.memory_bytes, gateway.cpu_s, time.monotonic(), _events(sinks)
-        time.sleep(seconds)
+        time.sleep(seconds / 2)
+        half_bytes = gateway.memory_bytes
+        time.sleep(seconds / 2)
         num_events, span_s = _events(sinks) - before, time.monotonic() - began_s
-        cpu_s, grown_bytes = gateway.cpu_s - cpu_s, gateway.memory_bytes - full_bytes
+        cpu_s, grown_bytes = gateway.cpu_s - cpu_s, (half_bytes - full_bytes, gateway.memory_bytes - half_bytes)
     cpu_us, kib = 1e6 * cpu_s / max(1, num_events), (full_bytes - empty_bytes) / num_streams / 1024
     print(
         f"{peer.name}: {num_streams:,} streams, {num_events / span_s:,.0f} tokens/s of {num_streams / PACE_S:,.0f} "
         f"due, {cpu_us:.1f} us of CPU a token, {kib:.1f} KiB a stream on {empty_bytes / 2**20:.0f} MiB, "
-        f"{grown_bytes / 2**20:+.1f} MiB over {span_s:.0f} s",
+        f"{grown_bytes[0] / 2**20:+.1f} and {grown_bytes[1] / 2**20:+.1f} MiB in two halves of {span_s:.0f} s",
         flush=True,
     )
 

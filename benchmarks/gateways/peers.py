@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from clients.environments import PEERS as ENVIRONMENTS
@@ -49,7 +49,7 @@ class Peer:
     start: Callable[[Place], Command]
     scrape: str | None = "/metrics"  # on its port for metrics
     page: str | None = None  # a stream that its page holds open
-    environment: dict[str, str] = field(default_factory=dict)
+    most_streams: int = 20_000  # that it is asked to bear
 
 
 def peers() -> list[Peer]:
@@ -61,7 +61,7 @@ def peers() -> list[Peer]:
         Peer("sglang-router", lambda: _packaged("sglang-router", "sglang-router"), _sglang_router),
         Peer("smg", lambda: _packaged("smg", "smg"), _smg),
         Peer("vllm-router", lambda: _packaged("vllm-router", "vllm-router"), _vllm_router),
-        Peer("LiteLLM", lambda: _packaged("litellm", "litellm"), _litellm, scrape=None),
+        Peer("LiteLLM", lambda: _packaged("litellm", "litellm"), _litellm, scrape=None, most_streams=10),
     ]
 
 
@@ -75,6 +75,9 @@ processes = {place.processes}
 max_concurrent_requests = 30000
 max_connections = 30000
 
+[health]
+timeout_s = 20
+
 [classes.bench]
 ttft_ms = 60000
 tpot_ms = 100
@@ -85,6 +88,7 @@ default = "bench"
 [[models]]
 name = "{MODEL}"
 kv_capacity_tokens = 1000000000
+max_residents = 8192
 {endpoints}"""
     path = place.write("gateway.toml", settings)
     return (sys.executable, "-m", "polyslo.cli.main", "serve", path), {}

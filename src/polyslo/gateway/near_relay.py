@@ -251,7 +251,7 @@ class NearRelay:
         """Count tokens, then send them: what is sent last may find that the client has left."""
         self._tail.append(data)
         self._num_tail_bytes += len(data)
-        if self._num_tail_bytes > 2 * TAIL_BYTES:
+        if self._num_tail_bytes > 3 * TAIL_BYTES // 2:
             self._cut_tail()
         if ERROR in data and is_broken(self._cut_tail()):
             self._has_failed = True
