@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from claims.fakes import Formula
 from polyslo.claims.cases import WORKLOADS, Case
+from polyslo.claims.disturbances import disturbances
 from polyslo.claims.evaluation import QUICK_SEEDS, SEEDS, TUNING_RATIO, evaluate
 from polyslo.claims.mechanisms import INSTEAD
 from polyslo.claims.store import Store
@@ -68,14 +69,14 @@ def test_parameters_are_chosen_by_short_runs_and_scored_by_full_ones(evaluated):
         cell = claims.cells[0]
         mine = [u for u in workers.asked if isinstance(u, Search) and u.case == CASE and u.seed == 0]
         tuning = [u for u in mine if not u.guesses_rps]
-        chosen = [u for u in mine if u.guesses_rps and "without" not in u.policy]
+        chosen = [u for u in mine if u.guesses_rps and u.duration_s == cell.duration_s]
         assert {u.policy for u in tuning} == {tried.policy for tried in cell.tuned}
         tuning_s = cell.duration_s if quick else round(TUNING_RATIO * cell.duration_s, 1)
         assert {u.duration_s for u in tuning} == {tuning_s}
         assert {u.duration_s for u in chosen} == (set() if quick else {cell.duration_s})
         best = {g.policy for g in cell.goodputs}
         assert {tried.policy for tried in cell.tried} == best
-        assert quick or {u.policy for u in chosen} - {"polyserve:relegate=off"} == best  # that one is an ablation
+        assert quick or {u.policy for u in chosen} == best
 
 
 def test_further_seeds_begin_where_the_first_ended(evaluated):
@@ -88,9 +89,12 @@ def test_further_seeds_begin_where_the_first_ended(evaluated):
 
 def test_every_mechanism_is_ablated_on_every_workload(evaluated):
     """All of them, in the order in which they are explained."""
-    claims, _ = evaluated[False]
+    claims, workers = evaluated[False]
     for cell in claims.cells:
         assert [a.mechanism for a in cell.ablations] == list(INSTEAD)
+        mine = [u for u in workers.asked if (u.case.name, u.case.mode) == (cell.workload, cell.mode)]
+        mine = [u for u in mine if "without=" in u.policy]
+        assert {u.duration_s for u in mine} == {round(TUNING_RATIO * cell.duration_s, 1)}
         promotion = next(a for a in cell.ablations if a.mechanism == "promotion")
         assert promotion.rates_rps[0] == pytest.approx(0.9 * cell.optimum_rps)
 
@@ -125,6 +129,20 @@ def test_an_evaluation_that_was_done_is_not_done_again(tmp_path):
     again = evaluate(Sweep(Store(tmp_path), workers), quick=True)
     assert workers.asked == []
     assert again.cells == first.cells
+
+
+def test_what_is_finished_is_told_without_running_the_rest(tmp_path):
+    """The main tables are whole; ablations and disturbances are left out, counted, and run the next time."""
+    store = Store(tmp_path)
+    first = evaluate(Sweep(store, Formula()), finished=True)
+    assert (first.num_unablated, len(first.disturbed)) == (len(first.cells), 0)
+    assert first.num_undisturbed == sum(len(disturbances(mode)) for mode in ("co", "pd"))
+    whole = evaluate(Sweep(store, Formula()))
+    idle = Formula()
+    assert evaluate(Sweep(store, idle), finished=True) == whole
+    assert not idle.asked
+    assert (whole.num_unablated, whole.num_undisturbed) == (0, 0)
+    assert [cell.goodputs for cell in whole.cells] == [cell.goodputs for cell in first.cells]
 
 
 def test_the_command_prints_a_table_and_keeps_its_state(tmp_path, monkeypatch):

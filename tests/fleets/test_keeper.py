@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from load.fakes import run_virtually
 
 from polyslo.errors import InputError
 from polyslo.fleets.keeper import READY, STARTING, STOPPED, WAITING, Keeper, KeepRule
-from tests.load.fakes import run_virtually
 
 
 class Process:

@@ -9,7 +9,7 @@ import pytest
 
 from polyslo.core.state import DISPATCH, PROMOTED, REQUEST, SCALED_UP, TAKEN_OVER
 from polyslo.gateway.board import NUM_TOKEN_MARKS, Board
-from polyslo.gateway.relay import Passage
+from polyslo.gateway.passage import Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.stories import MOST_STORIES
 from polyslo.gateway.windows import BUCKET_S

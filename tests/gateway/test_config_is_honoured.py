@@ -28,13 +28,8 @@ READ_ELSEWHERE = {
     "models.profile": "ModelConfig.profile_name",
     "models.max_instances": "ModelConfig.num_slots",
     "models.endpoints.name": "EndpointConfig.title",
-    # Built apart from this; each goes from here with what reads it.
-    "server.processes": "several processes",
-    "models.tokenizer": "belief learned live",
-    "tiers.learn": "belief learned live",
-    "telemetry.engine_interval_s": "belief learned live",
-    "telemetry.max_label_values": "metrics by tenant",
-    "keys.tenant": "metrics by tenant",
+    "tiers.learn": "the command line, before the gateway is built",
+    "tiers.learn_from": "the command line, before the gateway is built",
 }
 
 
@@ -104,6 +99,7 @@ def test_serving_reads_every_key(read, tmp_path):
             admin = [(b"authorization", b"Bearer admin")]
             reply = await bench.ask(b"/workers", {"url": "http://127.0.0.1:9"}, admin, origin=bench.management)
             assert reply.status == 202
+            assert (await bench.ask(b"/metrics", None, method=b"GET", origin=bench.management)).status == 200
         plain = {key: value for key, value in table.items() if key not in ("server", "keys")}
         plain["server"] = {"max_concurrent_requests": 1}
         async with Bench(1, **plain) as bench:

@@ -48,7 +48,7 @@ def test_an_answer_is_what_one_engine_would_say(path, make, stream, roles):
             prefilled, decoded = (bench.engines[int(name[1:])].engine for name in (prefill, decode))
             assert (prefilled.num_generated_tokens, decoded.num_generated_tokens) == (1, 20)
             metrics = (await bench.get(b"/metrics")).body
-            assert b"polyslo_transfers_total{slo_tier=" in metrics
+            assert b"polyslo_transfers_total{model=" in metrics
             assert b'slo_tier="prefill"' in metrics
 
     run(main)

@@ -38,7 +38,7 @@ def test_others_requests_take_room_and_give_it_back():
             assert record["max_residents"][0] == 1023
             assert CAPACITY / 20 <= record["kv_capacity_tokens"][0] < CAPACITY - 0.02 * CAPACITY
             page = (await bench.get(b"/metrics")).body
-            assert b'polyslo_engine_foreign_requests{instance="e0",model=' in page
+            assert b'polyslo_engine_foreign_requests{engine="e0",model=' in page
             reply.call.abort()
             await told(bench, lambda engine: engine["foreign_requests"] == 0 and engine["foreign_kv_tokens"] == 0)
             assert (record["max_residents"][0], record["kv_capacity_tokens"][0]) == (1024, CAPACITY)

@@ -23,7 +23,7 @@ from polyslo.gateway.carried_instance import CarriedInstance
 from polyslo.gateway.carried_model import CarriedModel
 from polyslo.gateway.carrier_messages import Told
 from polyslo.gateway.desk import Desk
-from polyslo.gateway.relay import Passage
+from polyslo.gateway.passage import Passage
 from polyslo.gateway.request import Request
 
 

@@ -33,16 +33,17 @@ from polyslo.gateway.answers import Answers
 from polyslo.gateway.body import read_body
 from polyslo.gateway.config_models import EndpointConfig
 from polyslo.gateway.config_server import HealthConfig, ServerConfig
+from polyslo.gateway.errands import Patience
 from polyslo.gateway.health import Health
 from polyslo.gateway.instance import POSTED, Instance
 from polyslo.gateway.listeners import OUTCOMES, Listeners
 from polyslo.gateway.membership import Membership
 from polyslo.gateway.openai_errors import Refusal
+from polyslo.gateway.passage import Passage
 from polyslo.gateway.places import Places
 from polyslo.gateway.prefill_leg import PrefillLeg
-from polyslo.gateway.relay import Passage
 from polyslo.gateway.request import Request
-from polyslo.gateway.served_model import Patience, ServedModel
+from polyslo.gateway.served_model import ServedModel
 from polyslo.gateway.slack import Slack
 from polyslo.profiles.library import load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
@@ -292,7 +293,9 @@ class GatewayMachine(RuleBasedStateMachine):
         """An instance is to leave, when its requests are over or at once."""
         instance = self._instance(which)
         self.membership.leave(instance, at_once=at_once)
-        assert not at_once or self.model.instances.get(instance.index) is not instance
+        is_there = self.model.instances.get(instance.index) is instance
+        assert not (at_once and is_there and not self.model.is_disaggregated)
+        assert not (at_once and instance.running)
 
     @precondition(lambda self: any(instance.is_leaving for instance in self.model.instances))
     @rule()

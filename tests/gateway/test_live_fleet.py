@@ -23,8 +23,8 @@ def test_roles_are_the_endpoints_own():
     """In their order, whatever that is; the simulator is told how many there are of each."""
     mixed = model(["prefill", None, "decode", "prefill"])
     fleet, spec = live_fleet(mixed, (0.02, 0.05), 8)
-    assert fleet.instances["role"].tolist() == [PREFILL_ONLY, EITHER, DECODE_ONLY, PREFILL_ONLY]
-    assert fleet.instances["group"].tolist() == [IDLE] * 4
+    assert fleet.instances["role"][:4].tolist() == [PREFILL_ONLY, EITHER, DECODE_ONLY, PREFILL_ONLY]
+    assert set(fleet.instances["group"].tolist()) == {IDLE}
     config = live_config(mixed)
     assert (config.mode, config.first_from_decode) == ("pd", True)
     assert (config.num_prefill_only, config.num_decode_only) == (2, 1)
@@ -45,7 +45,7 @@ def test_stock_engines_get_polyserve_whatever_their_chunk():
 def test_a_policy_with_a_fixed_split_keeps_to_the_roles(roles, allowed):
     """Each instance is on its side, and both sides have one."""
     fleet, _ = live_fleet(model(roles, policy="minimal"), (0.02, 0.05), 8)
-    groups = fleet.instances["group"].tolist()
+    groups = fleet.instances["group"][: len(roles)].tolist()
     assert all(group in side for group, side in zip(groups, allowed, strict=True))
     assert {0, PREFILL} == set(groups)
 

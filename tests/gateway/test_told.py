@@ -6,16 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from polyslo.gateway.told import body_with_slo
+from polyslo.gateway.slo_body import body_with_slo
+from polyslo.gateway.told import told_slo
 
 RECORD = {"tpot_s": 0.05, "first_due_s": 10.3}
 
 
 def told(body, budget_s=math.inf, is_relegated=False):
     """What an engine reads of a request that is sent at 10.0 s."""
-    passage = SimpleNamespace(is_relegated=is_relegated, ask=SimpleNamespace(body=json.loads(body)))
-    relay = SimpleNamespace(body=body, passage=passage)
-    return json.loads(body_with_slo(relay, RECORD, budget_s, 10.0))
+    relay = SimpleNamespace(passage=SimpleNamespace(is_relegated=is_relegated))
+    ask = SimpleNamespace(body=json.loads(body))
+    return json.loads(body_with_slo(body, ask, told_slo(relay, RECORD, budget_s, 10.0)))
 
 
 def test_an_engine_is_told_what_is_left():

@@ -235,7 +235,7 @@ def test_one_that_does_not_answer_stays_outside():
     async def main():
         async with Bench(1, server=ADMIN, health=WELL) as bench:
             assert (await post(bench, {"url": "http://127.0.0.1:9", "name": "dead"})).status == 202
-            await bench.until(lambda: bench.gateway._health[MODEL]._num_failures[1] > 0)
+            await bench.until(lambda: bench.model.health._num_failures[1] > 0)
             assert await names(bench) == {"e0": "ready", "dead": "joining"}
             assert [await placed(bench) for _ in range(3)] == ["e0"] * 3
             assert (await bench.get(b"/state")).json["instances"][1]["group"] == "joining"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from load.fakes import run_virtually  # noqa: F401
+
 from polyslo.engines.emulated_engine import EmulatedEngine, EngineSettings
 from polyslo.measure.track import Track
-from tests.load.fakes import run_virtually  # noqa: F401
 
 
 class OnLoop:

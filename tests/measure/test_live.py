@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from measure.fakes import EmulatedBench, run_virtually
 from polyslo.measure.document import measured_content, noise_of
 from polyslo.measure.held_out import held_out_errors
 from polyslo.measure.live import AGAIN, Measurement
 from polyslo.measure.notebook import Notebook
 from polyslo.profiles.library import parse_profile
-from tests.measure.fakes import EmulatedBench, run_virtually
 
 FACTS = {"kv_capacity_tokens": 60_000, "kv_bytes_per_token": 131_072}
 

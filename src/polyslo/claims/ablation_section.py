@@ -23,8 +23,8 @@ def ablation_section(claims: Claims) -> str:
     parts = [
         "## What each mechanism is worth",
         "Change in goodput when polyserve does without one mechanism, against polyserve with the same seed (the "
-        f"first). Positive: it would be better off without. Changes of less than {NOTHING:.0%} are not told from "
-        "none; the others are in bold. What a mechanism does for cost is not in these tables.",
+        f"first) in the same short runs. Positive: it would be better off without. Changes of less than {NOTHING:.0%} "
+        "are not told from none; the others are in bold. What a mechanism does for cost is not in these tables.",
         table(["without", "what happens instead"], [[code(m), INSTEAD.get(m, MISSING)] for m in mechanisms], "ll"),
     ]
     for mode, cells in by_mode(claims):
@@ -38,7 +38,7 @@ def ablation_section(claims: Claims) -> str:
 
 def change(cell: Cell, mechanism: str, k: int) -> float | None:
     """Return the relative change at the k-th target; None where it was not tried or polyserve never attains."""
-    ours = next((tried.rates_rps[k] for tried in cell.tried if tried.policy == OURS), 0.0)
+    ours = next((tried.rates_rps[k] for tried in cell.tuned if tried.policy == OURS), 0.0)
     without = next((a.rates_rps[k] for a in cell.ablations if a.mechanism == mechanism), None)
     return None if without is None or ours <= 0 else without / ours - 1
 

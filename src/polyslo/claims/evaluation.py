@@ -28,7 +28,7 @@ from polyslo.sim.statistics import confidence_interval
 
 SEEDS, QUICK_SEEDS = 3, 2
 LOADS = (0.2, 0.4, 0.6, 0.8)
-TUNING_RATIO = 0.3  # length of the runs that choose parameters, of those that are scored
+TUNING_RATIO = 0.3  # length of the runs that choose parameters, or ablate, of those that are scored
 CONTENDING_RATIO = 0.9  # of the best baseline's goodput: with less in the first seed a baseline is not the best
 LONGER = ("mix that moves", "cold start")  # these take time to show
 MOST_INSTANCE_S, LEAST_LARGE_S = 16_000.0, 50.0  # runs of large fleets are shorter, down to this
@@ -49,8 +49,12 @@ class _Draft:
     chosen: dict[tuple[str, float], str]  # (family, target) -> its best variant
 
 
-def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None) -> Claims:
-    """Run everything that has not been run yet; see the module."""
+def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None, finished: bool = False) -> Claims:
+    """Run everything that has not been run yet; see the module.
+
+    `finished`: run nothing more of what the main tables do without, ablations and disturbances, and leave out what
+    is not whole.
+    """
     seeds = QUICK_SEEDS if quick else SEEDS
     drafts = [_draft(case, quick) for case in cells(traces)]
     _tune(sweep, drafts, quick)
@@ -58,8 +62,9 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None) -
     goodputs = _score(sweep, drafts, seeds, quick)
     loads = _weigh(sweep, drafts)
     tiers = _by_tier(sweep, drafts, goodputs)
-    ablated = [[] for _ in drafts] if quick else _ablate(sweep, drafts)
-    disturbed = [] if quick else _disturb(sweep, drafts)
+    ablated = [[] for _ in drafts] if quick else _ablate(sweep, drafts, finished)
+    disturbed = [] if quick else _disturb(sweep, drafts, finished)
+    num_levels = sum(len(disturbances(mode)) for mode in MODES)
     found = [
         Cell(
             workload=draft.case.name,
@@ -84,6 +89,8 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None) -
         targets=TARGETS,
         seeds=seeds,
         is_quick=quick,
+        num_unablated=0 if quick else ablated.count([]),
+        num_undisturbed=0 if quick else num_levels - len(disturbed),
         profile=usual.named.name,
         num_instances=usual.config.num_instances,
         date=date.today().isoformat(),
@@ -212,17 +219,21 @@ def _by_tier(
     return [[TierRow(unit.policy, _shares(next(outcomes))) for unit in units] for units in wanted]
 
 
-def _ablate(sweep: Sweep, drafts: Sequence[_Draft]) -> list[list[Ablation]]:
-    """Switch each mechanism off; search near what the whole policy gave."""
+def _ablate(sweep: Sweep, drafts: Sequence[_Draft], finished: bool) -> list[list[Ablation]]:
+    """Switch each mechanism off, in short runs; search near what the whole policy gave in runs as short."""
     wanted = [
-        [Search(d.case, policy, 0, d.duration_s, d.tried[OURS].rates_rps) for policy in ablations().values()]
+        [
+            Search(d.case, policy, 0, _tuning_length_s(d, quick=False), d.tuned[OURS].rates_rps)
+            for policy in ablations().values()
+        ]
         for d in drafts
     ]
+    wanted = [units if not finished or sweep.has(units) else [] for units in wanted]
     found = iter(sweep.do("ablations", [unit for units in wanted for unit in units]))
-    return [[Ablation(name, next(found).rates_rps) for name in ablations()] for _ in wanted]
+    return [[Ablation(name, next(found).rates_rps) for name in ablations()] if units else [] for units in wanted]
 
 
-def _disturb(sweep: Sweep, drafts: Sequence[_Draft]) -> list[Disturbed]:
+def _disturb(sweep: Sweep, drafts: Sequence[_Draft], finished: bool) -> list[Disturbed]:
     """Disturb the usual case, with the rivals as they were best in it."""
     levels = [level for mode in MODES for level in disturbances(mode)]
     settings = [level.case.setting() for level in levels]
@@ -231,7 +242,8 @@ def _disturb(sweep: Sweep, drafts: Sequence[_Draft]) -> list[Disturbed]:
         for level, setting in zip(levels, settings, strict=True)
         for length_s in [_disturbed_length_s(level, setting)]
     ]
-    found = iter(sweep.do("disturbances", [unit for units in wanted for unit in units]))
+    rows = [row for row in zip(levels, settings, wanted, strict=True) if not finished or sweep.has(row[2])]
+    found = iter(sweep.do("disturbances", [unit for _, _, units in rows for unit in units]))
     return [
         Disturbed(
             topic=level.topic,
@@ -241,7 +253,7 @@ def _disturb(sweep: Sweep, drafts: Sequence[_Draft]) -> list[Disturbed]:
             policies=tuple(unit.policy for unit in units),
             rates_rps=tuple(next(found).rates_rps for _ in units),
         )
-        for level, setting, units in zip(levels, settings, wanted, strict=True)
+        for level, setting, units in rows
     ]
 
 

@@ -118,6 +118,11 @@ def _head(claims: Claims) -> str:
             "**A quick run**: shorter runs, fewer seeds, fewer variants of the baselines, nothing ablated. It shows "
             "the page's form and is no evidence."
         )
+    if claims.num_unablated + claims.num_undisturbed:
+        parts.append(
+            f"**Not whole**: {count_text(claims.num_unablated, 'workload')} (by mode) still to be ablated, "
+            f"{count_text(claims.num_undisturbed, 'level')} of disturbances still to be run; they are left out."
+        )
     return "\n\n".join(parts)
 
 

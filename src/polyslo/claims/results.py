@@ -37,7 +37,7 @@ class TierRow:
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """Polyserve without one mechanism: goodput at each target, of the first seed."""
+    """Polyserve without one mechanism: goodput at each target, of the first seed, in short runs."""
 
     mechanism: str
     rates_rps: tuple[float, ...]
@@ -125,6 +125,8 @@ class Claims:
     targets: tuple[float, ...]
     seeds: int
     is_quick: bool
+    num_unablated: int  # cells whose ablations were still to be run
+    num_undisturbed: int  # levels of disturbances likewise
     profile: str
     num_instances: int
     date: str

@@ -91,6 +91,10 @@ class Sweep:
             self._tell(stage, done, len(unique))
         return [self._store.get(unit) for unit in units]
 
+    def has(self, units: Sequence[Unit]) -> bool:
+        """Tell whether all units are done."""
+        return all(self._store.get(unit) is not None for unit in units)
+
     @property
     def took_s(self) -> float:
         """Seconds spent on all answers so far, over all sittings."""

@@ -36,6 +36,7 @@ TRACES = Path("../shared/traces")
 @click.option(
     "--quick", is_flag=True, help="The same table with wide intervals, in minutes; nothing is ablated or disturbed."
 )
+@click.option("--finished", is_flag=True, help="Run no more ablations and disturbances; leave out what is not whole.")
 @click.option(
     "--out",
     metavar="DIR",
@@ -66,8 +67,8 @@ TRACES = Path("../shared/traces")
 )
 @output_option("--json", "json_file", help="Write the results as JSON.")
 def claims_command(
-    quick: bool, out: Path | None, traces: Path | None, state: Path, processes: int | None, address: str | None,
-    silicon: Path | None, json_file: str | None,
+    quick: bool, finished: bool, out: Path | None, traces: Path | None, state: Path, processes: int | None,
+    address: str | None, silicon: Path | None, json_file: str | None,
 ) -> None:  # fmt: skip
     """Reproduce the paper's claims and say where polyslo stands; every number of docs/claims.md comes from here."""
     store = Store(state)
@@ -75,7 +76,7 @@ def claims_command(
     warm_up()
     with closing(RayCluster(address) if address else LocalProcesses(processes)) as workers, _bars() as progress:
         traces = traces or (TRACES if TRACES.is_dir() and not quick else None)
-        claims = evaluate(Sweep(store, workers, progress), quick=quick, traces=traces)
+        claims = evaluate(Sweep(store, workers, progress), quick=quick, traces=traces, finished=finished)
     write_file(json_file, lambda: json.dumps(plain(claims), indent=1))
     if folder is not None:
         write_page(claims, None if quick and not silicon else _silicon(silicon), folder)

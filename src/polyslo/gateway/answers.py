@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from polyslo.gateway.openai_errors import Refusal
-from polyslo.gateway.relay import Header, Relay
+from polyslo.gateway.passage import Header
+from polyslo.gateway.relay import Relay
 from polyslo.wire.client import Failure
 
 

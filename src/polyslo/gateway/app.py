@@ -23,6 +23,7 @@ from polyslo.gateway.config import GatewayConfig
 from polyslo.gateway.config_models import LEARN, ModelConfig
 from polyslo.gateway.engine_load_metrics import EngineLoads
 from polyslo.gateway.engine_watch import EngineWatch
+from polyslo.gateway.errands import Patience
 from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.front import Front
 from polyslo.gateway.health import Health
@@ -40,9 +41,9 @@ from polyslo.gateway.origins import Origins
 from polyslo.gateway.places import Places
 from polyslo.gateway.process_metrics import ProcessMetrics
 from polyslo.gateway.reconciliation import Reconciliation
-from polyslo.gateway.served_model import GATHER_S, Patience, ServedModel
+from polyslo.gateway.served_model import GATHER_S, ServedModel
 from polyslo.gateway.slack import Slack
-from polyslo.gateway.tally import OPEN, RowOfTally, Tally
+from polyslo.gateway.tally import RowOfTally, Tally
 from polyslo.gateway.tls import server_context
 from polyslo.gateway.tokens import estimates
 from polyslo.gateway.traces import open_traces
@@ -129,7 +130,7 @@ class Gateway:
         self.management_listener = await _listen(
             self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", MANAGEMENT_LIMITS
         )
-        own = ProcessMetrics(self.metrics.registry, config, self.places, lambda: int(self.tally.rows[:, OPEN].sum()))
+        own = ProcessMetrics(self.metrics.registry, config, self.places)
         self.metrics.register(own)
         self._lag = LoopLag(own.lag.observe)
         self._lag.start()

@@ -17,7 +17,8 @@ from polyslo.gateway.carried_instance import CarriedInstance
 from polyslo.gateway.carrier_messages import Said, Told
 from polyslo.gateway.gathered_news import GatheredNews
 from polyslo.gateway.link import Messenger
-from polyslo.gateway.relay import Header, NearRelay, Passage
+from polyslo.gateway.near_relay import NearRelay
+from polyslo.gateway.passage import Header, Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.surroundings import Loop
 from polyslo.gateway.tokens import Estimate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from polyslo.gateway.relay import Header
+from polyslo.gateway.passage import Header
 from polyslo.wire.client import Origin
 
 

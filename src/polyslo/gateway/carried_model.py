@@ -11,7 +11,8 @@ from polyslo.gateway.carried import Carried
 from polyslo.gateway.carried_instance import CarriedInstance
 from polyslo.gateway.carrier_messages import header_texts, read_headers
 from polyslo.gateway.front_model import Destination
-from polyslo.gateway.relay import Header, NearRelay, Passage
+from polyslo.gateway.near_relay import NearRelay
+from polyslo.gateway.passage import Header, Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.tokens import estimates
 from polyslo.wire.client import Origin

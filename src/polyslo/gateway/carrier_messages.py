@@ -25,7 +25,7 @@ from typing import Any
 import orjson
 
 from polyslo.gateway.body import Ask
-from polyslo.gateway.relay import Header, Passage
+from polyslo.gateway.passage import Header, Passage
 from polyslo.gateway.request import Request
 from polyslo.wire.client import Failure
 

@@ -17,7 +17,7 @@ from polyslo.gateway.front_model import Admission
 from polyslo.gateway.link import Messenger
 from polyslo.gateway.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.openai_errors import Refusal
-from polyslo.gateway.relay import Passage
+from polyslo.gateway.passage import Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.served_model import ServedModel
 from polyslo.wire.client import Failure, Origin

@@ -27,7 +27,7 @@ class EngineLoads:
     def collect(self) -> Iterable[Metric]:
         """Read what stands."""
         of = {
-            name: GaugeMetricFamily(f"polyslo_engine_{name}", text, labels=["model", "instance"])
+            name: GaugeMetricFamily(f"polyslo_engine_{name}", text, labels=["model", "engine"])
             for name, text in _GAUGES.items()
         }
         slack = GaugeMetricFamily("polyslo_slack_seconds", "Kept free of each TTFT.", labels=["model"])

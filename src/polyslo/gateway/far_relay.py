@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from polyslo.gateway import carrier_messages as messages
 from polyslo.gateway.carrier_messages import Told
-from polyslo.gateway.relay import Header, Passage
+from polyslo.gateway.passage import Header, Passage
 from polyslo.gateway.request import Request
 from polyslo.wire.client import Failure, Origin
 

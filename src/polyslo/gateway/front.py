@@ -25,7 +25,7 @@ from polyslo.gateway.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.model_list import MODELS, ModelList
 from polyslo.gateway.openai_errors import JSON_HEADERS, BadRequest, Refusal
 from polyslo.gateway.pass_on import PassOn
-from polyslo.gateway.relay import Passage
+from polyslo.gateway.passage import Passage
 from polyslo.gateway.request import Request
 from polyslo.gateway.wishes import SLO_HEADERS, Wish, echoed, read_wish, strip_own_fields
 from polyslo.wire.fields import Headers

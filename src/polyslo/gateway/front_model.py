@@ -11,8 +11,9 @@ from typing import Protocol
 
 from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.openai_errors import Refusal
+from polyslo.gateway.passage import Header, Passage
 from polyslo.gateway.places import Client, Enter
-from polyslo.gateway.relay import Header, Passage, Relay
+from polyslo.gateway.relay import Relay
 from polyslo.gateway.request import Request
 from polyslo.gateway.tokens import Estimate
 from polyslo.wire.client import Origin

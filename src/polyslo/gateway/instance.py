@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from polyslo.core.state import ABSENT, DRAINING, FITS
-from polyslo.gateway.relay import Header, Relay
+from polyslo.gateway.passage import Header
+from polyslo.gateway.relay import Relay
 from polyslo.wire.client import Origin
 
 CONFIGURED, LISTED, POSTED = "configuration", "instances_file", "request"  # who told of it

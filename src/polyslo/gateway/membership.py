@@ -104,7 +104,8 @@ class Membership:
     def leave(self, instance: Instance, *, at_once: bool = False) -> None:
         """Send an instance nothing new; it is gone when its requests are over.
 
-        `at_once`: they go to other instances where nothing of their answers was sent yet, and are cut elsewhere.
+        `at_once`: they go to other instances where nothing of their answers was sent yet, and are cut elsewhere. What
+        other instances fetch from it (PD), or what it is foreseen for, is still waited for.
         """
         i = instance.index
         if not instance.is_leaving:
@@ -115,9 +116,10 @@ class Membership:
             for relay in list(instance.running):
                 relay.lose_instance()
             self.model.take_news()
-            self._go(instance)
-        else:
-            self._look()
+            if self._holds_nothing(instance):
+                self._go(instance)
+                return
+        self._look()
 
     def sync(self, endpoints: Sequence[EndpointConfig], source: str, api_keys: Sequence[str | None]) -> list[str]:
         """Let join and leave what a source of instances lists now; return what changes, in words.
@@ -168,9 +170,13 @@ class Membership:
 
     def _is_at_rest(self, instance: Instance) -> bool:
         """Tell whether nothing is sent to it, and nothing believed to be there."""
-        record, origin = self.model.fleet.instances[instance.index], instance.origin
-        believed = int(record["num_residents"] + record["num_decodes"] + record["num_queued"])
-        return not instance.running and not believed and origin.num_connections == origin.num_idle
+        origin = instance.origin
+        return self._holds_nothing(instance) and origin.num_connections == origin.num_idle
+
+    def _holds_nothing(self, instance: Instance) -> bool:
+        """Tell whether no request is there, foreseen there, or fetched from there (PD)."""
+        record = self.model.fleet.instances[instance.index]
+        return not instance.running and not any(record[name] for name in ("num_residents", "num_own", "kv_tokens"))
 
     def _go(self, instance: Instance) -> None:
         i = instance.index

@@ -28,7 +28,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from polyslo.core.state import DISPATCH, RELEGATE, TRANSFER, WITHDRAW
 from polyslo.gateway.body import CHAT
 from polyslo.gateway.listeners import Doorkeeper, Listener
-from polyslo.gateway.relay import Header, NearRelay, Relay
+from polyslo.gateway.near_relay import NearRelay
+from polyslo.gateway.passage import Header
+from polyslo.gateway.relay import Relay
 from polyslo.gateway.served_model import ServedModel
 from polyslo.wire.server import Exchange
 

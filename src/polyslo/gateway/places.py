@@ -16,7 +16,8 @@ from polyslo.gateway.config_server import ServerConfig
 from polyslo.gateway.config_slo import KeyConfig
 from polyslo.gateway.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.openai_errors import Refusal
-from polyslo.gateway.relay import Header, Relay
+from polyslo.gateway.passage import Header
+from polyslo.gateway.relay import Relay
 from polyslo.gateway.surroundings import Handle, Loop
 from polyslo.wire.server import Exchange
 

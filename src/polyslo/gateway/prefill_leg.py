@@ -8,7 +8,8 @@ from polyslo.gateway.handover import params_of
 from polyslo.wire.client import Failure, end_to_end
 
 if TYPE_CHECKING:
-    from polyslo.gateway.relay import Header, NearRelay
+    from polyslo.gateway.near_relay import NearRelay
+    from polyslo.gateway.passage import Header
 
 MOST_BYTES = 16 << 20  # of an answer with one token; block ids are some bytes each
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -22,11 +22,9 @@ class ProcessMetrics(Collector):
         registry: CollectorRegistry,
         config: GatewayConfig,
         places: Places,
-        num_connections: Callable[[], int],
     ) -> None:
         self._config = config
         self._places = places
-        self._num_connections = num_connections
         self.lag = Histogram(
             "polyslo_event_loop_lag_seconds",
             "How late a call came that was due ten times a second.",
@@ -47,9 +45,6 @@ class ProcessMetrics(Collector):
         most.add_metric(["waiting"], self._config.server.queue_size)
         yield places
         yield most
-        yield GaugeMetricFamily(
-            "polyslo_client_connections", "Client connections that are open.", value=self._num_connections()
-        )
         yield GaugeMetricFamily(
             "polyslo_slo_attainment_target_ratio",
             "The attainment that is aimed at: `telemetry.attainment_target`.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 
 from polyslo.core.state import (
@@ -25,18 +25,19 @@ from polyslo.core.state import (
     Fleet,
 )
 from polyslo.gateway.decider import Decider
+from polyslo.gateway.errands import Errands, Patience
 from polyslo.gateway.instance import Instance
 from polyslo.gateway.listeners import Listener
-from polyslo.gateway.placement import placement_of
+from polyslo.gateway.near_relay import NearRelay
+from polyslo.gateway.passage import Header, Passage
 from polyslo.gateway.reconciliation import Reconciliation
-from polyslo.gateway.relay import Header, NearRelay, Passage, Relay
+from polyslo.gateway.relay import Relay
 from polyslo.gateway.request import Request
 from polyslo.gateway.roster import Roster
 from polyslo.gateway.shadow import Shadow
 from polyslo.gateway.slack import Slack
 from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
 from polyslo.gateway.tokens import Estimate, TokenEstimate
-from polyslo.gateway.told import receipt, told_slo, with_decode_side
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 
@@ -44,16 +45,6 @@ TICK_S = 0.005  # while requests pend: their deadlines pass
 IDLE_TICK_S = 0.1
 GATHER_S = 0.002  # news is digested this long after its first piece: an engine writes a step's tokens one by one
 DELAY_S = 0.001  # from the end of a step in an engine to its news here, about, and from here to there
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long engines are waited for, and how often a request is tried."""
-
-    first_byte_timeout_s: float = 300.0  # of streams: other answers come when they are whole
-    idle_timeout_s: float = 60.0
-    request_timeout_s: float = 1800.0  # from a request's arrival
-    max_retries: int = 2
 
 
 class ServedModel:
@@ -68,7 +59,7 @@ class ServedModel:
         refusals: Refusals,
         listener: Listener,
         *,
-        patience: Patience = Patience(),
+        patience: Patience | None = None,
         tells_slos: bool = False,
         slack: Slack | None = None,
         gather_s: float = GATHER_S,
@@ -91,8 +82,8 @@ class ServedModel:
         self.reconciliation: Reconciliation | None = None
         self._refusals = refusals
         self._listener = listener
-        self._patience = patience
-        self._tells_slos = tells_slos
+        self._patience = patience or Patience()
+        self._errands = Errands(fleet, policy, self.instances, self._patience, clock, tells_slos=tells_slos)
         self._gather_s = gather_s
         self.slack = slack or Slack(0.0)
         self._clock = clock
@@ -304,80 +295,23 @@ class ServedModel:
         if relay is None or (kind == DISPATCH and relay.has_started):  # withdrawn and sent on at once, but it stays
             return
         if kind == DISPATCH:
-            self._note_placement(relay, i)
+            self._errands.note_placement(relay, i)
         elif kind == TRANSFER:
             if self.instances.get(i) is None:  # nobody is left who could decode it
                 relay.lose_instance()
                 return
-            self._note_transfer(relay, i)
+            self._errands.note_transfer(relay, i)
         self._listener.decided(self, relay, kind, i)
         if kind == DISPATCH:
-            self._dispatch(relay, i)
+            self._errands.send(relay, i)
         elif kind == TRANSFER:
-            self._send_on(relay, i)
+            self._errands.send_on(relay, i)
         elif kind == WITHDRAW:
             self._withdraw(relay)
         elif kind == REFUSE:
             self._refuse(relay)
         elif kind == RELEGATE:
             relay.passage.is_relegated = True
-
-    def _note_placement(self, relay: Relay, i: int) -> None:
-        relay.passage.placement = placement_of(
-            self.fleet,
-            relay.r,
-            self.policy,
-            self.instances[i].name,
-            arrival_s=relay.request.arrival_s,
-            at_s=self._clock(),
-            is_relegated=relay.passage.is_relegated,
-        )
-
-    def _note_transfer(self, relay: Relay, i: int) -> None:
-        prefilled = relay.passage.placement
-        assert prefilled is not None
-        name = self.instances[i].name
-        relay.passage.placement = replace(prefilled, instance=name, prefill_instance=prefilled.instance)
-
-    def _dispatch(self, relay: Relay, i: int) -> None:
-        instance, now_s = self.instances[i], self._clock()
-        instance.running.add(relay)
-        if relay.passage.wants_receipt:
-            relay.receipt = receipt(relay, self.fleet, instance.name, now_s)
-        if self.fleet.requests[relay.r]["hands_over"]:
-            timeout_s = self._patience.first_byte_timeout_s
-            relay.prefill(i, instance.origin, self._told(relay, i), instance.credentials, timeout_s=timeout_s)
-        else:
-            self._send(relay, instance)
-
-    def _send_on(self, relay: Relay, i: int) -> None:
-        """Send a prefilled request to its decode instance."""
-        instance = self.instances[i]
-        assert relay.is_prefilled
-        assert relay.instance is not None
-        self.instances[relay.instance].running.discard(relay)
-        instance.running.add(relay)
-        relay.receipt = with_decode_side(relay.receipt, instance.name)
-        self._send(relay, instance)
-
-    def _told(self, relay: Relay, i: int) -> dict[str, float] | None:
-        """Return what instance `i` is told of a request; None where engines are told nothing."""
-        if not self._tells_slos:
-            return None
-        budget_s = float(self.fleet.instances["budget_s"][i])
-        return told_slo(relay, self.fleet.requests[relay.r], budget_s, self._clock())
-
-    def _send(self, relay: Relay, instance: Instance) -> None:
-        patience = self._patience
-        is_streamed = relay.request.is_streamed
-        relay.send(
-            instance.index,
-            instance.origin,
-            self._told(relay, instance.index),
-            instance.credentials,
-            first_byte_timeout_s=patience.first_byte_timeout_s if is_streamed else patience.request_timeout_s,
-            idle_timeout_s=patience.idle_timeout_s,
-        )
 
     def _withdraw(self, relay: Relay) -> None:
         """Take a request back from its instance, to be sent again later; if its client has had some of it, it stays."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from polyslo.gateway.relay import Header, Relay
+from polyslo.gateway.passage import Header
+from polyslo.gateway.relay import Relay
 from polyslo.wire.client import Failure
 
 

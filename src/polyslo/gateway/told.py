@@ -11,7 +11,8 @@ from typing import Any
 from polyslo.core.state import RUNGS, Fleet
 from polyslo.engines.told import BEST_EFFORT, FIRST_DUE_MS, PACE_MS, TPOT_MS
 from polyslo.gateway.foreseen import first_token_s
-from polyslo.gateway.relay import Header, Relay
+from polyslo.gateway.passage import Header
+from polyslo.gateway.relay import Relay
 
 
 def told_slo(relay: Relay, record: Any, budget_s: float, now_s: float) -> dict[str, float]:
