@@ -192,12 +192,12 @@ class FarMachine(GatewayMachine):
             assert set(numbers) == {relay.exchange.number for relay in running}, "G3"
             assert len(set(numbers)) == len(numbers), "G3: sent twice"
             for relay in running:
-                assert relay.instance == i
+                assert relay.at.instance == i
                 assert model.relays[relay.r] is relay
                 assert model.fleet.requests["instance"][relay.r] == i, "G3: believed elsewhere"
                 assert stage[relay.r] in (QUEUED, DECODING), "G3"
         for relay in model.relays:
-            if relay is not None and relay.instance is None:
+            if relay is not None and relay.at.instance is None:
                 assert stage[relay.r] in (PENDING, RELEGATED), "G3: nowhere, and nobody waits to send it"
 
     def _is_quiet(self):

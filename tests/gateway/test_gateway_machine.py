@@ -345,20 +345,20 @@ class GatewayMachine(RuleBasedStateMachine):
         model, stage = self.model, self.model.fleet.requests["stage"]
         for instance in model.instances:
             i, relays = instance.index, [_relay(call) for call in instance.origin.calls]
-            resting = {relay for relay in instance.running if relay.kv_params and relay._call is None}
+            resting = {relay for relay in instance.running if relay.at.is_prefilled and relay._call is None}
             assert set(relays) == instance.running - resting, "G3"
             assert len(set(relays)) == len(relays), "G3: sent twice"
             assert all(stage[relay.r] == QUEUED for relay in resting), "G3: prefilled, and not sent on"
             for relay in relays:
                 is_sent_on = stage[relay.r] == TRANSFERRING
                 place = "decode_instance" if is_sent_on else "instance"
-                assert relay.instance == i
+                assert relay.at.instance == i
                 assert model.relays[relay.r] is relay
                 assert model.fleet.requests[place][relay.r] == i, "G3: believed elsewhere"
                 assert stage[relay.r] in (QUEUED, TRANSFERRING, DECODING), "G3"
-                assert not is_sent_on or relay.kv_params, "G3: sent on before its prefill had ended"
+                assert not is_sent_on or relay.at.is_prefilled, "G3: sent on before its prefill had ended"
         for relay in model.relays:
-            if relay is not None and relay.instance is None:
+            if relay is not None and relay.at.instance is None:
                 assert stage[relay.r] in (PENDING, RELEGATED), "G3: nowhere, and nobody waits to send it"
         under_way = model.decider.streams.transfers[: model.decider.streams.num_transfers[0]]
         assert sorted(under_way) == np.flatnonzero(stage == TRANSFERRING).tolist(), "G3: KV on its way"

@@ -178,16 +178,16 @@ class ServedModel:
 
     def prefilled(self, relay: Relay) -> None:
         """See `Watcher`."""
-        if self.health is not None and relay.instance is not None:
-            self.health.succeeded(relay.instance)
+        if self.health is not None and relay.at.instance is not None:
+            self.health.succeeded(relay.at.instance)
         self.decider.saw_tokens(relay.r, 1, self._clock())
         self._digest_soon()
 
     def ended(self, relay: Relay, output_tokens: int) -> None:
         """See `Watcher`."""
         self._forget(relay)
-        if self.health is not None and relay.instance is not None:
-            self.health.succeeded(relay.instance)
+        if self.health is not None and relay.at.instance is not None:
+            self.health.succeeded(relay.at.instance)
         if relay.passage.prompt_tokens is not None:
             self.estimates[relay.passage.ask.is_chat].learn(relay.passage.ask, relay.passage.prompt_tokens)
         self._learn_slack(relay)
@@ -230,9 +230,9 @@ class ServedModel:
 
     def stayed(self, relay: Relay, i: int) -> None:
         """A request was taken back too late: its client had been sent some of it, so it goes on at `i`."""
-        if relay.instance is not None:
-            self.instances[relay.instance].running.discard(relay)
-        relay.instance = i
+        if relay.at.instance is not None:
+            self.instances[relay.at.instance].running.discard(relay)
+        relay.at.instance = i
         self.instances[i].running.add(relay)
         self.decider.keep(relay.r, i, self._clock())
 
@@ -244,17 +244,17 @@ class ServedModel:
             self.slack.observe(float(record["predicted_first_s"]), float(record["first_due_s"]), passage.first_token_s)
 
     def _note_failure(self, relay: Relay, failure: Failure | int) -> None:
-        if self.health is None or relay.instance is None or (isinstance(failure, int) and failure < 500):
+        if self.health is None or relay.at.instance is None or (isinstance(failure, int) and failure < 500):
             return
         has_no_connection = isinstance(failure, Failure) and failure.kind == "connect"
-        self.health.failed(relay.instance, at_once=has_no_connection)
+        self.health.failed(relay.at.instance, at_once=has_no_connection)
 
     def _try_again(self, relay: Relay) -> None:
         """Decide about a request that an instance failed; that one is not asked while another is open."""
-        again, failed = self.decider.enter(), relay.instance
+        again, failed = self.decider.enter(), relay.at.instance
         assert again is not None  # one was freed just now
         relay.r = again
-        relay.start_over()
+        relay.at.start_over()
         self.relays[again] = relay
         if failed is None or self.instances[failed].closed != FITS or not self._has_stand_in(failed):
             self._decide(relay)
@@ -315,7 +315,7 @@ class ServedModel:
 
     def _withdraw(self, relay: Relay) -> None:
         """Take a request back from its instance, to be sent again later; if its client has had some of it, it stays."""
-        instance = relay.instance
+        instance = relay.at.instance
         assert instance is not None  # what was never sent is never withdrawn
         if relay.take_back():
             self.instances[instance].running.discard(relay)
@@ -330,8 +330,8 @@ class ServedModel:
 
     def _forget(self, relay: Relay) -> None:
         self.relays[relay.r] = None
-        if relay.instance is not None:
-            self.instances[relay.instance].running.discard(relay)
+        if relay.at.instance is not None:
+            self.instances[relay.at.instance].running.discard(relay)
 
     def _finish(self, relay: Relay, outcome: str) -> None:
         self._expiries.pop(relay).cancel()

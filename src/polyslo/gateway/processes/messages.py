@@ -24,6 +24,8 @@ from typing import Any
 
 import orjson
 
+from polyslo.gateway.processes.carried_instance import CarriedInstance
+from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.passage import Header, Passage
 from polyslo.gateway.requests.body import Ask
 from polyslo.gateway.requests.request import Request
@@ -126,18 +128,16 @@ def read_failure(told: list[Any] | int) -> Failure | int:
     return told if isinstance(told, int) else Failure(*told)
 
 
-def errand(
-    i: int, told: Mapping[str, float] | None, receipt: Sequence[Header], first_byte_timeout_s: float,
-    idle_timeout_s: float,
-) -> bytes:  # fmt: skip
-    """Write SEND or PREFILL: the instance, what its engine is told, the receipt, how long it may be silent."""
-    return orjson.dumps((i, told, header_texts(receipt), first_byte_timeout_s, idle_timeout_s))
+def errand(sent: Errand, receipt: Sequence[Header]) -> bytes:
+    """Write SEND or PREFILL; a carrier has connections and credentials of its own."""
+    return orjson.dumps((sent.i, sent.told, sent.first_byte_timeout_s, sent.idle_timeout_s, header_texts(receipt)))
 
 
-def read_errand(content: bytes) -> tuple[int, Mapping[str, float] | None, tuple[Header, ...], float, float]:
-    """Read SEND or PREFILL."""
-    i, told, receipt, first_byte_timeout_s, idle_timeout_s = orjson.loads(content)
-    return i, told, read_headers(receipt), first_byte_timeout_s, idle_timeout_s
+def read_errand(content: bytes, instances: Mapping[int, CarriedInstance]) -> tuple[Errand, tuple[Header, ...]]:
+    """Read SEND or PREFILL: where to, by a carrier's instances, and the receipt."""
+    i, told, first_byte_timeout_s, idle_timeout_s, receipt = orjson.loads(content)
+    to = instances[i]
+    return Errand(i, to.origin, told, to.credentials, first_byte_timeout_s, idle_timeout_s), read_headers(receipt)
 
 
 def answer(status: int, headers: Sequence[Header], body: bytes, *, adds_ours: bool) -> bytes:

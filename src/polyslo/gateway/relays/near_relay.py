@@ -13,13 +13,15 @@ from typing import Any
 from polyslo.gateway.belief.stream_tokens import TokenCounter
 from polyslo.gateway.belief.usage import completion_tokens, prompt_tokens
 from polyslo.gateway.relays.broken import ERROR, is_broken
+from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.handover import decode_body, prefill_body
 from polyslo.gateway.relays.passage import Header, Passage
 from polyslo.gateway.relays.prefill_leg import PrefillLeg
 from polyslo.gateway.relays.relay import Watcher
+from polyslo.gateway.relays.whereabouts import Whereabouts
 from polyslo.gateway.requests.request import Request
 from polyslo.gateway.requests.slo_body import body_with_slo
-from polyslo.wire.client import Call, Failure, Origin, end_to_end
+from polyslo.wire.client import Call, Failure, Sink, end_to_end
 from polyslo.wire.server import Exchange
 
 OUR_HEADERS = frozenset({b"x-request-id", b"x-session-id"})  # of which the response has ours
@@ -50,11 +52,8 @@ class NearRelay:
         self.exchange = exchange
         self.body = body
         self.request = request
-        self.instance: int | None = None
-        self.prefill_instance: int | None = None  # which kept its KV, where that was apart from its instance
-        self.kv_params: Mapping[str, Any] | None = None  # where its KV is, once it is prefilled
-        self.prefilled_s = 0.0
         self.passage = passage
+        self.at = Whereabouts(passage, clock)
         self.receipt: tuple[Header, ...] = ()  # of the last decision
         self.headers = headers  # that its engine sees
         self._watcher = watcher
@@ -73,60 +72,24 @@ class NearRelay:
         exchange.on_gone = self._on_gone
         exchange.on_blocked = self._on_blocked
 
-    def send(
-        self,
-        i: int,
-        origin: Origin,
-        told: Mapping[str, float] | None,
-        credentials: Sequence[Header] = (),
-        *,
-        first_byte_timeout_s: float,
-        idle_timeout_s: float,
-    ) -> None:
+    def send(self, errand: Errand) -> None:
         """See `Relay`."""
-        if self.kv_params is None:
-            self._try_at(i)
-        else:
-            self.instance, self.prefill_instance = i, self.instance
-        body = self.body if told is None else body_with_slo(self.body, self.passage.ask, told)
+        self.at.go_to(errand.i)
         self._let_go()
-        self._idle_timeout_s = idle_timeout_s
-        self._call = origin.send(
-            self.exchange.method,
-            self._target,
-            [*self.headers, *credentials],
-            body if self.kv_params is None else decode_body(body, self.kv_params),
-            self,
-            head_timeout_s=first_byte_timeout_s,
-            idle_timeout_s=first_byte_timeout_s,
-        )
+        self._idle_timeout_s = errand.idle_timeout_s
+        body = self.body if errand.told is None else body_with_slo(self.body, self.passage.ask, errand.told)
+        kv_params = self.at.kv_params
+        self._ask(errand, body if kv_params is None else decode_body(body, kv_params), self)
 
-    def prefill(
-        self,
-        i: int,
-        origin: Origin,
-        told: Mapping[str, float] | None,
-        credentials: Sequence[Header] = (),
-        *,
-        timeout_s: float,
-    ) -> None:
+    def prefill(self, errand: Errand) -> None:
         """See `Relay`."""
-        self._try_at(i)
-        self._call = origin.send(
-            self.exchange.method,
-            self._target,
-            [*self.headers, *credentials],
-            prefill_body(self.passage.ask.body, told),
-            PrefillLeg(self),
-            head_timeout_s=timeout_s,
-            idle_timeout_s=timeout_s,
-        )
+        self.at.begin_at(errand.i)
+        self._ask(errand, prefill_body(self.passage.ask.body, errand.told), PrefillLeg(self))
 
     def prefilled(self, params: Mapping[str, Any]) -> None:
         """Its prefill has ended, and `params` say where its KV is: for its `PrefillLeg`."""
         self._call = None
-        self.kv_params = params
-        self.prefilled_s = self._clock()
+        self.at.note_prefilled(params)
         self._watcher.prefilled(self)
 
     def prefill_refused(self, status: int, headers: Sequence[Header], body: bytes) -> None:
@@ -136,22 +99,13 @@ class NearRelay:
         self._pieces = [body]
         self._end_whole(status, body)
 
-    @property
-    def is_prefilled(self) -> bool:
-        """See `Relay`."""
-        return self.kv_params is not None
-
-    def start_over(self) -> None:
-        """See `Relay`."""
-        self.instance = self.prefill_instance = self.kv_params = None
-
     def take_back(self) -> bool:
         """See `Relay`."""
         if self.has_started:
             return False
         self._drop()
         self._let_go()
-        self.start_over()
+        self.at.start_over()
         return True
 
     def lose_instance(self) -> None:
@@ -220,14 +174,18 @@ class NearRelay:
         if not self._watcher.failed(self, failure) and self.has_started:
             self.break_off()
 
-    @property
-    def _target(self) -> bytes:
-        return self.exchange.path + (b"?" + self.exchange.query if self.exchange.query else b"")
-
-    def _try_at(self, i: int) -> None:
-        self.instance, self.prefill_instance, self.kv_params = i, None, None
-        self.passage.num_tries += 1
-        self.passage.sent_s = self._clock()
+    def _ask(self, errand: Errand, body: bytes, sink: Sink) -> None:
+        """Send the client's request to an engine, with another body."""
+        exchange = self.exchange
+        self._call = errand.origin.send(
+            exchange.method,
+            exchange.path + (b"?" + exchange.query if exchange.query else b""),
+            [*self.headers, *errand.credentials],
+            body,
+            sink,
+            head_timeout_s=errand.first_byte_timeout_s,
+            idle_timeout_s=errand.first_byte_timeout_s,
+        )
 
     @property
     def _is_stream(self) -> bool:
