@@ -1,7 +1,6 @@
 """A model that is served: its instances, the decider over them, and the requests under way.
 
-The event loop's one thread does everything, so between reading state and having decided nothing else happens. News
-of streams is gathered for a moment and digested together: engines send a step's tokens one after the other.
+The event loop's one thread does everything, so between reading state and having decided nothing else happens.
 """
 
 from __future__ import annotations
@@ -11,25 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
 
-from polyslo.core.state import (
-    ABSENT,
-    DISPATCH,
-    DRAINING,
-    EITHER,
-    FITS,
-    REFUSE,
-    RELEGATE,
-    RETIER,
-    TRANSFER,
-    WITHDRAW,
-    Fleet,
-)
+from polyslo.core.state import ABSENT, DISPATCH, DRAINING, FITS, REFUSE, RELEGATE, RETIER, TRANSFER, WITHDRAW, Fleet
 from polyslo.gateway.belief.reconciliation import Reconciliation
 from polyslo.gateway.belief.slack import Slack
 from polyslo.gateway.belief.tokens import Estimate, TokenEstimate
 from polyslo.gateway.decider import Decider
+from polyslo.gateway.heartbeat import GATHER_S, Heartbeat
 from polyslo.gateway.instances.instance import Instance
 from polyslo.gateway.instances.roster import Roster
+from polyslo.gateway.instances.stand_in import has_stand_in
 from polyslo.gateway.journal.shadow import Shadow
 from polyslo.gateway.relays.errands import Errands, Patience
 from polyslo.gateway.relays.listeners import Listener
@@ -41,9 +30,6 @@ from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 
-TICK_S = 0.005  # while requests pend: their deadlines pass
-IDLE_TICK_S = 0.1
-GATHER_S = 0.002  # news is digested this long after its first piece: an engine writes a step's tokens one by one
 DELAY_S = 0.001  # from the end of a step in an engine to its news here, about, and from here to there
 
 
@@ -84,13 +70,11 @@ class ServedModel:
         self._listener = listener
         self._patience = patience or Patience()
         self._errands = Errands(fleet, policy, self.instances, self._patience, clock, tells_slos=tells_slos)
-        self._gather_s = gather_s
         self.slack = slack or Slack(0.0)
         self._clock = clock
         self._loop: Loop = loop or asyncio.get_running_loop()
-        self._digest_is_due = False
         self._expiries: dict[Relay, Handle] = {}
-        self._ticker = self._loop.call_later(IDLE_TICK_S, self._tick)
+        self._heartbeat = Heartbeat(self.decider, lambda: self.num_in_flight > 0, clock, self._loop, gather_s)
         for i in self.instances.vacant:
             self.decider.close(i, ABSENT, clock())
 
@@ -159,13 +143,11 @@ class ServedModel:
 
     def stop(self) -> None:
         """Stop the clock and take in the last news; requests under way go on."""
-        self._ticker.cancel()
-        self.take_news()
+        self._heartbeat.stop()
 
     def take_news(self) -> None:
         """Digest what was seen, now."""
-        if self.decider.has_news:
-            self.decider.digest(self._clock())
+        self._heartbeat.digest_now()
 
     def started(self, relay: Relay) -> None:
         """See `Watcher`."""
@@ -173,26 +155,23 @@ class ServedModel:
     def saw_tokens(self, r: int, tokens: int, seen_s: float | None = None) -> None:
         """See `Watcher`; `seen_s` is when the tokens came, where that is not now."""
         self.decider.saw_tokens(r, tokens, self._clock(), seen_s)
-        if not self._digest_is_due:
-            self._digest_soon()
+        self._heartbeat.digest_soon()
 
     def prefilled(self, relay: Relay) -> None:
         """See `Watcher`."""
-        if self.health is not None and relay.at.instance is not None:
-            self.health.succeeded(relay.at.instance)
+        self._note_success(relay)
         self.decider.saw_tokens(relay.r, 1, self._clock())
-        self._digest_soon()
+        self._heartbeat.digest_soon()
 
     def ended(self, relay: Relay, output_tokens: int) -> None:
         """See `Watcher`."""
         self._forget(relay)
-        if self.health is not None and relay.at.instance is not None:
-            self.health.succeeded(relay.at.instance)
+        self._note_success(relay)
         if relay.passage.prompt_tokens is not None:
             self.estimates[relay.passage.ask.is_chat].learn(relay.passage.ask, relay.passage.prompt_tokens)
         self._learn_slack(relay)
         self.decider.saw_end(relay.r, output_tokens, self._clock())
-        self._digest_soon()
+        self._heartbeat.digest_soon()
         self._finish(relay, "missed" if relay.passage.is_late else "attained")
 
     def failed(self, relay: Relay, failure: Failure | int) -> bool:
@@ -212,21 +191,15 @@ class ServedModel:
 
     def rejected(self, relay: Relay, status: int) -> None:
         """See `Watcher`."""
-        self._forget(relay)
-        self.decider.lose(relay.r, self._clock())
-        self._finish(relay, "rejected")
+        self._give_up(relay, "rejected")
 
     def left(self, relay: Relay) -> None:
         """See `Watcher`."""
-        self._forget(relay)
-        self.decider.lose(relay.r, self._clock())
-        self._finish(relay, "cancelled")
+        self._give_up(relay, "cancelled")
 
     def lost(self, relay: Relay) -> None:
         """A request is over, and nobody can be told: who carried it is gone."""
-        self._forget(relay)
-        self.decider.lose(relay.r, self._clock())
-        self._finish(relay, "failed")
+        self._give_up(relay, "failed")
 
     def stayed(self, relay: Relay, i: int) -> None:
         """A request was taken back too late: its client had been sent some of it, so it goes on at `i`."""
@@ -243,6 +216,10 @@ class ServedModel:
             record = self.fleet.requests[relay.r]
             self.slack.observe(float(record["predicted_first_s"]), float(record["first_due_s"]), passage.first_token_s)
 
+    def _note_success(self, relay: Relay) -> None:
+        if self.health is not None and relay.at.instance is not None:
+            self.health.succeeded(relay.at.instance)
+
     def _note_failure(self, relay: Relay, failure: Failure | int) -> None:
         if self.health is None or relay.at.instance is None or (isinstance(failure, int) and failure < 500):
             return
@@ -256,18 +233,13 @@ class ServedModel:
         relay.r = again
         relay.at.start_over()
         self.relays[again] = relay
-        if failed is None or self.instances[failed].closed != FITS or not self._has_stand_in(failed):
+        is_open = failed is not None and self.instances[failed].closed == FITS
+        if failed is None or not is_open or not has_stand_in(self.fleet, self.instances, failed):
             self._decide(relay)
             return
         self.decider.close(failed, DRAINING, self._clock())
         self._decide(relay)
         self.decider.open(failed, self._clock())
-
-    def _has_stand_in(self, i: int) -> bool:
-        """Tell whether another open instance can do what this one does; where groups are fixed, one of its own."""
-        group, role = self.fleet.instances["group"], self.fleet.instances["role"]
-        likewise = (role == EITHER) | (role == role[i]) if self.fleet.settings["elastic"][0] else group == group[i]
-        return any(other.index != i and other.closed == FITS and likewise[other.index] for other in self.instances)
 
     def _expire(self, relay: Relay) -> None:
         """Give up a request that takes longer than any may."""
@@ -328,6 +300,11 @@ class ServedModel:
         relay.answer(*self._refusals.refused(relay))
         self._finish(relay, "refused")
 
+    def _give_up(self, relay: Relay, outcome: str) -> None:
+        self._forget(relay)
+        self.decider.lose(relay.r, self._clock())
+        self._finish(relay, outcome)
+
     def _forget(self, relay: Relay) -> None:
         self.relays[relay.r] = None
         if relay.at.instance is not None:
@@ -336,19 +313,3 @@ class ServedModel:
     def _finish(self, relay: Relay, outcome: str) -> None:
         self._expiries.pop(relay).cancel()
         self._listener.finished(relay, outcome)
-
-    def _digest_soon(self) -> None:
-        if not self._digest_is_due:
-            self._digest_is_due = True
-            self._loop.call_later(self._gather_s, self._digest)
-
-    def _digest(self) -> None:
-        self._digest_is_due = False
-        self.decider.digest(self._clock())
-
-    def _tick(self) -> None:
-        try:
-            self.decider.tick(self._clock())
-        finally:
-            is_busy = self.num_in_flight > 0
-            self._ticker = self._loop.call_later(TICK_S if is_busy else IDLE_TICK_S, self._tick)

@@ -10,23 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from polyslo.gateway.belief.stream_tokens import TokenCounter
 from polyslo.gateway.belief.usage import completion_tokens, prompt_tokens
-from polyslo.gateway.relays.broken import ERROR, is_broken
+from polyslo.gateway.relays.broken import is_broken
 from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.handover import decode_body, prefill_body
 from polyslo.gateway.relays.passage import Header, Passage
 from polyslo.gateway.relays.prefill_leg import PrefillLeg
 from polyslo.gateway.relays.relay import Watcher
+from polyslo.gateway.relays.reply import Reply
 from polyslo.gateway.relays.whereabouts import Whereabouts
 from polyslo.gateway.requests.request import Request
 from polyslo.gateway.requests.slo_body import body_with_slo
-from polyslo.wire.client import Call, Failure, Sink, end_to_end
+from polyslo.wire.client import Call, Failure, Sink
 from polyslo.wire.server import Exchange
-
-OUR_HEADERS = frozenset({b"x-request-id", b"x-session-id"})  # of which the response has ours
-TAIL_BYTES = 4096  # of a stream, where its usage stands
-MOST_HELD_BYTES = 65_536  # of a stream that has shown no token
 
 
 def may_do_better(status: int) -> bool:
@@ -60,14 +56,8 @@ class NearRelay:
         self._clock = clock
         self._call: Call | None = None
         self._idle_timeout_s = 0.0
-        self._counter = TokenCounter(passage.ask)
+        self._reply = self._new_reply()
         self._due_s = request.arrival_s + request.ttft_s
-        self._pieces: list[bytes] = []
-        self._num_held_bytes = 0
-        self._head: tuple[int, list[Header]] = (0, [])
-        self._tail: list[bytes] = []  # the last pieces, cut to `TAIL_BYTES` now and then
-        self._num_tail_bytes = 0
-        self._has_failed = False
         self.has_started = False
         exchange.on_gone = self._on_gone
         exchange.on_blocked = self._on_blocked
@@ -75,7 +65,6 @@ class NearRelay:
     def send(self, errand: Errand) -> None:
         """See `Relay`."""
         self.at.go_to(errand.i)
-        self._let_go()
         self._idle_timeout_s = errand.idle_timeout_s
         body = self.body if errand.told is None else body_with_slo(self.body, self.passage.ask, errand.told)
         kv_params = self.at.kv_params
@@ -96,7 +85,7 @@ class NearRelay:
         """Its prefill was answered with an error, which is the request's answer where nobody may do better."""
         self._call = None
         self.on_head(status, list(headers))
-        self._pieces = [body]
+        self._reply.hold(body)
         self._end_whole(status, body)
 
     def take_back(self) -> bool:
@@ -104,7 +93,7 @@ class NearRelay:
         if self.has_started:
             return False
         self._drop()
-        self._let_go()
+        self._reply = self._new_reply()
         self.at.start_over()
         return True
 
@@ -125,9 +114,9 @@ class NearRelay:
 
     def let_through(self) -> None:
         """Answer what the last instance did, though it is an error: no other will be asked."""
-        status, headers = self._head
+        reply = self._reply
         self._detach()
-        self.exchange.respond(status, [*headers, *self.passage.told, *self.receipt], b"".join(self._pieces))
+        self.exchange.respond(reply.status, [*reply.headers, *self.passage.told, *self.receipt], reply.held)
 
     def break_off(self) -> None:
         """See `Relay`."""
@@ -137,22 +126,18 @@ class NearRelay:
 
     def on_head(self, status: int, headers: list[Header]) -> None:
         """See `Sink`: it goes on with the first token of a stream, else with the whole answer."""
-        status = status if status <= 599 else 502  # what HTTP has no room for can't be passed on
-        self._head = status, [header for header in end_to_end(headers) if header[0] not in OUR_HEADERS]
+        self._reply.begin(status, headers)
 
     def on_data(self, data: bytes) -> None:
         """See `Sink`."""
+        reply = self._reply
         if self.has_started:
-            self._pass_on(data, self._counter.feed(data))
+            self._pass_on(data, reply.follow(data))
             return
-        self._pieces.append(data)
-        if not self._is_stream:
+        tokens = reply.hold(data)
+        if not reply.is_stream or not (tokens or reply.is_held_too_long):
             return
-        self._num_held_bytes += len(data)
-        tokens = self._counter.feed(data)
-        if not tokens and self._num_held_bytes <= MOST_HELD_BYTES:
-            return
-        if is_broken(b"".join(self._pieces), is_beginning=True):
+        if is_broken(reply.held, is_beginning=True):
             self._drop()  # another instance may do it, as long as nothing is sent
             self.on_failure(Failure("reset", "its engine broke off", started=True))
             return
@@ -163,10 +148,10 @@ class NearRelay:
         self._call = None
         if self.has_started:
             self._end_stream()
-        elif self._is_stream:
+        elif self._reply.is_stream:
             self.on_failure(Failure("reset", "its stream ended without a token", started=True))
         else:
-            self._end_whole(self._head[0], b"".join(self._pieces))
+            self._end_whole(self._reply.status, self._reply.held)
 
     def on_failure(self, failure: Failure) -> None:
         """See `Sink`."""
@@ -175,8 +160,9 @@ class NearRelay:
             self.break_off()
 
     def _ask(self, errand: Errand, body: bytes, sink: Sink) -> None:
-        """Send the client's request to an engine, with another body."""
+        """Send the client's request to an engine, with another body; what one answered before is forgotten."""
         exchange = self.exchange
+        self._reply = self._new_reply()
         self._call = errand.origin.send(
             exchange.method,
             exchange.path + (b"?" + exchange.query if exchange.query else b""),
@@ -187,14 +173,10 @@ class NearRelay:
             idle_timeout_s=errand.first_byte_timeout_s,
         )
 
-    @property
-    def _is_stream(self) -> bool:
-        return self.request.is_streamed and self._head[0] == 200
-
     def _start(self, tokens: int) -> None:
         """Begin the response with what was held."""
-        status, headers = self._head
-        self.exchange.start(status, [*headers, *self.passage.told, *self.receipt])
+        reply = self._reply
+        self.exchange.start(reply.status, [*reply.headers, *self.passage.told, *self.receipt])
         self.has_started = True
         self._watcher.started(self)
         call = self._call
@@ -202,31 +184,18 @@ class NearRelay:
             call.idle_timeout_s = self._idle_timeout_s
             call.pause()
             call.resume()
-        held, self._pieces = b"".join(self._pieces), []
-        self._pass_on(held, tokens)
+        self._pass_on(reply.held, tokens)
 
     def _pass_on(self, data: bytes, tokens: int) -> None:
         """Count tokens, then send them: what is sent last may find that the client has left."""
-        self._tail.append(data)
-        self._num_tail_bytes += len(data)
-        if self._num_tail_bytes > 3 * TAIL_BYTES // 2:
-            self._cut_tail()
-        if ERROR in data and is_broken(self._cut_tail()):
-            self._has_failed = True
-        elif tokens:
+        if tokens:
             self._count(tokens)
         self.exchange.write(data)
 
-    def _cut_tail(self) -> bytes:
-        tail = b"".join(self._tail)[-TAIL_BYTES:]
-        self._tail, self._num_tail_bytes = [tail], len(tail)
-        return tail
-
     def _end_stream(self) -> None:
-        passage = self.passage
+        passage, tail = self.passage, self._reply.cut()
         self._detach()
-        tail = self._cut_tail()
-        if self._has_failed or not passage.tokens or is_broken(tail):
+        if self._reply.has_failed or not passage.tokens or is_broken(tail):
             self._watcher.failed(self, 500)
         else:
             passage.tokens = completion_tokens(tail) or passage.tokens
@@ -280,9 +249,8 @@ class NearRelay:
         else:
             self._call.resume()
 
-    def _let_go(self) -> None:
-        """Forget what an instance answered: another one will."""
-        self._counter, self._pieces, self._num_held_bytes, self._head = TokenCounter(self.passage.ask), [], 0, (0, [])
+    def _new_reply(self) -> Reply:
+        return Reply(self.passage.ask, is_streamed=self.request.is_streamed)
 
     def _drop(self) -> None:
         call, self._call = self._call, None
