@@ -139,17 +139,18 @@ class GatewayMachine(RuleBasedStateMachine):
         for _ in range(copies):
             exchange = FakeExchange()
             self.exchanges.append(exchange)
-            ask = read_body(exchange.path, RAW[is_streamed])
             request = Request(
                 self.loop.now_s, ttft_s, TPOTS_S[tier], tier, input_tokens, CAPACITY - input_tokens, is_streamed
             )
-            refusal = self.places.take(exchange, None, lambda e=exchange, a=ask, q=request: self._enter(e, a, q))
-            if refusal is not None:
-                exchange.respond(429, [], b"")
+            passage = Passage("id", read_body(exchange.path, RAW[is_streamed]), "tier", wants_receipt=True)
+            self._take_in(exchange, request, passage)
 
-    def _enter(self, exchange, ask, request):
-        passage = Passage("id", ask, "tier", wants_receipt=True)
-        assert self.model.admit(exchange, b"{}", request, [], passage) is not None, "a place without a record"
+    def _take_in(self, exchange, request, passage):
+        def enter():
+            assert self.model.admit(exchange, b"{}", request, [], passage) is not None, "a place without a record"
+
+        if self.places.take(exchange, None, enter) is not None:
+            exchange.respond(429, [], b"")
 
     @precondition(lambda self: self._calls())
     @rule(which=st.integers(0, 100), num_tokens=st.integers(1, 5), at_once=st.booleans())
