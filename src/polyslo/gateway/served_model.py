@@ -177,12 +177,14 @@ class ServedModel:
     def failed(self, relay: Relay, failure: Failure | int) -> bool:
         """See `Watcher`: before the client was sent anything, another instance is tried."""
         self._forget(relay)
-        self._note_failure(relay, failure)
+        is_removed = isinstance(failure, Failure) and failure.kind == "removed"
+        blamed = None if is_removed else relay.at.instance
+        self._note_failure(blamed, failure)
         self.decider.lose(relay.r, self._clock())
         relay.passage.num_failures += 1
         may_try = relay.passage.num_failures <= self._patience.max_retries and self.has_open_instance
         if may_try and not relay.has_started:
-            self._try_again(relay)
+            self._try_again(relay, blamed)
             return True
         if isinstance(failure, Failure) and not relay.has_started:
             relay.answer(*self._refusals.unavailable(relay, failure))
@@ -220,15 +222,15 @@ class ServedModel:
         if self.health is not None and relay.at.instance is not None:
             self.health.succeeded(relay.at.instance)
 
-    def _note_failure(self, relay: Relay, failure: Failure | int) -> None:
-        if self.health is None or relay.at.instance is None or (isinstance(failure, int) and failure < 500):
+    def _note_failure(self, blamed: int | None, failure: Failure | int) -> None:
+        if self.health is None or blamed is None or (isinstance(failure, int) and failure < 500):
             return
         has_no_connection = isinstance(failure, Failure) and failure.kind == "connect"
-        self.health.failed(relay.at.instance, at_once=has_no_connection)
+        self.health.failed(blamed, at_once=has_no_connection)
 
-    def _try_again(self, relay: Relay) -> None:
+    def _try_again(self, relay: Relay, failed: int | None) -> None:
         """Decide about a request that an instance failed; that one is not asked while another is open."""
-        again, failed = self.decider.enter(), relay.at.instance
+        again = self.decider.enter()
         assert again is not None  # one was freed just now
         relay.r = again
         relay.at.start_over()

@@ -17,6 +17,7 @@ from polyslo.gateway.processes.link import Messenger
 from polyslo.gateway.processes.messages import Said, Told
 from polyslo.gateway.relays.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.relays.passage import Passage
+from polyslo.gateway.relays.relay import removed
 from polyslo.gateway.requests.openai_errors import Refusal
 from polyslo.gateway.requests.request import Request
 from polyslo.gateway.served_model import ServedModel
@@ -179,7 +180,7 @@ class Desk:
         if stays is None:
             return True
         if relay.model.instances.get(stays) is None:
-            self.fail(relay, Failure("reset", "its instance was removed", started=True))
+            self.fail(relay, removed(started=True))
             return False
         relay.model.stayed(relay, stays)
         return True

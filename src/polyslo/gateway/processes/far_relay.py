@@ -16,6 +16,7 @@ from polyslo.gateway.processes import messages
 from polyslo.gateway.processes.messages import Told
 from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.passage import Header, Passage
+from polyslo.gateway.relays.relay import removed
 from polyslo.gateway.relays.whereabouts import Whereabouts
 from polyslo.gateway.requests.request import Request
 from polyslo.wire.client import Failure, Origin
@@ -125,7 +126,7 @@ class FarRelay:
         if not self.has_started:
             self._taken_from.append(self.at.instance)
             self._carrier.tell(Told.TAKE_BACK, self.exchange.number)
-        self._carrier.fail(self, Failure("reset", "its instance was removed", started=self.has_started))
+        self._carrier.fail(self, removed(started=self.has_started))
 
     def was_taken(self) -> None:
         """The carrier has done what `take_back` asked for."""

@@ -16,7 +16,7 @@ from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.handover import decode_body, prefill_body
 from polyslo.gateway.relays.passage import Header, Passage
 from polyslo.gateway.relays.prefill_leg import PrefillLeg
-from polyslo.gateway.relays.relay import Watcher
+from polyslo.gateway.relays.relay import Watcher, removed
 from polyslo.gateway.relays.reply import Reply
 from polyslo.gateway.relays.whereabouts import Whereabouts
 from polyslo.gateway.requests.request import Request
@@ -100,7 +100,7 @@ class NearRelay:
     def lose_instance(self) -> None:
         """See `Relay`."""
         self._drop()
-        self.on_failure(Failure("reset", "its instance was removed", started=self.has_started))
+        self.on_failure(removed(started=self.has_started))
 
     def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """See `Relay`."""

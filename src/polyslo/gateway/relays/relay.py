@@ -47,6 +47,11 @@ class Relay(Protocol):
         """End a response that can't be completed, so that the client sees it."""
 
 
+def removed(*, started: bool) -> Failure:
+    """Return the failure of a request whose instance is gone for good, which is no instance's fault."""
+    return Failure("removed", "its instance was removed", started=started)
+
+
 class Watcher(Protocol):
     """Whoever must know what becomes of relayed requests: the served model."""
 
