@@ -102,7 +102,7 @@ class Gateway:
         """Build the fleets and listen; raises `ConfigError` where that can't be."""
         config, server = self.config, self.config.server
         self.metrics = Metrics(self.models, config)
-        self.traces = open_traces(config.telemetry, processes=server.processes)
+        self.traces = open_traces(config.telemetry)
         self.origins = Origins(config.health.connect_timeout_s)
         doorkeeper = Doorkeepers([self.metrics, *self.traces.doorkeepers])
         self.places = Places(server, doorkeeper=doorkeeper)

@@ -139,7 +139,9 @@ class Carried:
             self._finish(relay, kind, content)
 
     def _send(self, relay: NearRelay, model: Model, kind: int, content: bytes) -> None:
-        errand, relay.receipt = messages.read_errand(content, model.instances)
+        errand, relay.receipt, trace = messages.read_errand(content, model.instances)
+        if trace:
+            relay.trace(trace)
         if kind == Told.PREFILL:
             relay.prefill(errand)
         else:

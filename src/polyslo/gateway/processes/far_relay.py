@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,11 +42,21 @@ class Carrier(Protocol):
         """A request's instance is gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class FarVisitor:
+    """The `Visitor` that a carrier has turned away."""
+
+    path: bytes
+    headers: Sequence[Header]  # of its trace
+
+
 class FarExchange:
     """A client's request in a carrier, before anything is decided about it."""
 
     def __init__(self, number: int, carrier: Carrier) -> None:
         self.number = number
+        self.path = b""  # with its trace's headers what is told of one that is turned away
+        self.headers: Sequence[Header] = ()
         self.on_gone: Callable[[], None] | None = None
         self._carrier = carrier
 
@@ -87,6 +98,7 @@ class FarRelay:
         self.receipt: tuple[Header, ...] = ()
         self.has_started = False
         self._carrier = carrier
+        self._trace: tuple[Header, ...] = ()
         self._taken_from: deque[int] = deque()  # instances; the carrier has not said yet that it was taken
         exchange.on_gone = lambda: model.left(self)
 
@@ -94,6 +106,10 @@ class FarRelay:
     def is_being_taken(self) -> bool:
         """Whether what is heard of it is of where it was before."""
         return bool(self._taken_from)
+
+    def trace(self, context: Sequence[Header]) -> None:
+        """See `Relay`: it is told with each errand."""
+        self._trace = tuple(context)
 
     def send(self, errand: Errand) -> None:
         """See `Relay`; the carrier has connections and credentials of its own."""
@@ -154,4 +170,4 @@ class FarRelay:
 
     def _tell(self, kind: Told, errand: Errand) -> None:
         self._carrier.introduce(self.model, errand.i, errand.origin)
-        self._carrier.tell(kind, self.exchange.number, messages.errand(errand, self.receipt))
+        self._carrier.tell(kind, self.exchange.number, messages.errand(errand, self.receipt, self._trace))

@@ -21,6 +21,7 @@ from polyslo.gateway.relays.reply import Reply
 from polyslo.gateway.relays.whereabouts import Whereabouts
 from polyslo.gateway.requests.request import Request
 from polyslo.gateway.requests.slo_body import body_with_slo
+from polyslo.gateway.requests.trace_context import with_context
 from polyslo.wire.client import Call, Failure, Sink
 from polyslo.wire.server import Exchange
 
@@ -61,6 +62,10 @@ class NearRelay:
         self.has_started = False
         exchange.on_gone = self._on_gone
         exchange.on_blocked = self._on_blocked
+
+    def trace(self, context: Sequence[Header]) -> None:
+        """See `Relay`."""
+        self.headers = with_context(self.headers, context)
 
     def send(self, errand: Errand) -> None:
         """See `Relay`."""

@@ -25,6 +25,9 @@ class Relay(Protocol):
     receipt: tuple[Header, ...]  # of the last decision
     has_started: bool  # whether its client was sent anything
 
+    def trace(self, context: Sequence[Header]) -> None:
+        """Have engines see these headers of a trace from now on, in place of its client's."""
+
     def send(self, errand: Errand) -> None:
         """Send the request to an instance, which is told an SLO with it; a second one is sent it afresh.
 
