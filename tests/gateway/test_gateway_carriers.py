@@ -64,6 +64,7 @@ SAME = (
     traces.test_a_request_without_a_context_begins_a_trace,
     traces.test_a_trace_that_its_client_does_not_sample_is_passed_on_unsampled,
     traces.test_what_fails_or_is_turned_away_is_an_error,
+    traces.test_who_finds_no_place_is_in_the_clients_trace,
     traces.test_a_gateway_without_traces_leaves_a_clients_context_alone,
 )
 WHOLE = (broken, disaggregated, reloads, workers)  # modules

@@ -140,6 +140,24 @@ def test_what_fails_or_is_turned_away_is_an_error(spans):
     run(main)
 
 
+def test_who_finds_no_place_is_in_the_clients_trace(spans):
+    """The span of a request that was turned away after it was read names its operation and its reason."""
+
+    async def main():
+        async with Bench(speed=1.0, server={"max_concurrent_requests": 1, "queue_size": 0}) as bench:
+            running = bench.send(COMPLETIONS, completion(2000, stream=True))
+            await running.until(lambda reply: reply.body)
+            assert (await bench.ask(CHAT, chat(2), [TRACEPARENT])).status == 429
+            running.call.abort()
+            await bench.settle()
+            refused = next(span for span in spans.get_finished_spans() if span.name == "turned away")
+            assert f"{refused.context.trace_id:032x}" == TRACE
+            assert refused.attributes["gen_ai.operation.name"] == "chat"
+            assert refused.attributes["error.type"] == "saturated"
+
+    run(main)
+
+
 class Collector(ThreadingHTTPServer):
     """An OTLP collector: keeps what it is sent."""
 
