@@ -183,6 +183,27 @@ def test_an_engine_that_does_not_go_on_is_no_silent_end(status, num_times):
     run(main)
 
 
+def test_an_engine_that_states_no_counts_gets_the_request_as_it_came():
+    """One that refuses to be asked for more than its client did is asked again without; what is wrong stays wrong."""
+
+    def refuse(exchange):
+        if is_strict := b"continuous_usage_stats" in exchange.body or b"wrong" in exchange.body:
+            exchange.respond(400, JSON, b'{"error":{"message":"no","type":"BadRequestError","param":null,"code":400}}')
+        return is_strict
+
+    async def main():
+        async with _bench() as bench:
+            seen = _watch(bench, refuse)
+            late = await bench.ask(COMPLETIONS, completion(20, prompt=[7] * 3000, stream=True), LATE)
+            assert (late.status, num_tokens(late.body), len(seen)) == (200, 20, 2)
+            wrong = await bench.ask(COMPLETIONS, completion(20, prompt="wrong " * 3000, stream=True), LATE)
+            assert (wrong.status, len(seen)) == (400, 4)
+            await bench.settle()
+            assert bench.gateway.boards[MODEL].totals["failed"] == 0
+
+    run(main)
+
+
 def test_a_client_that_leaves_between_two_instances_is_forgotten():
     """Nobody goes on with what nobody reads."""
 

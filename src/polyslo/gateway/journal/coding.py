@@ -7,7 +7,7 @@
     tick      prefix, actions
     closing   prefix, instance u32, reason u8, actions
     stay      prefix, request u32, instance u32, actions
-    resumed   prefix, request u32, tokens to prefill i64, actions
+    resumption prefix, request u32, tokens to prefill i64, actions
     resizing  prefix, instance u32, KV capacity, most residents i64, actions
     entry     kind u8, request u32
     release   kind u8, request u32

@@ -32,6 +32,8 @@ from polyslo.gateway.requests.trace_context import with_context
 from polyslo.wire.client import Call, Failure, Sink
 from polyslo.wire.server import Exchange
 
+MALFORMED = (400, 422)  # how engines answer a body that they don't take
+
 
 def may_do_better(status: int) -> bool:
     """Tell whether another instance may answer better than with this status: this one is full, or failed."""
@@ -238,7 +240,9 @@ class NearRelay:
             if not self._watcher.failed(self, status):
                 self.break_off()
             return
-        if may_do_better(status) or (status == 200 and is_broken(body)):
+        is_doubted = self._one is not None and status in MALFORMED  # it may be what was asked for besides
+        self.passage.is_resumable &= not is_doubted
+        if is_doubted or may_do_better(status) or (status == 200 and is_broken(body)):
             if self._watcher.failed(self, 500 if status == 200 else status):
                 return
         elif status != 200:
