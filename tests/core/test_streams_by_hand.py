@@ -11,7 +11,7 @@ import pytest
 
 from polyslo.core.state import DECODING, DISPATCH, NONE, QUEUED, RELEGATED, WITHDRAW
 from polyslo.core.streams import MOST_AT_ONCE
-from polyslo.policies.live import live_gone, live_stay
+from polyslo.policies.live import live_gone, live_resume, live_stay
 from polyslo.policies.table import POLYSERVE
 
 from .live_hand import LiveHand
@@ -327,3 +327,40 @@ def test_what_stays_before_its_first_token_is_known_is_prefilled_as_before(live)
     assert live.fleet.requests["stage"][r] == DECODING
     assert live.fleet.requests["next"][r] == NONE
     assert np.count_nonzero(live.fleet.instances["num_decodes"]) == 1
+
+
+def test_what_goes_on_elsewhere_is_prefilled_with_what_was_said(live):
+    """I4: claimed away after two tokens, a third on its way: prompt and three are prefilled again, then it decodes."""
+    r = _relegated(live)
+    urgent = live.send(1000, 100, at_s=0.022)
+    assert live.fleet.requests["stage"][r] == RELEGATED
+    live_resume(live.streams.handle, r, 1003, 0.022)
+    assert live.fleet.requests["emitted_tokens"][r] == 3
+    assert live.fleet.pending_size.any()
+    live.see(0.0416, (urgent, 1))
+    live.see(0.05, ended=[(urgent, 1)])
+    assert (live.fleet.requests["stage"][r], live.fleet.requests["instance"][r]) == (QUEUED, 0)
+    live.see(0.0651, (r, 1))
+    assert live.fleet.requests["stage"][r] == DECODING
+    assert live.stands("num_decodes", "kv_tokens") == (1, 1003)
+    live.see(0.0702, (r, 1))
+    assert live.stands("kv_tokens") == (1004,)
+    live.see(0.08, ended=[(r, 6)])
+    live.check_empty()
+
+
+def test_what_was_sent_on_at_once_is_queued_with_what_was_said(hand):
+    """I4: it was sent on with the tokens that were known of; now all are, and its queue has them."""
+    live = Live(hand, 2)
+    r = live.send(1000, 100, at_s=0.001, ttft_s=0.014)
+    live.tick(0.001)
+    assert live.fleet.requests["stage"][r] == QUEUED
+    live_resume(live.streams.handle, r, 1007, 0.002)
+    i = live.fleet.requests["instance"][r]
+    assert live.fleet.requests["prefill_tokens"][r] == 1007
+    assert live.fleet.instances["num_queued"][i] == live.fleet.instances["num_residents"][i] == 1
+    assert live.fleet.instances["queued_tokens"][i] + live.fleet.instances["kv_tokens"][i] == 1007
+    live.see(0.0181, (r, 1))
+    assert (live.fleet.requests["stage"][r], live.fleet.instances["kv_tokens"][i]) == (DECODING, 1007)
+    live.see(0.05, ended=[(r, 5)])
+    live.check_empty()

@@ -55,3 +55,13 @@ def test_words_are_short_and_plain():
     assert len(set(WORDS)) == len(WORDS) == END_ID
     assert all(len(word) == 5 and word[1:].isalpha() and word[:1] == b" " for word in WORDS)
     assert text_of([0, END_ID, 1]) == WORDS[0] + WORDS[1]
+
+
+@given(st.text(max_size=20), st.integers(1, 9), st.integers(1, 8))
+def test_a_text_goes_on_as_its_token_ids_do(prompt, chars_per_token, num_tokens):
+    """What the model has written is read as the tokens that it was written in, whatever came before."""
+    ids = text_ids(prompt + "!", chars_per_token).tolist()
+    made = list(islice(continuation(read(ids_of(ids))), 2 * num_tokens))
+    longer = text_ids(prompt + "!" + text_of(made[:num_tokens]).decode(), chars_per_token)
+    assert longer.tolist() == ids + made[:num_tokens]
+    assert list(islice(continuation(read(longer)), num_tokens)) == made[num_tokens:]

@@ -50,6 +50,17 @@ def test_prompts_are_ids_texts_and_chats():
     assert parse(is_chat=True, messages=[{"role": "user"}], max_completion_tokens=9, max_tokens=12).output_tokens == 9
 
 
+def test_a_chat_may_go_on_with_the_answer_begun():
+    """As vLLM has it: no generation prompt then, which are two flags; both at once are an error."""
+    asked = [{"role": "user", "content": "hello"}]
+    begun = [*asked, {"role": "assistant", "content": " bada"}]
+    whole = parse(is_chat=True, messages=asked)
+    goes_on = parse(is_chat=True, messages=begun, continue_final_message=True, add_generation_prompt=False)
+    assert goes_on.prompt_ids.tolist()[:-1] == whole.prompt_ids.tolist()
+    with pytest.raises(RequestError, match="Cannot set both"):
+        parse(is_chat=True, messages=begun, continue_final_message=True)
+
+
 def test_an_slo_comes_as_flat_numbers():
     """TPOT and the time left for the first token, in ms, as numbers or texts; the latter may be over."""
     generation = parse(vllm_xargs={"polyslo_tpot_ms": 25, "polyslo_first_due_ms": "-3.5", "other": "x"})

@@ -138,9 +138,11 @@ class JournaledFleet(VirtualFleet):
         if r >= 0 and r not in self.requests:
             return  # it ended, or its client left, and the decider does not know yet
         if r in self._where and self._seen[self.requests[r]]:  # as in a served model: its client has had some of it
-            if kind == WITHDRAW:
+            may_leave = self.is_resumable(self.requests[r]) and not self.hidden
+            if kind == WITHDRAW and not may_leave:
                 self.decider.stay(r, i)
-            return
+            if kind != WITHDRAW or not may_leave:
+                return
         super()._carry_out(kind, r, i)
         if kind == DISPATCH:
             self._where[r] = i

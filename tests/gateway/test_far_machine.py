@@ -210,6 +210,7 @@ def test_all_accounts_balance_whenever_messages_come(seed):
         walk.everybody_is_in_one_place()
         walk.engines_have_what_is_believed()
         walk.belief_is_the_sum_of_its_requests()
+        walk.clients_see_one_stream()
         walk.closed_instances_are_counted()
         walk.instances_are_in_one_state()
         num_quiet += walk._is_quiet()

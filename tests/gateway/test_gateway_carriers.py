@@ -16,6 +16,7 @@ import test_disaggregated_sockets as disaggregated
 import test_gateway_faults as faults
 import test_gateway_sockets as sockets
 import test_reloads as reloads
+import test_resumed_streams as resumed
 import test_traces as traces
 import test_workers as workers
 from gateway_bench import COMPLETIONS, MODEL, Bench, completion, run
@@ -57,7 +58,6 @@ SAME = (
     faults.test_a_frozen_engine_is_given_up,
     faults.test_an_unhealthy_instance_gets_nothing_until_it_is_well_again,
     faults.test_best_effort_work_yields_without_losing_anything,
-    faults.test_best_effort_work_that_a_client_has_had_some_of_stays,
     faults.test_an_engine_that_speaks_no_http_fails_only_its_own,
     faults.test_pages_and_metrics_tell_of_all_this,
     traces.test_a_request_is_a_span_of_its_clients_trace,
@@ -67,7 +67,7 @@ SAME = (
     traces.test_who_finds_no_place_is_in_the_clients_trace,
     traces.test_a_gateway_without_traces_leaves_a_clients_context_alone,
 )
-WHOLE = (broken, disaggregated, reloads, workers)  # modules
+WHOLE = (broken, disaggregated, reloads, resumed, workers)  # modules
 globals().update({name: test for module in WHOLE for name, test in vars(module).items() if name.startswith("test_")})
 globals().update({test.__name__: test for test in SAME})
 spans, sent = traces.spans, traces.sent  # fixtures of theirs

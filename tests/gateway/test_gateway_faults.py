@@ -259,31 +259,6 @@ def test_best_effort_work_yields_without_losing_anything():
     run(main)
 
 
-def test_best_effort_work_that_a_client_has_had_some_of_stays():
-    """It can't be taken back: its stream goes on beside the one that claimed the instance, and both are whole."""
-
-    async def main():
-        async with Bench(1) as bench:
-            late = bench.send(COMPLETIONS, completion(1500, prompt=[7] * 3000, stream=True),
-                              [(b"x-llm-d-slo-ttft-ms", b"0.001")])  # fmt: skip
-            await late.until(lambda reply: reply.body)
-            urgent = await bench.ask(COMPLETIONS, completion(9, stream=True))
-            assert num_tokens(urgent.body) == 9
-            assert not late.is_over
-            await bench.until(lambda: bench.model.num_in_flight == 1)  # carriers tell of an end a moment later
-            assert bench.model.fleet.requests["instance"][_record(bench)] == 0
-            await late.over()
-            assert (late.failure, num_tokens(late.body)) == (None, 1500)
-            await bench.settle()
-
-    run(main)
-
-
-def _record(bench):
-    (relay,) = [relay for relay in bench.model.relays if relay]
-    return relay.r
-
-
 @pytest.mark.parametrize(
     "answer",
     [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 999 Beyond\r\ncontent-length: 2\r\n\r\n{}", b""],

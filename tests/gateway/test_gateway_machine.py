@@ -1,12 +1,15 @@
 """Clients come and leave, engines answer, fail and dawdle, in any order: after every step all accounts balance.
 
-Hypothesis looks for an order that breaks an invariant of docs/invariants.md (G1 to G10) and shrinks what it finds;
+Hypothesis looks for an order that breaks an invariant of docs/invariants.md (G1 to G10, G12) and shrinks what it finds;
 random walks go further than its short examples do.
 """
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
+import orjson
 import pytest
 from fakes import FakeConnections, FakeExchange, FakeLoop, FakeOrigin, FakeWatch
 from hypothesis import HealthCheck, settings
@@ -44,6 +47,7 @@ from polyslo.gateway.relays.prefill_leg import PrefillLeg
 from polyslo.gateway.requests.body import read_body
 from polyslo.gateway.requests.openai_errors import Refusal
 from polyslo.gateway.requests.request import Request
+from polyslo.gateway.requests.resumable import is_resumable
 from polyslo.gateway.served_model import ServedModel
 from polyslo.profiles.library import load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
@@ -52,9 +56,14 @@ PROFILE = load_profile("llama-3.1-8b-h200-tp1").profile
 TPOTS_S = (0.02, 0.05, 0.1)
 NUM_INSTANCES, NUM_SLOTS, NUM_PLACES, CAPACITY = 3, 5, 12, 20_000
 LENGTHS = LengthMoments.of(np.array([1000]), np.array([200]))
-RAW = {False: b'{"model":"m","prompt":"x"}', True: b'{"model":"m","prompt":"x","stream":true}'}
+RAW = {False: b'{"model":"m","prompt":"x"}', True: b'{"model":"m","prompt":"x","stream":true,"max_tokens":4000}'}
 TOKEN, DONE_EVENT = b'data: {"choices":[{"text":"x"}]}\n\n', b"data: [DONE]\n\n"
 PREFILLED = b'{"choices":[{"text":"x"}],"kv_transfer_params":{"remote_engine_id":"e","remote_port":1}}'
+WORD = (
+    b'data: {"id":"a","choices":[{"index":0,"text":" %d","finish_reason":null}],'
+    b'"usage":{"prompt_tokens":8,"total_tokens":%d,"completion_tokens":%d}}\n\n'
+)
+_WORDS = re.compile(rb'"text":" (\d+)"')
 ERROR_EVENT = b'data: {"error":{"message":"died","code":500}}\n\n'
 USAGE = b'{"choices":[{"text":"x"}],"usage":{"prompt_tokens":7,"total_tokens":%d,"completion_tokens":%d}}'
 STATUSES = (400, 404, 413, 429, 500, 501, 503)
@@ -142,7 +151,8 @@ class GatewayMachine(RuleBasedStateMachine):
             request = Request(
                 self.loop.now_s, ttft_s, TPOTS_S[tier], tier, input_tokens, CAPACITY - input_tokens, is_streamed
             )
-            passage = Passage("id", read_body(exchange.path, RAW[is_streamed]), "tier", wants_receipt=True)
+            ask = read_body(exchange.path, RAW[is_streamed])
+            passage = Passage("id", ask, "tier", wants_receipt=True, is_resumable=is_resumable(ask))
             self._take_in(exchange, request, passage)
 
     def _take_in(self, exchange, request, passage):
@@ -161,11 +171,10 @@ class GatewayMachine(RuleBasedStateMachine):
             call.head()
         if not _streams(call):
             return
-        for piece in [TOKEN * num_tokens] if at_once else [TOKEN] * num_tokens:
+        for _ in range(1 if at_once else num_tokens):
             if call.is_over:
                 return
-            call.num_tokens += 1
-            call.data(piece)
+            call.data(b"".join(_token(call) for _ in range(num_tokens if at_once else 1)))
 
     @precondition(lambda self: self._calls())
     @rule(num_tokens=st.integers(1, 3))
@@ -182,8 +191,7 @@ class GatewayMachine(RuleBasedStateMachine):
         if not call.has_head:
             call.head()
         if _streams(call) and not call.is_over:
-            call.num_tokens += 1
-            call.data(TOKEN)
+            call.data(_token(call))
 
     @precondition(lambda self: self._calls())
     @rule(which=st.integers(0, 100), usage=st.booleans(), split=st.booleans())
@@ -200,7 +208,9 @@ class GatewayMachine(RuleBasedStateMachine):
             call.data(USAGE % (17, 10) if usage else b'{"choices":[{"text":"x"}]}')
             call.end()
             return
-        last = (b"data: " + USAGE % (8, call.num_tokens + 1) + b"\n\n" if usage else TOKEN) + DONE_EVENT
+        says_usage = usage and not _is_watched(call)
+        last = b"data: " + USAGE % (8, call.num_tokens + 1) + b"\n\n" if says_usage else _token(call)
+        last += DONE_EVENT
         for piece in [last[:9], last[9:]] if split else [last]:
             if not call.is_over:
                 call.data(piece)
@@ -410,6 +420,13 @@ class GatewayMachine(RuleBasedStateMachine):
         assert all(records["stage"][r] in (0, DONE, REFUSED) for r in free), "G4: a free record goes on"
 
     @invariant()
+    def clients_see_one_stream(self):
+        """G12: a best-effort answer has every word once and in order, at however many instances it has been."""
+        for exchange in self.exchanges:
+            words = [int(word) for word in _WORDS.findall(exchange.sent)]
+            assert words == list(range(len(words))), "G12"
+
+    @invariant()
     def closed_instances_are_counted(self):
         """G5: the pool knows how many of its instances nobody may claim; belief and shell agree on who is closed."""
         fleet = self.model.fleet
@@ -480,6 +497,20 @@ class GatewayMachine(RuleBasedStateMachine):
         self.journal.check()
 
 
+def _is_watched(call):
+    """Tell whether a call's stream can be gone on with, so that its engine states counts."""
+    return b"continuous_usage_stats" in call.body
+
+
+def _token(call):
+    """Return a stream's next token; of one that can be gone on with, a word that follows from those before."""
+    call.num_tokens += 1
+    if not _is_watched(call):
+        return TOKEN
+    word = len(orjson.loads(call.body)["prompt"].split()) - 2 + call.num_tokens
+    return WORD % (word, 8 + word + call.num_tokens, call.num_tokens)
+
+
 def _relay(call):
     """Return the request that a call is of."""
     return call.sink.relay if isinstance(call.sink, PrefillLeg) else call.sink
@@ -510,6 +541,7 @@ def test_all_accounts_balance_on_long_random_walks(seed, mode):
         walk.everybody_is_in_one_place()
         walk.engines_have_what_is_believed()
         walk.belief_is_the_sum_of_its_requests()
+        walk.clients_see_one_stream()
         walk.closed_instances_are_counted()
         walk.instances_are_in_one_state()
     walk.teardown()

@@ -14,7 +14,7 @@ from polyslo.core.state import DISPATCH, UNHEALTHY
 from polyslo.errors import ConfigError
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.journal.reader import JournalReader, open_journals
-from polyslo.gateway.journal.records import Arrival, Choice, Stay
+from polyslo.gateway.journal.records import Arrival, Choice, Resumption, Stay
 from polyslo.gateway.journal.replay import Replayed, replay
 from polyslo.gateway.journal.requests import RequestsSeen, live_scores
 from polyslo.gateway.journal.shadow import Shadow, shadow_policy
@@ -76,7 +76,8 @@ def test_what_is_replayed_has_everything_that_can_happen(tmp_path: Path) -> None
     assert {"dispatch", "retier", "relegate", "withdraw"} <= set(found.actions)
     assert {"own", "promoted", "scaled_up", "from_pending"} <= set(+found.placements_by_rung)
     assert refusing.actions["refuse"] > 0
-    assert any(isinstance(record, Stay) for record in JournalReader(tmp_path / "journal").records())
+    kinds = {type(record) for record in JournalReader(tmp_path / "journal").records()}
+    assert {Stay, Resumption} <= kinds
     kinds = Counter(type(record).__name__ for record in JournalReader(tmp_path / "refusing").records())
     assert set(kinds) == {"Entry", "Arrival", "Digest", "Loss", "Tick", "Closing", "Release", "Outcome"}
 

@@ -86,28 +86,41 @@ class VirtualFleet:
             self.relegated[k] = True
         has_started = k is not None and self._seen[k] > 0 and not self.hidden
         if kind == WITHDRAW:
-            if has_started:  # its client has been sent some of it
+            if has_started and not self.is_resumable(k):
                 self.decider.stay(r, self.host[r])
             else:
                 self.engines[i].abort(self.resident.pop(r))
-                self._seen[k] = 0
+                self._go_on_later(r, k, has_started)
         if kind == TRANSFER:
             took_s = self.engines[i].transfer_s(int(self.workload.input_tokens[k]))
             arrive_s = self.clock.now_s() + took_s
             self.fetches[r] = self.clock.call_at(arrive_s, lambda r=r, k=k, i=i: self._fetched(r, k, i))
-        if kind != DISPATCH or has_started:
+        if kind != DISPATCH or r in self.resident:
             return
         self.host[r] = i
         hands_over = bool(self.fleet.requests["hands_over"][r])
-        output_tokens = 1 if hands_over else int(self.workload.output_tokens[k])
+        said = int(self._seen[k]) if has_started else 0  # at instances before
+        output_tokens = 1 if hands_over else int(self.workload.output_tokens[k]) - said
         hear = self._prefilled if hands_over else self._token
         self.resident[r] = self.engines[i].submit(
-            int(self.workload.input_tokens[k]),
+            int(self.workload.input_tokens[k]) + said,
             output_tokens,
             lambda last, r=r, k=k: hear(r, k, last),
             part=PREFILL_PART if hands_over else WHOLE,
             **self._told(k, i),
         )
+
+    def is_resumable(self, k):
+        """Tell whether another instance can go on with a request: with every second one."""
+        return k % 2 == 0
+
+    def _go_on_later(self, r, k, has_started):
+        """A request was withdrawn; what its client was sent is not sent again."""
+        if has_started:
+            said = int(self.workload.input_tokens[k] + self._seen[k])
+            self.decider.resume(r, said, self.clock.now_s())
+        else:
+            self._seen[k] = 0
 
     def _told(self, k, i):
         w, pace_s = self.workload, float(self.fleet.instances["budget_s"][i])

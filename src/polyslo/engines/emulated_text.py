@@ -2,7 +2,7 @@
 
 The rule is a stand-in for greedy decoding: the next token depends on all token ids before it and on nothing else.
 So the same prompt gives the same text on every engine, and a stream that broke can be resumed with prompt and
-output so far as the new prompt, token ids to token ids, and goes on identically. Sampling parameters change nothing.
+output so far as the new prompt, as token ids or as text, and goes on identically. Sampling parameters change nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +19,32 @@ _SYLLABLES = tuple(consonant + vowel for consonant in "bdlmnrsv" for vowel in "a
 WORDS = tuple(f" {first}{second}".encode() for first in _SYLLABLES for second in _SYLLABLES)  # by token id
 END_ID = len(WORDS)  # ends an output, has no text
 _PIECE = 64  # tokens drawn at a time
+_ID_OF = {word.decode(): index for index, word in enumerate(WORDS)}
+_WORD_CHARS = 5
 
 TokenIds = npt.NDArray[np.uint64]
 
 
 def text_ids(text: str, chars_per_token: int) -> TokenIds:
-    """Cut a text into pieces of `chars_per_token` characters, the last one shorter; return an id for each."""
+    """Return the token ids of a text: of pieces of `chars_per_token` characters, then of words of the vocabulary.
+
+    Only those at the end are words, so that a text that was continued is read as the tokens that it was written in.
+    """
+    begin = _words_begin(text)
+    words = [_ID_OF[text[k : k + _WORD_CHARS]] for k in range(begin, len(text), _WORD_CHARS)]
+    return np.concatenate([_piece_ids(text[:begin], chars_per_token), np.array(words, dtype=np.uint64)])
+
+
+def _words_begin(text: str) -> int:
+    """Return where the words of the vocabulary begin that a text ends with."""
+    begin = len(text)
+    while text[max(0, begin - _WORD_CHARS) : begin] in _ID_OF:
+        begin -= _WORD_CHARS
+    return begin
+
+
+def _piece_ids(text: str, chars_per_token: int) -> TokenIds:
+    """Cut a text into pieces, the last one shorter; return an id for each."""
     characters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
     padding = -len(characters) % chars_per_token
     pieces = np.pad(characters, (0, padding)).reshape(-1, chars_per_token)

@@ -168,7 +168,13 @@ def _chat_text(data: Mapping[str, Any]) -> str:
     messages = data.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError("messages: must be a list of at least one message", param="messages")
-    return "".join(f"<{_role(message)}>{_content(message)}\n" for message in messages) + "<assistant>"
+    text = "".join(f"<{_role(message)}>{_content(message)}\n" for message in messages)
+    prompts = data.get("add_generation_prompt", True)
+    if not _flag(data, "continue_final_message"):
+        return text + "<assistant>" * bool(prompts)
+    if prompts:
+        raise RequestError("Cannot set both `continue_final_message` and `add_generation_prompt` to True.")
+    return text[:-1]
 
 
 def _role(message: Any) -> str:

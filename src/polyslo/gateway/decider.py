@@ -17,7 +17,15 @@ import numpy.typing as npt
 from polyslo.core.state import EITHER, FITS, Fleet
 from polyslo.core.streams import Streams, new_streams
 from polyslo.gateway.requests.request import Request
-from polyslo.policies.live import live_arrival, live_close, live_digest, live_gone, live_stay, live_tick
+from polyslo.policies.live import (
+    live_arrival,
+    live_close,
+    live_digest,
+    live_gone,
+    live_resume,
+    live_stay,
+    live_tick,
+)
 
 CarryOut = Callable[[int, int, int], None]
 Actions = list[list[int]]  # (kind, request, instance) each, in order
@@ -45,6 +53,9 @@ class Recorder(Protocol):
 
     def kept(self, r: int, i: int, now_s: float, actions: Actions) -> None:
         """A request that was to be withdrawn from an instance goes on there."""
+
+    def resumed(self, r: int, prefill_tokens: int, now_s: float, actions: Actions) -> None:
+        """A request goes on elsewhere with what its client was sent, all to be prefilled."""
 
     def ticked(self, now_s: float, actions: Actions) -> None:
         """Time passed, and something changed by that."""
@@ -219,6 +230,19 @@ class Decider:
         if self.recorder is not None:
             self.recorder.kept(r, i, now_s, self._decided())
         self._act(now_s)
+
+    def resume(self, r: int, prefill_tokens: int, now_s: float) -> None:
+        """A request goes on elsewhere though its client was sent some of it: that is prefilled with its prompt.
+
+        News of it that is not digested yet is of where it was, and is in that count.
+        """
+        news = self._news[: self._num_news]
+        kept = news[news[:, 0] != r]
+        self._num_news = len(kept)
+        self._news[: len(kept)] = kept
+        live_resume(self.streams.handle, r, prefill_tokens, now_s)
+        if self.recorder is not None:
+            self.recorder.resumed(r, prefill_tokens, now_s, self._decided())
 
     def _decided(self) -> Actions:
         """Return what was decided since the last call: actions that nobody has carried out yet."""

@@ -175,7 +175,7 @@ class ServedModel:
         self._finish(relay, "missed" if relay.passage.is_late else "attained")
 
     def failed(self, relay: Relay, failure: Failure | int) -> bool:
-        """See `Watcher`: before the client was sent anything, another instance is tried."""
+        """See `Watcher`: before the client was sent anything of it, another instance is tried."""
         self._forget(relay)
         is_removed = isinstance(failure, Failure) and failure.kind == "removed"
         blamed = None if is_removed else relay.at.instance
@@ -183,7 +183,8 @@ class ServedModel:
         self.decider.lose(relay.r, self._clock())
         relay.passage.num_failures += 1
         may_try = relay.passage.num_failures <= self._patience.max_retries and self.has_open_instance
-        if may_try and not relay.has_started:
+        may_try &= not (relay.has_started and self.is_disaggregated)  # a rest is never prefilled apart
+        if may_try and not relay.is_committed:
             self._try_again(relay, blamed)
             return True
         if isinstance(failure, Failure) and not relay.has_started:
@@ -210,6 +211,10 @@ class ServedModel:
         relay.at.instance = i
         self.instances[i].running.add(relay)
         self.decider.keep(relay.r, i, self._clock())
+
+    def resumed(self, relay: Relay) -> None:
+        """Another instance goes on with a request: what its client was sent is a part of the prompt there."""
+        self.decider.resume(relay.r, relay.request.input_tokens + relay.passage.tokens, self._clock())
 
     def _learn_slack(self, relay: Relay) -> None:
         """Hold the first token of a stream that was sent once against when it was due for decisions."""
@@ -260,13 +265,17 @@ class ServedModel:
         self.decider.arrive(r, hurried, now_s)
         if self.shadow is not None:
             self.shadow.compare(r, choice)
+        if relay.has_started:
+            self.resumed(relay)
 
     def _carry_out(self, kind: int, r: int, i: int) -> None:
         if kind == RETIER:
             self._listener.moved(self, i)
             return
         relay = self.relays[r] if r >= 0 else None
-        if relay is None or (kind == DISPATCH and relay.has_started):  # withdrawn and sent on at once, but it stays
+        if relay is None:
+            return
+        if kind == DISPATCH and relay.at.instance is not None:  # withdrawn and sent on at once, but it stays
             return
         if kind == DISPATCH:
             self._errands.note_placement(relay, i)
@@ -288,13 +297,15 @@ class ServedModel:
             relay.passage.is_relegated = True
 
     def _withdraw(self, relay: Relay) -> None:
-        """Take a request back from its instance, to be sent again later; if its client has had some of it, it stays."""
+        """Take a request back from its instance, to be sent again later; where its client would notice, it stays."""
         instance = relay.at.instance
         assert instance is not None  # what was never sent is never withdrawn
-        if relay.take_back():
-            self.instances[instance].running.discard(relay)
-        else:
+        if not relay.take_back():
             self.decider.stay(relay.r, instance)
+            return
+        self.instances[instance].running.discard(relay)
+        if relay.has_started:
+            self.resumed(relay)
 
     def _refuse(self, relay: Relay) -> None:
         self._forget(relay)

@@ -28,6 +28,7 @@ def warm_up() -> None:
     decider.digest(0.1)
     decider.saw_end(0, 1, 0.2)
     decider.digest(0.2)
+    decider.resume(1, 9, 0.2)
     decider.lose(1, 0.2)
     decider.tick(0.3)
     decider.close(0, DRAINING, 0.3)

@@ -6,9 +6,11 @@ Streams are followed (`core.streams`), then the policy decides as in the simulat
 from __future__ import annotations
 
 from polyslo.compiled import compiled
+from polyslo.core.belief import enqueue, take_back
 from polyslo.core.ladder import settle_hopeless
+from polyslo.core.ledger import add_resident
 from polyslo.core.scaling import close_instance
-from polyslo.core.state import ABSENT, DECODING, NONE, QUEUED, TRANSFERRING
+from polyslo.core.state import ABSENT, DECODING, NONE, PENDING, QUEUED, RELEGATED, TRANSFERRING
 from polyslo.core.streams import (
     Streams,
     catch_up,
@@ -79,6 +81,31 @@ def live_gone(policy: int, streams: Streams, r: int, now_s: float) -> None:
 def live_stay(streams: Streams, r: int, i: int, now_s: float) -> None:
     """A request that was to be withdrawn goes on at its instance: its client has been sent some of it."""
     stay(streams, r, i, now_s)
+
+
+@compiled
+def live_resume(streams: Streams, r: int, prefill_tokens: int, now_s: float) -> None:
+    """A request whose client was sent some of it goes on elsewhere: all of `prefill_tokens`, what was said with it.
+
+    It was taken back as far as was believed then; what was said is known now.
+    """
+    fleet = streams.fleet
+    request = fleet.requests[r]
+    streams.stream_tokens[r] = 0
+    is_sent = request.stage == QUEUED and request.hands_over == 0
+    if not is_sent and request.stage != RELEGATED and request.stage != PENDING:
+        return
+    i = request.instance
+    if is_sent:
+        take_back(fleet, i, r)
+        if fleet.instances[i].num_decodes == 0 and fleet.instances[i].num_queued == 0:
+            fleet.instances[i].busy = 0
+    request.emitted_tokens = max(0, prefill_tokens - request.input_tokens)
+    request.prefill_tokens = request.input_tokens + request.emitted_tokens
+    request.remaining_tokens = request.prefill_tokens
+    if is_sent:
+        add_resident(fleet, i, r, fleet.instances[i].iteration + 1)
+        enqueue(fleet, r, i, now_s)
 
 
 @compiled

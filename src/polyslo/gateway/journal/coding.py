@@ -7,6 +7,7 @@
     tick      prefix, actions
     closing   prefix, instance u32, reason u8, actions
     stay      prefix, request u32, instance u32, actions
+    resumption prefix, request u32, tokens to prefill i64, actions
     resizing  prefix, instance u32, KV capacity, most residents i64, actions
     entry     kind u8, request u32
     release   kind u8, request u32
@@ -44,12 +45,14 @@ from polyslo.gateway.journal.records import (
     Record,
     Release,
     Resizing,
+    Resumption,
     Stay,
     Tick,
 )
 from polyslo.gateway.requests.request import Request
 
 ARRIVAL, DIGEST, LOSS, TICK, CLOSING, STAY, ENTRY, RELEASE, OUTCOME, CHOICE, HINTED, PRESENCE, RESIZING = range(1, 14)
+RESUMPTION = 14
 _ACTION = Struct("<Bii")
 _ARRIVAL = Struct("<BIdIdddHBqq")
 _EXPECTED = Struct("<q")
@@ -58,6 +61,7 @@ _LOSS = Struct("<BIdI")
 _TICK = Struct("<BId")
 _CLOSING = Struct("<BIdIB")
 _STAY = Struct("<BIdII")
+_RESUMPTION = Struct("<BIdIq")
 _RESIZING = Struct("<BIdIqq")
 _RECORD = Struct("<BI")
 _OUTCOME = Struct("<BBBHIHqqdddd")
@@ -109,6 +113,11 @@ def pack_closing(i: int, reason: int, now_s: float, actions: Sequence[Sequence[i
 def pack_stay(r: int, i: int, now_s: float, actions: Sequence[Sequence[int]]) -> bytes:
     """Encode that a request stays."""
     return _STAY.pack(STAY, len(actions), now_s, r, i) + pack_actions(actions)
+
+
+def pack_resumption(r: int, prefill_tokens: int, now_s: float, actions: Sequence[Sequence[int]]) -> bytes:
+    """Encode that a request goes on elsewhere."""
+    return _RESUMPTION.pack(RESUMPTION, len(actions), now_s, r, prefill_tokens) + pack_actions(actions)
 
 
 def pack_resizing(
@@ -215,6 +224,12 @@ def _unpack_stay(payload: bytes, at: int) -> tuple[Record, int]:
     return Stay(now_s, r, i, actions), end
 
 
+def _unpack_resumption(payload: bytes, at: int) -> tuple[Record, int]:
+    _, count, now_s, r, prefill_tokens = _RESUMPTION.unpack_from(payload, at)
+    actions, end = _unpack_actions(payload, at + _RESUMPTION.size, count)
+    return Resumption(now_s, r, prefill_tokens, actions), end
+
+
 def _unpack_entry(payload: bytes, at: int) -> tuple[Record, int]:
     _, r = _RECORD.unpack_from(payload, at)
     return Entry(r), at + _RECORD.size
@@ -264,6 +279,7 @@ _UNPACK = {
     CLOSING: _unpack_closing,
     RESIZING: _unpack_resizing,
     STAY: _unpack_stay,
+    RESUMPTION: _unpack_resumption,
     ENTRY: _unpack_entry,
     RELEASE: _unpack_release,
     OUTCOME: _unpack_outcome,

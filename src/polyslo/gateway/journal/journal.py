@@ -23,6 +23,7 @@ from polyslo.gateway.journal.coding import (
     pack_presence,
     pack_release,
     pack_resizing,
+    pack_resumption,
     pack_stay,
     pack_tick,
 )
@@ -87,6 +88,10 @@ class Journal:
     def kept(self, r: int, i: int, now_s: float, actions: Actions) -> None:
         """See `Recorder`."""
         self._add(pack_stay(r, i, now_s, actions))
+
+    def resumed(self, r: int, prefill_tokens: int, now_s: float, actions: Actions) -> None:
+        """See `Recorder`."""
+        self._add(pack_resumption(r, prefill_tokens, now_s, actions))
 
     def entered(self, r: int) -> None:
         """See `Recorder`."""

@@ -92,6 +92,16 @@ class Stay:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumption:
+    """A request went on elsewhere with what its client had been sent."""
+
+    now_s: float
+    r: int
+    prefill_tokens: int  # its prompt's, and of what was sent
+    actions: Sequence[Action] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A request was given a record."""
 
@@ -141,5 +151,5 @@ class Presence:
     name: str
 
 
-Input = Arrival | Digest | Loss | Tick | Closing | Stay | Resizing
+Input = Arrival | Digest | Loss | Tick | Closing | Stay | Resumption | Resizing
 Record = Input | Entry | Release | Outcome | Choice | Presence

@@ -44,6 +44,7 @@ from polyslo.gateway.journal.records import (
     Record,
     Release,
     Resizing,
+    Resumption,
     Stay,
 )
 from polyslo.gateway.journal.requests import RequestsSeen
@@ -71,7 +72,7 @@ class Difference:
         record = self.record
         if isinstance(record, Entry):
             return f"before input {self.number:,}: a request got record {record.r} live; now {self.now}"
-        who = f" of request {record.r}" if isinstance(record, Arrival | Loss | Stay) else ""
+        who = f" of request {record.r}" if isinstance(record, Arrival | Loss | Stay | Resumption) else ""
         what = f"input {self.number:,}, {type(record).__name__.lower()}{who} at {record.now_s:.6f} s"
         return f"{what}: live {_told(record.actions)}; now {self.now}"
 
@@ -216,6 +217,8 @@ def _apply(decider: Decider, record: Input) -> None:
         decider.resize(i, record.kv_capacity_tokens, record.max_residents, record.now_s)
     elif isinstance(record, Stay):
         decider.keep(_within(record.r, num_requests), _within(record.i, len(decider.fleet.instances)), record.now_s)
+    elif isinstance(record, Resumption):
+        decider.resume(_within(record.r, num_requests), record.prefill_tokens, record.now_s)
     else:
         decider.tick(record.now_s)
 

@@ -104,12 +104,10 @@ class Carried:
 
     def failed(self, relay: NearRelay, failure: Failure | int) -> bool:
         """See `Watcher`: unless its response has ended with this, it waits."""
-        told = messages.failure(failure)
-        if isinstance(failure, int) and relay.has_started:
-            self._close(Said.FAILED, relay, told)
+        if isinstance(failure, int) and relay.is_committed:
+            self._close(Said.BROKEN, relay)
             return False
-        self._news.flush()
-        self._messenger.tell(Said.FAILED, relay.r, messages.lived(relay.passage, told))
+        self._tell_failure(relay, failure)
         relay.at.start_over()
         return True
 
@@ -129,14 +127,27 @@ class Carried:
 
     def _obey(self, relay: NearRelay, model: Model, kind: int, content: bytes) -> None:
         if kind in (Told.SEND, Told.PREFILL):
-            if not relay.has_started:
+            if not relay.is_committed:
                 self._send(relay, model, kind, content)
         elif kind == Told.TAKE_BACK:
-            if relay.take_back():
-                self._messenger.tell(Said.TAKEN, relay.r)
+            self._take_back(relay)
         else:
             del self._relays[relay.r]
             self._finish(relay, kind, content)
+
+    def _take_back(self, relay: NearRelay) -> None:
+        """Say whether a request was taken, after all that it has shown; that it stays is said once."""
+        if relay.stays:
+            return
+        is_taken = relay.take_back()
+        self._news.flush()
+        self._messenger.tell(Said.TAKEN if is_taken else Said.STAYS, relay.r)
+        if not is_taken and relay.at.instance is None:  # it has failed meanwhile, which nobody who took it has heard
+            self._tell_failure(relay, Failure("reset", "its engine broke off", started=True))
+
+    def _tell_failure(self, relay: NearRelay, failure: Failure | int) -> None:
+        self._news.flush()
+        self._messenger.tell(Said.FAILED, relay.r, messages.lived(relay.passage, messages.failure(failure)))
 
     def _send(self, relay: NearRelay, model: Model, kind: int, content: bytes) -> None:
         errand, relay.receipt, trace = messages.read_errand(content, model.instances)

@@ -86,9 +86,7 @@ class Desk:
         """See `Carrier`; an instance failed a request: another one is tried, or its client is told."""
         if relay.model.failed(relay, failure):
             return
-        if relay.has_started and isinstance(failure, int):  # its response has ended with the failure
-            self.forget(relay.exchange.number)
-        elif relay.has_started:
+        if relay.has_started:
             relay.break_off()
         elif isinstance(failure, int):
             relay.let_through()
@@ -169,31 +167,45 @@ class Desk:
         seen_s, pairs = messages.read_news(content)
         for number, tokens in pairs:
             relay = self._relays.get(number)
-            if relay is None or not (relay.has_started or self._start(relay)):
+            if relay is None:
                 continue
+            relay.saw(tokens)
             passage = relay.passage
             if tokens:
                 if not passage.tokens:
                     passage.first_token_s = seen_s
                 passage.tokens += tokens
                 passage.last_token_s = seen_s
-                relay.model.saw_tokens(relay.r, tokens, seen_s)
+                if not relay.is_being_taken:
+                    relay.model.saw_tokens(relay.r, tokens, seen_s)
 
-    def _start(self, relay: FarRelay) -> bool:
-        """Note that a client is sent something; where its request is now it stays. False: that instance is gone."""
-        stays = relay.start()
+    def _let_go(self, relay: FarRelay) -> None:
+        """A request was taken back; what its client was sent meanwhile goes with it."""
+        relay.was_taken()
+        if relay.unseen_tokens and not relay.is_being_taken:
+            relay.unseen_tokens = 0
+            relay.model.resumed(relay)
+
+    def _keep(self, relay: FarRelay) -> bool:
+        """Put a request back where it stays, if it was to be taken from there. False: that instance is gone."""
+        stays = relay.stay()
         if stays is None:
             return True
         if relay.model.instances.get(stays) is None:
             self.fail(relay, removed(started=True))
             return False
         relay.model.stayed(relay, stays)
+        if relay.unseen_tokens:
+            relay.model.saw_tokens(relay.r, relay.unseen_tokens)
         return True
 
     def _follow(self, relay: FarRelay, kind: int, content: bytes) -> None:
         number = relay.exchange.number
         if kind == Said.TAKEN:
-            relay.was_taken()
+            self._let_go(relay)
+            return
+        if kind == Said.STAYS:
+            self._keep(relay)
             return
         if kind == Said.PREFILLED:
             if not relay.is_being_taken:
@@ -206,8 +218,11 @@ class Desk:
             return
         self.forget(number)
         if kind == Said.ENDED:
-            if self._start(relay):
+            if self._keep(relay):
                 relay.model.ended(relay, told)
+        elif kind == Said.BROKEN:
+            relay.stay()  # wherever that was: nothing can be done for it
+            relay.model.failed(relay, 500)
         elif kind == Said.REJECTED:
             relay.model.rejected(relay, told)
         else:

@@ -1,8 +1,8 @@
 """A request that a carrier carries, as the decider's process knows it: what is decided becomes messages.
 
-What the carrier has done meanwhile is not known at once. A request that is taken back may have begun its response;
-then the next thing heard of it says so. Until the carrier has said that it was taken, anything it tells is of where
-the request was before.
+What the carrier has done meanwhile is not known at once. A request that is taken back may have begun its response, and
+may not be one that another instance can go on with. The carrier says whether it was taken or stays; until then,
+anything it tells is of where the request was before.
 """
 
 from __future__ import annotations
@@ -99,13 +99,22 @@ class FarRelay:
         self.has_started = False
         self._carrier = carrier
         self._trace: tuple[Header, ...] = ()
-        self._taken_from: deque[int] = deque()  # instances; the carrier has not said yet that it was taken
+        self.unseen_tokens = 0  # told while it was being taken, which belief has not seen
+        self._awaits_rest = False  # it was taken back, and its client has not been sent any more of it
+        self._stays = False  # the carrier could not take it back, and will not
+        self._was_started = False  # when it was to be taken back
+        self._taken_from: deque[int] = deque()  # instances; the carrier has not said yet whether it was taken
         exchange.on_gone = lambda: model.left(self)
 
     @property
     def is_being_taken(self) -> bool:
         """Whether what is heard of it is of where it was before."""
         return bool(self._taken_from)
+
+    @property
+    def is_committed(self) -> bool:
+        """See `Relay`; as far as is known here."""
+        return self.has_started and not self._awaits_rest and not self.is_being_taken
 
     def trace(self, context: Sequence[Header]) -> None:
         """See `Relay`: it is told with each errand."""
@@ -128,33 +137,40 @@ class FarRelay:
 
     def take_back(self) -> bool:
         """See `Relay`; as far as is known here."""
-        if self.has_started:
+        may_leave = self.passage.is_resumable and self.passage.is_relegated and not self._stays
+        if self.is_committed and not may_leave:
             return False
-        assert self.at.instance is not None
-        self._taken_from.append(self.at.instance)
+        self._ask_back()
         self.at.start_over()
-        self._carrier.tell(Told.TAKE_BACK, self.exchange.number)
         return True
 
     def lose_instance(self) -> None:
         """See `Relay`."""
-        assert self.at.instance is not None
-        if not self.has_started:
-            self._taken_from.append(self.at.instance)
-            self._carrier.tell(Told.TAKE_BACK, self.exchange.number)
+        if not self.is_committed:
+            self._ask_back()
         self._carrier.fail(self, removed(started=self.has_started))
 
     def was_taken(self) -> None:
         """The carrier has done what `take_back` asked for."""
         if self._taken_from:
             self._taken_from.popleft()
+            self._awaits_rest = self.has_started
 
-    def start(self) -> int | None:
-        """Note that its client is sent something; return where it stays although it was to be taken back."""
-        self.has_started = True
+    def stay(self) -> int | None:
+        """Note that it stays where its client was sent some of it; return where, if it was to be taken back."""
         stays = self._taken_from[0] if self._taken_from else None
         self._taken_from.clear()
+        self.has_started, self._awaits_rest, self._stays = True, False, True
+        self.unseen_tokens = 0 if self._was_started else self.unseen_tokens
         return stays
+
+    def saw(self, tokens: int) -> None:
+        """Note that its client was sent something."""
+        self.has_started = True
+        if self.is_being_taken:
+            self.unseen_tokens += tokens
+        else:
+            self._awaits_rest = False
 
     def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """See `Relay`."""
@@ -167,6 +183,13 @@ class FarRelay:
     def break_off(self) -> None:
         """See `Relay`."""
         self.exchange.end(Told.BREAK_OFF)
+
+    def _ask_back(self) -> None:
+        assert self.at.instance is not None
+        if not self._taken_from:
+            self._was_started, self.unseen_tokens = self.has_started, 0
+        self._taken_from.append(self.at.instance)
+        self._carrier.tell(Told.TAKE_BACK, self.exchange.number)
 
     def _tell(self, kind: Told, errand: Errand) -> None:
         self._carrier.introduce(self.model, errand.i, errand.origin)

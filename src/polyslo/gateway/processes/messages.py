@@ -4,13 +4,14 @@ A carrier holds a request's bytes, its client and the engine's answer; the decid
 number is its carrier's, and never used twice. Each side goes by what it has heard: messages cross, so a number that
 is over is nobody's mistake, and each side has an order in which it tells:
 
-    carrier: ARRIVAL, then STARTED or TOKENS, PREFILLED, FAILED, TAKEN as they happen, last one of ENDED, REJECTED, LEFT
+    carrier: ARRIVAL, then NEWS, PREFILLED, FAILED, TAKEN, STAYS as they happen, last one of ENDED, BROKEN, REJECTED,
+             LEFT
     decider: SEND, PREFILL, TAKE_BACK any number of times, last one of ANSWER, LET_THROUGH, BREAK_OFF, unless the
              carrier was
 
-A carrier that has begun a response ignores TAKE_BACK, SEND and PREFILL: the token that it told of before says that
-the request stays. After FAILED it waits. What is told once a request is JSON, which carries whatever a dataclass gains;
-tokens, told a thousand times a request, are pairs of integers.
+A carrier answers TAKE_BACK with TAKEN or, once, with STAYS: where its client would notice. From then on it ignores
+TAKE_BACK, SEND and PREFILL. After FAILED it waits. What is told once a request is JSON, which carries whatever a
+dataclass gains; tokens, told a thousand times a request, are pairs of integers.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Said(IntEnum):
     PLACE = 9  # where shall something go that nobody decides about: a model
     PREFILLED = 10  # its prefill has ended, its KV waits
     TURNED_AWAY = 11  # a generation was answered at the door: its path and trace, the reason
+    STAYS = 12  # it was to be taken back, and can't be any more
+    BROKEN = 13  # its response has ended with its instance's failure: what was lived
 
 
 class Told(IntEnum):
@@ -133,17 +136,17 @@ def read_failure(told: list[Any] | int) -> Failure | int:
 def errand(sent: Errand, receipt: Sequence[Header], trace: Sequence[Header]) -> bytes:
     """Write SEND or PREFILL; a carrier has connections and credentials of its own."""
     headers = header_texts(receipt), header_texts(trace)
-    return orjson.dumps((sent.i, sent.told, sent.first_byte_timeout_s, sent.idle_timeout_s, *headers))
+    timeouts_s = sent.first_byte_timeout_s, sent.idle_timeout_s
+    return orjson.dumps((sent.i, sent.told, *timeouts_s, sent.is_best_effort, *headers))
 
 
 def read_errand(
     content: bytes, instances: Mapping[int, CarriedInstance]
 ) -> tuple[Errand, tuple[Header, ...], tuple[Header, ...]]:
     """Read SEND or PREFILL: where to, by a carrier's instances, the receipt, and the trace that engines see."""
-    i, told, first_byte_timeout_s, idle_timeout_s, receipt, trace = orjson.loads(content)
+    i, told, *how, receipt, trace = orjson.loads(content)
     to = instances[i]
-    sent = Errand(i, to.origin, told, to.credentials, first_byte_timeout_s, idle_timeout_s)
-    return sent, read_headers(receipt), read_headers(trace)
+    return Errand(i, to.origin, told, to.credentials, *how), read_headers(receipt), read_headers(trace)
 
 
 def turned_away(path: bytes, headers: Headers, reason: str) -> bytes:

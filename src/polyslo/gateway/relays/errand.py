@@ -19,3 +19,4 @@ class Errand:
     credentials: Sequence[Header] = field(repr=False)
     first_byte_timeout_s: float
     idle_timeout_s: float  # from the first token on
+    is_best_effort: bool = False  # it may be taken away from there at any moment

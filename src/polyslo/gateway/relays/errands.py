@@ -91,8 +91,15 @@ class Errands:
 
     def _errand(self, relay: Relay, instance: Instance, first_byte_timeout_s: float) -> Errand:
         i, idle_timeout_s = instance.index, self._patience.idle_timeout_s
-        told = self._told(relay, i)
-        return Errand(i, instance.origin, told, instance.credentials, first_byte_timeout_s, idle_timeout_s)
+        return Errand(
+            i,
+            instance.origin,
+            self._told(relay, i),
+            instance.credentials,
+            first_byte_timeout_s,
+            idle_timeout_s,
+            relay.passage.is_relegated,
+        )
 
     def _told(self, relay: Relay, i: int) -> dict[str, float] | None:
         """Return what instance `i` is told of a request; None where engines are told nothing."""

@@ -3,27 +3,36 @@
 Bytes go on as they come, unparsed; only events are counted. A stream's token count is trued up at its end from the
 `usage` that engines send. What the client was sent can't be taken back, so an instance that fails is replaced by
 another only before the first token; engines send a stream's head long before it, so that is held until then.
+
+Best-effort work is the exception: it must give its instance up at once. So its stream is read (`OneStream`), and
+another instance goes on where it was taken away. The rest is held until its first token as a beginning is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from polyslo.gateway.belief.usage import completion_tokens, prompt_tokens
 from polyslo.gateway.relays.broken import is_broken
+from polyslo.gateway.relays.continuation import continuing_body, watched_body
 from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.handover import decode_body, prefill_body
+from polyslo.gateway.relays.one_stream import OneStream
 from polyslo.gateway.relays.passage import Header, Passage
 from polyslo.gateway.relays.prefill_leg import PrefillLeg
 from polyslo.gateway.relays.relay import Watcher, removed
 from polyslo.gateway.relays.reply import Reply
 from polyslo.gateway.relays.whereabouts import Whereabouts
+from polyslo.gateway.requests.openai_errors import BadRequest
 from polyslo.gateway.requests.request import Request
 from polyslo.gateway.requests.slo_body import body_with_slo
 from polyslo.gateway.requests.trace_context import with_context
 from polyslo.wire.client import Call, Failure, Sink
 from polyslo.wire.server import Exchange
+
+MALFORMED = (400, 422)  # how engines answer a body that they don't take
 
 
 def may_do_better(status: int) -> bool:
@@ -57,9 +66,13 @@ class NearRelay:
         self._clock = clock
         self._call: Call | None = None
         self._idle_timeout_s = 0.0
+        self._one: OneStream | None = None  # of a stream that another instance can go on with
         self._reply = self._new_reply()
         self._due_s = request.arrival_s + request.ttft_s
         self.has_started = False
+        self._awaits_rest = False  # it was taken back, and its client has not been sent any more of it yet
+        self.stays = False  # it was to be taken back, and can't be: for good, so that both ends of a link agree
+        self._is_blocked = False  # its client takes less than it is sent
         exchange.on_gone = self._on_gone
         exchange.on_blocked = self._on_blocked
 
@@ -71,9 +84,7 @@ class NearRelay:
         """See `Relay`."""
         self.at.go_to(errand.i)
         self._idle_timeout_s = errand.idle_timeout_s
-        body = self.body if errand.told is None else body_with_slo(self.body, self.passage.ask, errand.told)
-        kv_params = self.at.kv_params
-        self._ask(errand, body if kv_params is None else decode_body(body, kv_params), self)
+        self._ask(errand, self._body_for(errand), self)
 
     def prefill(self, errand: Errand) -> None:
         """See `Relay`."""
@@ -93,11 +104,20 @@ class NearRelay:
         self._reply.hold(body)
         self._end_whole(status, body)
 
+    @property
+    def is_committed(self) -> bool:
+        """See `Relay`."""
+        return self.has_started and not self._awaits_rest
+
     def take_back(self) -> bool:
         """See `Relay`."""
-        if self.has_started:
+        if self.is_committed and not self._can_leave:
+            self.stays = True
             return False
         self._drop()
+        if self.is_committed and self._one is not None:
+            self._one.leave()
+            self._awaits_rest = True
         self._reply = self._new_reply()
         self.at.start_over()
         return True
@@ -136,8 +156,8 @@ class NearRelay:
     def on_data(self, data: bytes) -> None:
         """See `Sink`."""
         reply = self._reply
-        if self.has_started:
-            self._pass_on(data, reply.follow(data))
+        if self.is_committed:
+            self._pass_on(*reply.follow(data))
             return
         tokens = reply.hold(data)
         if not reply.is_stream or not (tokens or reply.is_held_too_long):
@@ -151,7 +171,7 @@ class NearRelay:
     def on_end(self) -> None:
         """See `Sink`."""
         self._call = None
-        if self.has_started:
+        if self.is_committed:
             self._end_stream()
         elif self._reply.is_stream:
             self.on_failure(Failure("reset", "its stream ended without a token", started=True))
@@ -179,16 +199,19 @@ class NearRelay:
         )
 
     def _start(self, tokens: int) -> None:
-        """Begin the response with what was held."""
+        """Begin the response, or its rest, with what was held."""
         reply = self._reply
-        self.exchange.start(reply.status, [*reply.headers, *self.passage.told, *self.receipt])
-        self.has_started = True
+        self._awaits_rest = False
+        if not self.has_started:
+            self.exchange.start(reply.status, [*reply.headers, *self.passage.told, *self.receipt])
+            self.has_started = True
         self._watcher.started(self)
         call = self._call
         if call is not None:  # from now on silence is judged as between tokens; pausing sets the call's timer anew
             call.idle_timeout_s = self._idle_timeout_s
             call.pause()
-            call.resume()
+            if not self._is_blocked:
+                call.resume()
         self._pass_on(reply.held, tokens)
 
     def _pass_on(self, data: bytes, tokens: int) -> None:
@@ -198,19 +221,28 @@ class NearRelay:
         self.exchange.write(data)
 
     def _end_stream(self) -> None:
-        passage, tail = self.passage, self._reply.cut()
+        passage, left = self.passage, self._reply.finish()
+        tail = self._reply.cut()
         self._detach()
         if self._reply.has_failed or not passage.tokens or is_broken(tail):
             self._watcher.failed(self, 500)
         else:
             passage.tokens = completion_tokens(tail) or passage.tokens
-            passage.prompt_tokens = prompt_tokens(tail)
+            passage.prompt_tokens = self._reply.prompt_tokens
             self._watcher.ended(self, self._output_tokens)
+        if left:
+            self.exchange.write(left)
         self.exchange.end()
 
     def _end_whole(self, status: int, body: bytes) -> None:
         passage = self.passage
-        if may_do_better(status) or (status == 200 and is_broken(body)):
+        if self.has_started:  # a rest's: its client can't be told a status
+            if not self._watcher.failed(self, status):
+                self.break_off()
+            return
+        is_doubted = self._one is not None and status in MALFORMED  # it may be what was asked for besides
+        self.passage.is_resumable &= not is_doubted
+        if is_doubted or may_do_better(status) or (status == 200 and is_broken(body)):
             if self._watcher.failed(self, 500 if status == 200 else status):
                 return
         elif status != 200:
@@ -247,6 +279,7 @@ class NearRelay:
         self._watcher.left(self)
 
     def _on_blocked(self, is_blocked: bool) -> None:
+        self._is_blocked = is_blocked
         if self._call is None:
             return
         if is_blocked:
@@ -255,7 +288,27 @@ class NearRelay:
             self._call.resume()
 
     def _new_reply(self) -> Reply:
-        return Reply(self.passage.ask, is_streamed=self.request.is_streamed)
+        return Reply(self.passage.ask, self._one, is_streamed=self.request.is_streamed)
+
+    @property
+    def _can_leave(self) -> bool:
+        """Whether another instance can go on with what its client has been sent."""
+        return self._one is not None and not self.stays and self._one.said.can_go_on
+
+    def _body_for(self, errand: Errand) -> bytes:
+        """Return what an engine is asked for."""
+        ask, told, kv_params = self.passage.ask, errand.told, self.at.kv_params
+        if self._one is not None and self._awaits_rest:
+            self._one.forget_rest()
+            return continuing_body(ask, self._one.said, told)
+        self._one = None
+        if errand.is_best_effort and self.passage.is_resumable and kv_params is None:
+            with suppress(BadRequest):  # nested too deep to be written again: it goes as it came, and stays
+                watched = watched_body(ask, told)
+                self._one = OneStream(ask)
+                return watched
+        body = self.body if told is None else body_with_slo(self.body, ask, told)
+        return body if kv_params is None else decode_body(body, kv_params)
 
     def _drop(self) -> None:
         call, self._call = self._call, None

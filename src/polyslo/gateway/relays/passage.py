@@ -34,5 +34,6 @@ class Passage:
     prompt_tokens: int | None = None  # as the engine counted them
     is_late: bool = False
     is_relegated: bool = False
+    is_resumable: bool = False  # another instance can go on with it after its client was sent some of the answer
     num_tries: int = 0  # how often it was sent
     num_failures: int = 0  # how often an instance failed it

@@ -25,6 +25,10 @@ class Relay(Protocol):
     receipt: tuple[Header, ...]  # of the last decision
     has_started: bool  # whether its client was sent anything
 
+    @property
+    def is_committed(self) -> bool:
+        """Whether its client was sent some of what its instance answers: as it stands, no other one can go on."""
+
     def trace(self, context: Sequence[Header]) -> None:
         """Have engines see these headers of a trace from now on, in place of its client's."""
 
@@ -38,7 +42,10 @@ class Relay(Protocol):
         """Have an instance prefill the request, to be sent to another one then."""
 
     def take_back(self) -> bool:
-        """Abort the instance's work, to be sent elsewhere later; False once the client has been sent some of it."""
+        """Abort the instance's work, to be sent elsewhere later; False where the client would notice: it stays.
+
+        One whose client has been sent some of it may go on elsewhere where it was sent as best effort and is resumable.
+        """
 
     def lose_instance(self) -> None:
         """Take note that its instance is gone for good: another one gets it, or its client is told."""
@@ -59,7 +66,7 @@ class Watcher(Protocol):
     """Whoever must know what becomes of relayed requests: the served model."""
 
     def started(self, relay: NearRelay) -> None:
-        """The client is sent the first of a stream: it can't be taken back any more."""
+        """The client is sent the first of a stream, or of its rest: nobody can answer it from its beginning now."""
 
     def saw_tokens(self, r: int, tokens: int) -> None:
         """Tokens came on a request's stream."""

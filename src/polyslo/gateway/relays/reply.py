@@ -1,12 +1,15 @@
 """What an engine has answered so far, as far as it is kept: all until a stream's first token, then only its end.
 
-Events are counted, nothing is parsed. The end is kept for what engines say there: usage, and that they broke off.
+Events are counted, nothing is parsed, unless it belongs to `OneStream`. The end is kept for what engines say there:
+usage, and that they broke off.
 """
 
 from __future__ import annotations
 
 from polyslo.gateway.belief.stream_tokens import TokenCounter
+from polyslo.gateway.belief.usage import prompt_tokens
 from polyslo.gateway.relays.broken import ERROR, is_broken
+from polyslo.gateway.relays.one_stream import OneStream
 from polyslo.gateway.relays.passage import Header
 from polyslo.gateway.requests.body import Ask
 from polyslo.wire.client import end_to_end
@@ -19,12 +22,13 @@ MOST_HELD_BYTES = 65_536  # of a stream that has shown no token
 class Reply:
     """One engine's answer to one request."""
 
-    def __init__(self, ask: Ask, *, is_streamed: bool) -> None:
-        """`is_streamed`: a stream was asked for; errors are none."""
+    def __init__(self, ask: Ask, one: OneStream | None = None, *, is_streamed: bool) -> None:
+        """`is_streamed`: a stream was asked for; errors are none. `one`: the answer that it is a part of."""
         self.status = 0
         self.headers: list[Header] = []
         self.has_failed = False  # it told of an error after its first token
         self._is_streamed = is_streamed
+        self._one = one
         self._counter = TokenCounter(ask)
         self._pieces: list[bytes] = []  # all, or the last ones, cut to `TAIL_BYTES` now and then
         self._num_bytes = 0
@@ -51,24 +55,40 @@ class Reply:
 
     def hold(self, data: bytes) -> int:
         """Keep a piece; return the tokens in it, where it is one of a stream."""
+        data, tokens = self._read(data) if self.is_stream else (data, 0)
         self._pieces.append(data)
         self._num_bytes += len(data)
-        return self._counter.feed(data) if self.is_stream else 0
+        return tokens
 
-    def follow(self, data: bytes) -> int:
-        """Take note of a piece that goes on at once; return its tokens, none where it tells of an error."""
+    def follow(self, data: bytes) -> tuple[bytes, int]:
+        """Take note of a piece that goes on at once; return it and its tokens, none where it tells of an error."""
+        data, tokens = self._read(data)
         self._pieces.append(data)
         self._num_bytes += len(data)
-        tokens = self._counter.feed(data)
         if self._num_bytes > 3 * TAIL_BYTES // 2:
             self.cut()
         if ERROR in data and is_broken(self.cut()):
             self.has_failed = True
-            return 0
-        return tokens
+            return data, 0
+        return data, tokens
+
+    def finish(self) -> bytes:
+        """Take note of its end; return what of it is still to go on."""
+        left = b"" if self._one is None else self._one.finish()
+        self._pieces.append(left)
+        return left
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """The prompt's tokens, as its engine counts them; None where it has not said."""
+        return prompt_tokens(self.cut()) or (self._one.said.prompt_tokens or None if self._one is not None else None)
 
     def cut(self) -> bytes:
         """Keep but the end, and return it."""
         tail = self.held[-TAIL_BYTES:]
         self._pieces, self._num_bytes = [tail], len(tail)
         return tail
+
+    def _read(self, data: bytes) -> tuple[bytes, int]:
+        """Return what the client is sent of a piece of a stream, and its tokens."""
+        return (data, self._counter.feed(data)) if self._one is None else self._one.feed(data)
