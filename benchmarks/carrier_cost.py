@@ -25,8 +25,8 @@ import orjson
 import uvloop
 
 from polyslo.gateway.app import Gateway
-from polyslo.gateway.carriers import Carriers
-from polyslo.gateway.config import parse_config
+from polyslo.gateway.config.gateway import parse_config
+from polyslo.gateway.processes.carriers import Carriers
 from polyslo.gateway.warmup import warm_up
 from polyslo.wire.client import Call, Failure, Origin
 from polyslo.wire.server import Exchange, listen

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from polyslo.gateway.journal import Journal
-from polyslo.gateway.journal_blocks import RECORDS, encode_block
-from polyslo.gateway.journal_state import capture, encode_state
-from polyslo.gateway.request import Request
-from polyslo.gateway.shadow import Shadow
+from polyslo.gateway.journal.blocks import RECORDS, encode_block
+from polyslo.gateway.journal.journal import Journal
+from polyslo.gateway.journal.shadow import Shadow
+from polyslo.gateway.journal.state import capture, encode_state
+from polyslo.gateway.requests.request import Request
 from polyslo.gateway.warmup import warm_up
 from polyslo.sim.setting import Setting
 

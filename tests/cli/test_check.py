@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from polyslo.cli.main import cli
-from polyslo.gateway.keys import hash_of
+from polyslo.gateway.requests.keys import hash_of
 
 Run = Callable[..., Result]
 

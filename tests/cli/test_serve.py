@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from polyslo.cli import serve
 from polyslo.cli.main import cli
-from polyslo.gateway.config import GatewayConfig
+from polyslo.gateway.config.gateway import GatewayConfig
 
 
 @pytest.fixture

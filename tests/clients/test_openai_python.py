@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from gateway_bench import MODEL, Bench, run
 
-from polyslo.gateway.keys import hash_of
+from polyslo.gateway.requests.keys import hash_of
 
 openai = pytest.importorskip("openai", reason="the openai Python client is not installed: make setup")
 

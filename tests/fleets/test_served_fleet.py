@@ -14,7 +14,7 @@ from polyslo.fleets.keeper import READY, KeepRule
 from polyslo.fleets.local_fleet import LocalFleet, free_ports
 from polyslo.fleets.pool import PoolRule
 from polyslo.fleets.served_fleet import ServedFleet
-from polyslo.gateway.config import parse_config
+from polyslo.gateway.config.gateway import parse_config
 
 ENGINE = str(Path(__file__).parent / "engine.py")
 

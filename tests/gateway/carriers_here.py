@@ -6,9 +6,9 @@ import asyncio
 import os
 import socket
 
-from polyslo.gateway import carrier_process
-from polyslo.gateway.carrier import Carrier
-from polyslo.gateway.tally import RowOfTally, Tally
+from polyslo.gateway.processes import carrier_process
+from polyslo.gateway.processes.carrier import Carrier
+from polyslo.gateway.processes.tally import RowOfTally, Tally
 
 
 class CarrierHere:

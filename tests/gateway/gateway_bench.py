@@ -12,7 +12,7 @@ from polyslo.engines.emulated_engine import EngineSettings
 from polyslo.engines.emulated_instance import EmulatedInstance
 from polyslo.engines.output_lengths import OutputLengths
 from polyslo.gateway.app import Gateway
-from polyslo.gateway.config import parse_config
+from polyslo.gateway.config.gateway import parse_config
 from polyslo.profiles.library import load_profile
 from polyslo.wire.client import Origin
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from polyslo.gateway.decider import Decider
-from polyslo.gateway.journal import Journal
-from polyslo.gateway.journal_coding import unpack_records
-from polyslo.gateway.journal_head import JournalHead
-from polyslo.gateway.journal_state import capture, decode_state, encode_state
-from polyslo.gateway.replay import Replayed, replay
+from polyslo.gateway.journal.coding import unpack_records
+from polyslo.gateway.journal.head import JournalHead
+from polyslo.gateway.journal.journal import Journal
+from polyslo.gateway.journal.replay import Replayed, replay
+from polyslo.gateway.journal.state import capture, decode_state, encode_state
 
 
 class JournalInMemory:

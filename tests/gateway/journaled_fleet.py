@@ -12,14 +12,14 @@ import numpy as np
 from virtual_fleet import VirtualFleet
 
 from polyslo.core.state import DISPATCH, REFUSE, RELEGATE, TRANSFER, UNHEALTHY, WITHDRAW
-from polyslo.gateway.journal import Journal
-from polyslo.gateway.journal_blocks import RECORDS, encode_block
-from polyslo.gateway.journal_files import JournalFiles
-from polyslo.gateway.journal_head import JournalHead
-from polyslo.gateway.journal_records import OUTCOMES, Outcome
-from polyslo.gateway.journal_state import Arrays, capture
-from polyslo.gateway.journal_writer import opening_bytes
-from polyslo.gateway.shadow import Shadow
+from polyslo.gateway.journal.blocks import RECORDS, encode_block
+from polyslo.gateway.journal.files import JournalFiles
+from polyslo.gateway.journal.head import JournalHead
+from polyslo.gateway.journal.journal import Journal
+from polyslo.gateway.journal.records import OUTCOMES, Outcome
+from polyslo.gateway.journal.shadow import Shadow
+from polyslo.gateway.journal.state import Arrays, capture
+from polyslo.gateway.journal.writer import opening_bytes
 from polyslo.sim.fleet import FleetConfig
 from polyslo.sim.setting import Setting
 from polyslo.workload.workload import Workload

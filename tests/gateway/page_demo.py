@@ -20,7 +20,7 @@ from weakref import WeakSet
 
 from synthetic_fleet import SyntheticFleet
 
-from polyslo.gateway.assets import Asset, load_assets
+from polyslo.gateway.page.assets import Asset, load_assets
 
 JSON_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 SSE_HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]

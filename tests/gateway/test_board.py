@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from polyslo.core.state import DISPATCH, PROMOTED, REQUEST, SCALED_UP, TAKEN_OVER
-from polyslo.gateway.board import NUM_TOKEN_MARKS, Board
-from polyslo.gateway.passage import Passage
-from polyslo.gateway.request import Request
-from polyslo.gateway.stories import MOST_STORIES
-from polyslo.gateway.windows import BUCKET_S
+from polyslo.gateway.page.board import NUM_TOKEN_MARKS, Board
+from polyslo.gateway.page.stories import MOST_STORIES
+from polyslo.gateway.page.windows import BUCKET_S
+from polyslo.gateway.relays.passage import Passage
+from polyslo.gateway.requests.request import Request
 
 
 class Clock:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyslo.gateway.body import CHAT, COMPLETIONS, Ask, encode_body, read_body
-from polyslo.gateway.openai_errors import BadRequest
+from polyslo.gateway.requests.body import CHAT, COMPLETIONS, Ask, encode_body, read_body
+from polyslo.gateway.requests.openai_errors import BadRequest
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 

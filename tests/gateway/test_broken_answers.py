@@ -6,7 +6,7 @@ import orjson
 import pytest
 from gateway_bench import COMPLETIONS, MODEL, Bench, completion, num_tokens, run
 
-from polyslo.gateway.broken import is_broken
+from polyslo.gateway.relays.broken import is_broken
 
 PATIENT = {"interval_s": 3600.0, "failure_threshold": 3}
 TOKEN = b'data: {"choices":[{"index":0,"text":"x","finish_reason":null}]}\n\n'

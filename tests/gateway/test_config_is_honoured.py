@@ -12,10 +12,10 @@ from gateway_bench import COMPLETIONS, LOOSE, MODEL, Bench, completion, run
 
 from polyslo.cli.serve import serve_command
 from polyslo.core.state import UNHEALTHY
-from polyslo.gateway.config import GatewayConfig
-from polyslo.gateway.config_flags import FLAGS, MODEL_FLAGS, URL_FLAGS, option
-from polyslo.gateway.config_table import NamedTables, Table, Tables, settings_of
-from polyslo.gateway.keys import hash_of
+from polyslo.gateway.config.flags import FLAGS, MODEL_FLAGS, URL_FLAGS, option
+from polyslo.gateway.config.gateway import GatewayConfig
+from polyslo.gateway.config.table import NamedTables, Table, Tables, settings_of
+from polyslo.gateway.requests.keys import hash_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 PEM = Path(__file__).parents[1] / "wire" / "localhost.pem"
@@ -42,7 +42,7 @@ def keys_of(cls, path=""):
             yield cls, entry.name, path + entry.name
 
 
-COMPARING = ("polyslo.gateway.explain", "polyslo.gateway.reconfigure")
+COMPARING = ("polyslo.gateway.explain", "polyslo.gateway.config.reconfigure")
 ALL = list(keys_of(GatewayConfig))
 
 
@@ -72,7 +72,7 @@ def _is_read_by_serving(frame):
         module = frame.f_globals["__name__"]
         if module.startswith(COMPARING) or frame.f_code.co_name in ("__eq__", "__repr__", "__hash__"):
             return False
-        if not module.startswith("polyslo.gateway.config"):
+        if not module.startswith("polyslo.gateway.config.gateway"):
             return module.startswith("polyslo.")
         frame = frame.f_back
     return False

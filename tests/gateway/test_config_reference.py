@@ -6,15 +6,15 @@ import re
 import tomllib
 from pathlib import Path
 
-from polyslo.gateway.config import parse_config
-from polyslo.gateway.config_flags import FLAGS, MODEL_FLAGS, URL_FLAGS, option
-from polyslo.gateway.config_reference import with_reference
+from polyslo.gateway.config.flags import FLAGS, MODEL_FLAGS, URL_FLAGS, option
+from polyslo.gateway.config.gateway import parse_config
+from polyslo.gateway.config.reference import with_reference
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway-config.md").read_text(encoding="utf-8")
 
 
 def test_the_reference_is_that_of_the_classes() -> None:
-    """If not: python -m polyslo.gateway.config_reference docs/gateway-config.md."""
+    """If not: python -m polyslo.gateway.config.reference docs/gateway-config.md."""
     assert with_reference(PAGE) == PAGE
 
 

@@ -9,10 +9,10 @@ import pytest
 from gateway_bench import CHAT, COMPLETIONS, Bench, chat, completion, run
 
 from polyslo.core.state import UNHEALTHY
-from polyslo.gateway.journal_reader import JournalReader
-from polyslo.gateway.journal_records import Arrival
-from polyslo.gateway.keys import hash_of
-from polyslo.gateway.replay import Replayed, replay
+from polyslo.gateway.journal.reader import JournalReader
+from polyslo.gateway.journal.records import Arrival
+from polyslo.gateway.journal.replay import Replayed, replay
+from polyslo.gateway.requests.keys import hash_of
 
 REASON = b"x-llm-d-request-dropped-reason"
 

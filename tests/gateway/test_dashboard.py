@@ -15,9 +15,9 @@ from promql import read_expression
 
 from polyslo.cli.main import cli
 from polyslo.gateway.app import Gateway
-from polyslo.gateway.config import parse_config
-from polyslo.gateway.dashboard import ALERTS, DASHBOARD, NUM_COLUMNS, alert_rules, dashboard
-from polyslo.gateway.metrics_reference import described
+from polyslo.gateway.config.gateway import parse_config
+from polyslo.gateway.observability.dashboard import ALERTS, DASHBOARD, NUM_COLUMNS, alert_rules, dashboard
+from polyslo.gateway.observability.metrics_reference import described
 
 TARGET_LABELS = {"job", "instance"}  # that Prometheus adds to all it scrapes
 DOCS = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")

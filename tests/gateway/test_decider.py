@@ -11,7 +11,7 @@ from virtual_fleet import VirtualFleet
 from polyslo.core.fluid import LengthMoments, optimum_rps
 from polyslo.core.state import DISPATCH, DRAINING, FITS, REFUSE, RELEGATE, RETIER, UNHEALTHY, WITHDRAW, new_fleet
 from polyslo.gateway.decider import Decider
-from polyslo.gateway.request import Request
+from polyslo.gateway.requests.request import Request
 from polyslo.policies.table import POLYSERVE
 from polyslo.profiles.library import load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec

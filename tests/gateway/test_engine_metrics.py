@@ -8,7 +8,7 @@ from polyslo.engines.answers import AnswerStats
 from polyslo.engines.clock import VirtualClock
 from polyslo.engines.emulated_engine import EmulatedEngine, EngineSettings
 from polyslo.engines.emulated_metrics import metrics_text
-from polyslo.gateway.engine_metrics import EngineLoad, read_load
+from polyslo.gateway.belief.engine_metrics import EngineLoad, read_load
 from polyslo.profiles.library import DEFAULT_PROFILE, load_profile
 
 VLLM = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.

@@ -17,14 +17,14 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from test_gateway_machine import CAPACITY, FAST, NUM_PLACES, RAW, TPOTS_S, GatewayMachine, _steps
 
 from polyslo.core.state import DECODING, PENDING, QUEUED, RELEGATED
-from polyslo.gateway.body import read_body
-from polyslo.gateway.carried import Carried
-from polyslo.gateway.carried_instance import CarriedInstance
-from polyslo.gateway.carried_model import CarriedModel
-from polyslo.gateway.carrier_messages import Told
-from polyslo.gateway.desk import Desk
-from polyslo.gateway.passage import Passage
-from polyslo.gateway.request import Request
+from polyslo.gateway.processes.carried import Carried
+from polyslo.gateway.processes.carried_instance import CarriedInstance
+from polyslo.gateway.processes.carried_model import CarriedModel
+from polyslo.gateway.processes.desk import Desk
+from polyslo.gateway.processes.messages import Told
+from polyslo.gateway.relays.passage import Passage
+from polyslo.gateway.requests.body import read_body
+from polyslo.gateway.requests.request import Request
 
 
 class Post:

@@ -20,9 +20,9 @@ import test_workers as workers
 from gateway_bench import COMPLETIONS, MODEL, Bench, completion, run
 
 from polyslo.errors import ConfigError
-from polyslo.gateway.carriers import bind
-from polyslo.gateway.keys import hash_of
-from polyslo.gateway.tally import OPEN, TURNED_AWAY
+from polyslo.gateway.processes.carriers import bind
+from polyslo.gateway.processes.tally import OPEN, TURNED_AWAY
+from polyslo.gateway.requests.keys import hash_of
 from polyslo.wire.client import Origin
 
 # Not here: what looks into a listener of this process, and what does not depend on who carries.
@@ -176,7 +176,7 @@ def test_carriers_hear_of_another_configuration():
 
 def test_a_carrier_that_ends_takes_its_requests_with_it_and_is_begun_again(monkeypatch, caplog):
     """Its clients are cut, its engines' work is aborted, belief forgets it, a line says so; then it serves again."""
-    monkeypatch.setattr("polyslo.gateway.carriers.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("polyslo.gateway.processes.carriers.FIRST_PAUSE_S", 0.001)
 
     async def main():
         async with Bench() as bench:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyslo.errors import ConfigError
-from polyslo.gateway.config import GatewayConfig, load_config, parse_config
-from polyslo.gateway.config_table import MistakenConfigError
-from polyslo.gateway.keys import hash_of
+from polyslo.gateway.config.gateway import GatewayConfig, load_config, parse_config
+from polyslo.gateway.config.table import MistakenConfigError
+from polyslo.gateway.requests.keys import hash_of
 
 HASH, OTHER_HASH = hash_of(b"one"), hash_of(b"other")
 SERVED: dict[str, Any] = {"models": [{"endpoints": [{"url": "http://a:1"}]}]}

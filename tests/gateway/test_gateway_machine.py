@@ -29,22 +29,22 @@ from polyslo.core.state import (
     TRANSFERRING,
     UNHEALTHY,
 )
-from polyslo.gateway.answers import Answers
-from polyslo.gateway.body import read_body
-from polyslo.gateway.config_models import EndpointConfig
-from polyslo.gateway.config_server import HealthConfig, ServerConfig
-from polyslo.gateway.errands import Patience
-from polyslo.gateway.health import Health
-from polyslo.gateway.instance import POSTED, Instance
-from polyslo.gateway.listeners import OUTCOMES, Listeners
-from polyslo.gateway.membership import Membership
-from polyslo.gateway.openai_errors import Refusal
-from polyslo.gateway.passage import Passage
-from polyslo.gateway.places import Places
-from polyslo.gateway.prefill_leg import PrefillLeg
-from polyslo.gateway.request import Request
+from polyslo.gateway.belief.slack import Slack
+from polyslo.gateway.config.models import EndpointConfig
+from polyslo.gateway.config.server import HealthConfig, ServerConfig
+from polyslo.gateway.instances.health import Health
+from polyslo.gateway.instances.instance import POSTED, Instance
+from polyslo.gateway.instances.membership import Membership
+from polyslo.gateway.relays.answers import Answers
+from polyslo.gateway.relays.errands import Patience
+from polyslo.gateway.relays.listeners import OUTCOMES, Listeners
+from polyslo.gateway.relays.passage import Passage
+from polyslo.gateway.relays.places import Places
+from polyslo.gateway.relays.prefill_leg import PrefillLeg
+from polyslo.gateway.requests.body import read_body
+from polyslo.gateway.requests.openai_errors import Refusal
+from polyslo.gateway.requests.request import Request
 from polyslo.gateway.served_model import ServedModel
-from polyslo.gateway.slack import Slack
 from polyslo.profiles.library import load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from gateway_bench import CHAT, COMPLETIONS, MODEL, SPEED, Bench, chat, completion, num_tokens, plain, run
 
-from polyslo.gateway.keys import hash_of
+from polyslo.gateway.requests.keys import hash_of
 from polyslo.wire.client import Origin
 
 TTFT, TPOT = b"x-llm-d-slo-ttft-ms", b"x-llm-d-slo-tpot-ms"

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyslo.gateway.config import GatewayConfig, parse_config
-from polyslo.gateway.config_slo import KeyConfig
-from polyslo.gateway.grants import Slo, grant, tenant_of
-from polyslo.gateway.keys import hash_of
-from polyslo.gateway.openai_errors import BadRequest, Refusal
-from polyslo.gateway.wishes import NOTHING, Wish
+from polyslo.gateway.config.gateway import GatewayConfig, parse_config
+from polyslo.gateway.config.slo import KeyConfig
+from polyslo.gateway.requests.grants import Slo, grant, tenant_of
+from polyslo.gateway.requests.keys import hash_of
+from polyslo.gateway.requests.openai_errors import BadRequest, Refusal
+from polyslo.gateway.requests.wishes import NOTHING, Wish
 
 CLASSES = {
     "voice": {"ttft_ms": 300, "tpot_ms": 20},

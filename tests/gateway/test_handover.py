@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from polyslo.gateway.handover import PARAMS, decode_body, params_of, prefill_body
+from polyslo.gateway.relays.handover import PARAMS, decode_body, params_of, prefill_body
 
 WHERE = {"do_remote_prefill": True, "remote_engine_id": "e", "remote_block_ids": [[1, 2], [2**63]], "remote_port": 5600}
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from polyslo.errors import ConfigError
-from polyslo.gateway.config_table import MistakenConfigError
-from polyslo.gateway.instances_file import parse_instances
+from polyslo.gateway.config.table import MistakenConfigError
+from polyslo.gateway.instances.file import parse_instances
 
 A = {"name": "a", "address": "10.0.0.1", "port": 8000}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from journaled_fleet import JournaledFleet, workload
 
 from polyslo.errors import InputError
-from polyslo.gateway.journal_blocks import (
+from polyslo.gateway.journal.blocks import (
     HEAD,
     MAGIC,
     RECORDS,
@@ -22,11 +22,11 @@ from polyslo.gateway.journal_blocks import (
     encode_block,
     read_blocks,
 )
-from polyslo.gateway.journal_coding import unpack_records
-from polyslo.gateway.journal_head import JournalHead
-from polyslo.gateway.journal_reader import JournalReader
-from polyslo.gateway.journal_state import decode_state, encode_state, restore
-from polyslo.gateway.replay import Replayed, replay
+from polyslo.gateway.journal.coding import unpack_records
+from polyslo.gateway.journal.head import JournalHead
+from polyslo.gateway.journal.reader import JournalReader
+from polyslo.gateway.journal.replay import Replayed, replay
+from polyslo.gateway.journal.state import decode_state, encode_state, restore
 
 PAYLOADS = (b"head", b"state" * 50, b"", bytes(range(256)))
 FILE = MAGIC + b"".join(encode_block(kind, payload) for kind, payload in enumerate(PAYLOADS, start=1))

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from polyslo.core.state import new_fleet
-from polyslo.gateway import journal_writer
 from polyslo.gateway.decider import Decider
-from polyslo.gateway.journal import Journal
-from polyslo.gateway.journal_files import JournalFiles
-from polyslo.gateway.journal_head import JournalHead
-from polyslo.gateway.journal_reader import open_journals
-from polyslo.gateway.journal_records import Arrival
-from polyslo.gateway.journal_writer import JournalWriter
-from polyslo.gateway.replay import Replayed, replay
-from polyslo.gateway.request import Request
+from polyslo.gateway.journal import writer as journal_writer
+from polyslo.gateway.journal.files import JournalFiles
+from polyslo.gateway.journal.head import JournalHead
+from polyslo.gateway.journal.journal import Journal
+from polyslo.gateway.journal.reader import open_journals
+from polyslo.gateway.journal.records import Arrival
+from polyslo.gateway.journal.replay import Replayed, replay
+from polyslo.gateway.journal.writer import JournalWriter
+from polyslo.gateway.requests.request import Request
 from polyslo.policies.table import MINIMAL
 from polyslo.profiles.library import DEFAULT_PROFILE, load_profile
 

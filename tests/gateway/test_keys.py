@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyslo.gateway.config_slo import KeyConfig
-from polyslo.gateway.keys import KeyRing, hash_of, is_key, new_key, read_bearer
-from polyslo.gateway.openai_errors import Refusal
+from polyslo.gateway.config.slo import KeyConfig
+from polyslo.gateway.requests.keys import KeyRing, hash_of, is_key, new_key, read_bearer
+from polyslo.gateway.requests.openai_errors import Refusal
 
 
 def ring(*tokens: bytes) -> KeyRing:

@@ -8,8 +8,8 @@ import pytest
 from journaled_fleet import JournaledFleet, workload
 
 from polyslo.errors import ConfigError
-from polyslo.gateway.config import GatewayConfig, parse_config
-from polyslo.gateway.learned_tiers import with_learned_tiers
+from polyslo.gateway.config.gateway import GatewayConfig, parse_config
+from polyslo.gateway.journal.learned_tiers import with_learned_tiers
 
 
 def config(**tiers: object) -> GatewayConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from polyslo.core.state import DECODE_ONLY, EITHER, PREFILL_ONLY
-from polyslo.gateway.config import parse_config
+from polyslo.gateway.config.gateway import parse_config
 from polyslo.gateway.fleets import live_config, live_fleet
 
 PREFILL, IDLE = 2, 3  # the groups, with two tiers

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from polyslo.gateway.config import GatewayConfig
+from polyslo.gateway.config.gateway import GatewayConfig
 from polyslo.gateway.live_policy import live_policy, too_large_chunk
 from polyslo.profiles.library import DEFAULT_PROFILE, load_profile
 

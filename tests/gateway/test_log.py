@@ -12,8 +12,8 @@ import orjson
 from gateway_bench import CHAT, COMPLETIONS, MODEL, Bench, chat, completion, run
 
 from polyslo.engines.emulated_engine import EngineSettings
-from polyslo.gateway.keys import hash_of
-from polyslo.gateway.log_lines import JsonLines
+from polyslo.gateway.observability.log_lines import JsonLines
+from polyslo.gateway.requests.keys import hash_of
 
 DOCS = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")
 KEY, ENGINE_KEY = "polyslo-planted-client-key", "planted-engine-key"

@@ -12,14 +12,14 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
 from polyslo.engines.emulated_engine import EngineSettings
-from polyslo.gateway.config import parse_config
-from polyslo.gateway.intervals import TokenIntervals
-from polyslo.gateway.keys import hash_of
-from polyslo.gateway.label_values import LabelValues
-from polyslo.gateway.loop_lag import PERIOD_S, LoopLag
-from polyslo.gateway.metrics import Metrics
-from polyslo.gateway.metrics_reference import OWN, described, metrics_of_a_gateway, with_table
-from polyslo.gateway.scrape import Scrape
+from polyslo.gateway.config.gateway import parse_config
+from polyslo.gateway.observability.intervals import TokenIntervals
+from polyslo.gateway.observability.label_values import LabelValues
+from polyslo.gateway.observability.loop_lag import PERIOD_S, LoopLag
+from polyslo.gateway.observability.metrics import Metrics
+from polyslo.gateway.observability.metrics_reference import OWN, described, metrics_of_a_gateway, with_table
+from polyslo.gateway.observability.scrape import Scrape
+from polyslo.gateway.requests.keys import hash_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
 TENANT = b"x-llm-d-inference-fairness-id"
@@ -62,7 +62,7 @@ def metrics(tmp_path_factory):
 
 
 def test_the_table_of_metrics_is_that_of_the_gateway(metrics):
-    """If not: python -m polyslo.gateway.metrics_reference docs/metrics.md."""
+    """If not: python -m polyslo.gateway.observability.metrics_reference docs/metrics.md."""
     assert with_table(PAGE, metrics) == PAGE
 
 

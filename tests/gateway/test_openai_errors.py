@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyslo.gateway.openai_errors import REFUSALS, BadRequest, Refusal
+from polyslo.gateway.requests.openai_errors import REFUSALS, BadRequest, Refusal
 
 
 @pytest.mark.parametrize("kind", REFUSALS)

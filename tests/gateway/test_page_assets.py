@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from polyslo.gateway.assets import FOLDER, Asset, load_assets
+from polyslo.gateway.page.assets import FOLDER, Asset, load_assets
 from polyslo.report.palette import DARK, LIGHT
 
 READABLE_CONTRAST = 4.5

@@ -13,9 +13,9 @@ import pytest
 from gateway_bench import COMPLETIONS, MODEL, Bench, completion, run
 
 from polyslo.fleets.local_process import LocalProcess
-from polyslo.gateway.carriers import bind
-from polyslo.gateway.link import socket_pair
-from polyslo.gateway.tally import OPEN, Tally
+from polyslo.gateway.processes.carriers import bind
+from polyslo.gateway.processes.link import socket_pair
+from polyslo.gateway.processes.tally import OPEN, Tally
 
 LONG = 100_000  # tokens: more than any of these tests waits for
 START_S = 60.0  # only so that a hang fails
@@ -107,7 +107,7 @@ def test_processes_end_when_the_gateway_is_killed(tmp_path):
                 await asyncio.to_thread(gateway.addresses, 2, START_S)
                 parent = gateway._process.pid
                 children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-                pids = [int(child) for child in children if b"polyslo.gateway.carrier" in _command(child)]
+                pids = [int(child) for child in children if b"polyslo.gateway.processes.carrier" in _command(child)]
                 assert len(pids) == 2
                 os.kill(parent, signal.SIGKILL)
                 await _until_dead(pids)
@@ -146,7 +146,7 @@ def test_a_carrier_by_itself_says_nothing_and_ends():
     (bound,) = bind("127.0.0.1", 0, 1)
     tally = Tally(1)
     files = (theirs.fileno(), bound.fileno(), tally.fd)
-    command = [sys.executable, "-m", "polyslo.gateway.carrier", *map(str, files), "0", "1"]
+    command = [sys.executable, "-m", "polyslo.gateway.processes.carrier", *map(str, files), "0", "1"]
     process = subprocess.Popen(command, pass_fds=files, stderr=subprocess.PIPE)
     theirs.close()
     ours.close()

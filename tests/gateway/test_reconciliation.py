@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from journaled_fleet import JournaledFleet, workload
 
-from polyslo.gateway.engine_metrics import EngineLoad
-from polyslo.gateway.instance import Instance
-from polyslo.gateway.journal_reader import JournalReader
-from polyslo.gateway.reconciliation import WINDOW, Reconciliation
-from polyslo.gateway.replay import Replayed, replay
+from polyslo.gateway.belief.engine_metrics import EngineLoad
+from polyslo.gateway.belief.reconciliation import WINDOW, Reconciliation
+from polyslo.gateway.instances.instance import Instance
+from polyslo.gateway.journal.reader import JournalReader
+from polyslo.gateway.journal.replay import Replayed, replay
 
 CAPACITY, PLACES = 100_000, 64
 

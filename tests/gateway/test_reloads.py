@@ -13,10 +13,10 @@ from gateway_bench import COMPLETIONS, LOOSE, Bench, completion, num_tokens, run
 
 from polyslo.core.state import FITS
 from polyslo.errors import ConfigError
-from polyslo.gateway.config import parse_config
-from polyslo.gateway.keys import hash_of
-from polyslo.gateway.reconfigure import fixed_changes, granting_changes, reconfigured, too_tight_classes
-from polyslo.gateway.reloads import Reloads, Source
+from polyslo.gateway.config.gateway import parse_config
+from polyslo.gateway.config.reconfigure import fixed_changes, granting_changes, reconfigured, too_tight_classes
+from polyslo.gateway.config.reloads import Reloads, Source
+from polyslo.gateway.requests.keys import hash_of
 
 WELL = {"interval_s": 0.1}
 HOUR = {"ttft_ms": 3_600_000}

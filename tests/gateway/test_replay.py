@@ -13,13 +13,13 @@ from virtual_fleet import VirtualFleet
 from polyslo.core.state import DISPATCH, UNHEALTHY
 from polyslo.errors import ConfigError
 from polyslo.gateway.decider import Decider
-from polyslo.gateway.journal_reader import JournalReader, open_journals
-from polyslo.gateway.journal_records import Arrival, Choice, Stay
-from polyslo.gateway.journal_requests import RequestsSeen, live_scores
-from polyslo.gateway.journal_state import Arrays, capture
-from polyslo.gateway.replay import Replayed, replay
-from polyslo.gateway.request import Request
-from polyslo.gateway.shadow import Shadow, shadow_policy
+from polyslo.gateway.journal.reader import JournalReader, open_journals
+from polyslo.gateway.journal.records import Arrival, Choice, Stay
+from polyslo.gateway.journal.replay import Replayed, replay
+from polyslo.gateway.journal.requests import RequestsSeen, live_scores
+from polyslo.gateway.journal.shadow import Shadow, shadow_policy
+from polyslo.gateway.journal.state import Arrays, capture
+from polyslo.gateway.requests.request import Request
 
 UNREST: dict[str, Any] = {"cancelled_share": 0.2, "failures": ((1.5, 0), (3.0, 1))}
 POLICIES = ("polyserve", "polyserve:without=chunking,chunk=2048", "polyserve:refuse=on", "minimal", "random")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from polyslo.core.fluid import LengthMoments, instance_need
-from polyslo.gateway.config import parse_config
-from polyslo.gateway.config_table import MistakenConfigError
-from polyslo.gateway.instance import Instance
-from polyslo.gateway.roster import Roster
+from polyslo.gateway.config.gateway import parse_config
+from polyslo.gateway.config.table import MistakenConfigError
+from polyslo.gateway.instances.instance import Instance
+from polyslo.gateway.instances.roster import Roster
 from polyslo.profiles.library import load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
 

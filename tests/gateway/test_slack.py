@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from polyslo.gateway.slack import LEAST_HELD, MOST_S, NUM_HELD, Slack
+from polyslo.gateway.belief.slack import LEAST_HELD, MOST_S, NUM_HELD, Slack
 
 
 def observe(slack: Slack, lateness_s: list[float]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from polyslo.gateway.body import CHAT, COMPLETIONS, read_body
-from polyslo.gateway.stream_tokens import TokenCounter
+from polyslo.gateway.belief.stream_tokens import TokenCounter
+from polyslo.gateway.requests.body import CHAT, COMPLETIONS, read_body
 
 ROLE = b'data: {"id":"1","choices":[{"index":0,"delta":{"role":"assistant","content":""}}],"prompt_token_ids":null}\n\n'
 SPACED = b'data: {"choices": [{"delta": {"content": null, "role": "assistant"}}]}\n\n'

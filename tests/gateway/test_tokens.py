@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyslo.errors import ConfigError
-from polyslo.gateway.body import CHAT, COMPLETIONS, Ask, read_body
-from polyslo.gateway.tokens import LEARN_EVERY, TOKENIZED_BYTES, TokenCount, TokenEstimate, load_tokenizer
+from polyslo.gateway.belief.tokens import LEARN_EVERY, TOKENIZED_BYTES, TokenCount, TokenEstimate, load_tokenizer
+from polyslo.gateway.requests.body import CHAT, COMPLETIONS, Ask, read_body
 
 
 def ask_of(prompt: object) -> Ask:

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from polyslo.gateway.slo_body import body_with_slo
-from polyslo.gateway.told import told_slo
+from polyslo.gateway.relays.told import told_slo
+from polyslo.gateway.requests.slo_body import body_with_slo
 
 RECORD = {"tpot_s": 0.05, "first_due_s": 10.3}
 

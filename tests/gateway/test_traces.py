@@ -13,11 +13,12 @@ from gateway_bench import CHAT, COMPLETIONS, MODEL, Bench, chat, completion, run
 
 from polyslo.engines.emulated_engine import EngineSettings
 from polyslo.errors import ConfigError
-from polyslo.gateway import app, traces
-from polyslo.gateway.config import parse_config
-from polyslo.gateway.config_server import TelemetryConfig
+from polyslo.gateway import app
+from polyslo.gateway.config.gateway import parse_config
+from polyslo.gateway.config.server import TelemetryConfig
 from polyslo.gateway.explain import explain
-from polyslo.gateway.traces import NoTraces, open_traces, wants_traces
+from polyslo.gateway.observability import traces
+from polyslo.gateway.observability.traces import NoTraces, open_traces, wants_traces
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = (b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())
@@ -33,7 +34,7 @@ def spans(monkeypatch):
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-    from polyslo.gateway.otel import OtelTraces
+    from polyslo.gateway.observability.otel import OtelTraces
 
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -249,7 +250,7 @@ def test_a_gateway_without_traces_leaves_a_clients_context_alone():
 def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch):
     """Whoever stops waits for a bounded time only."""
     pytest.importorskip("opentelemetry.sdk")
-    from polyslo.gateway import otel
+    from polyslo.gateway.observability import otel
 
     monkeypatch.setattr(otel, "STOP_S", 0.01)
     hangs = threading.Event()

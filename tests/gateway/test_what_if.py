@@ -10,9 +10,9 @@ import pytest
 from journaled_fleet import JournaledFleet, workload
 
 from polyslo.errors import InputError
-from polyslo.gateway.journal_reader import JournalReader, open_journals
-from polyslo.gateway.lived import relive
-from polyslo.gateway.what_if import fidelity, what_if
+from polyslo.gateway.journal.lived import relive
+from polyslo.gateway.journal.reader import JournalReader, open_journals
+from polyslo.gateway.journal.what_if import fidelity, what_if
 
 LOAD = workload(60.0, 6.0)
 

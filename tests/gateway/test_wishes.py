@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyslo.gateway.config_slo import MAX_TTFT_MS
-from polyslo.gateway.openai_errors import BadRequest
-from polyslo.gateway.wishes import NOTHING, read_wish, strip_own_fields
+from polyslo.gateway.config.slo import MAX_TTFT_MS
+from polyslo.gateway.requests.openai_errors import BadRequest
+from polyslo.gateway.requests.wishes import NOTHING, read_wish, strip_own_fields
 
 # Spellings of the TPOT, the strongest first: (headers, body).
 SPELLINGS: list[tuple[str, list[tuple[bytes, bytes]], dict[str, Any]]] = [

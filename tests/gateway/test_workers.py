@@ -9,10 +9,10 @@ from gateway_bench import COMPLETIONS, MODEL, Bench, completion, num_tokens, run
 
 from polyslo.cli.main import cli
 from polyslo.core.state import DRAINING, FITS
-from polyslo.gateway.journal_reader import JournalReader
-from polyslo.gateway.keys import hash_of
-from polyslo.gateway.lived import relive
-from polyslo.gateway.replay import Replayed, replay
+from polyslo.gateway.journal.lived import relive
+from polyslo.gateway.journal.reader import JournalReader
+from polyslo.gateway.journal.replay import Replayed, replay
+from polyslo.gateway.requests.keys import hash_of
 
 ADMIN = {"admin_key_hash": hash_of(b"the admin's")}
 KEY = [(b"authorization", b"Bearer the admin's")]

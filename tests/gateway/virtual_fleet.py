@@ -9,7 +9,7 @@ from polyslo.core.state import DISPATCH, RELEGATE, TRANSFER, WITHDRAW
 from polyslo.engines.clock import VirtualClock
 from polyslo.engines.emulated_engine import EmulatedEngine, EngineSettings
 from polyslo.gateway.decider import Decider
-from polyslo.gateway.request import Request
+from polyslo.gateway.requests.request import Request
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
 
 TICK_S = 0.005

@@ -7,8 +7,8 @@ from typing import NoReturn
 
 import click
 
-from polyslo.gateway.config import load_config
-from polyslo.gateway.config_table import MistakenConfigError
+from polyslo.gateway.config.gateway import load_config
+from polyslo.gateway.config.table import MistakenConfigError
 from polyslo.gateway.explain import explain
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from polyslo.errors import InputError
-from polyslo.gateway.dashboard import write_dashboards
+from polyslo.gateway.observability.dashboard import write_dashboards
 
 
 @click.command("dashboards")

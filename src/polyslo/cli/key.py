@@ -7,7 +7,7 @@ import sys
 import click
 
 from polyslo.errors import InputError
-from polyslo.gateway.keys import hash_of, new_key
+from polyslo.gateway.requests.keys import hash_of, new_key
 
 MIN_KEY_CHARS = 20
 

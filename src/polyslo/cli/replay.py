@@ -15,11 +15,11 @@ from polyslo.cli.output import output_option, write_file
 from polyslo.cli.progress import progress_bar
 from polyslo.cli.replay_table import replay_table
 from polyslo.errors import ConfigError, InputError
-from polyslo.gateway.journal_reader import JournalReader, open_journals
-from polyslo.gateway.journal_requests import RequestsSeen
-from polyslo.gateway.replay import Replayed, replay
+from polyslo.gateway.journal.reader import JournalReader, open_journals
+from polyslo.gateway.journal.replay import Replayed, replay
+from polyslo.gateway.journal.requests import RequestsSeen
+from polyslo.gateway.journal.what_if import fidelity, what_if
 from polyslo.gateway.warmup import warm_up
-from polyslo.gateway.what_if import fidelity, what_if
 from polyslo.report.comparison_page import comparison_page
 from polyslo.report.data import to_json
 from polyslo.report.table import comparison_table

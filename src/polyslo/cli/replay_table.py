@@ -10,9 +10,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from polyslo.gateway.journal_head import JournalHead
-from polyslo.gateway.journal_requests import LiveScore, RequestsSeen, live_scores
-from polyslo.gateway.replay import Replayed
+from polyslo.gateway.journal.head import JournalHead
+from polyslo.gateway.journal.replay import Replayed
+from polyslo.gateway.journal.requests import LiveScore, RequestsSeen, live_scores
 from polyslo.report.notation import MISSING, ms_text, percent_text, share_text, tier_name
 
 _ROWS: tuple[tuple[str, Callable[[LiveScore], str]], ...] = (

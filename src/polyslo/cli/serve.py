@@ -12,12 +12,12 @@ import click
 
 from polyslo.cli.many_urls import UrlsCommand, urls_option
 from polyslo.gateway.app import run
-from polyslo.gateway.config import GatewayConfig, load_config
-from polyslo.gateway.config_server import LOG_LEVELS
-from polyslo.gateway.config_table import NO_FILE, MistakenConfigError
+from polyslo.gateway.config.gateway import GatewayConfig, load_config
+from polyslo.gateway.config.server import LOG_LEVELS
+from polyslo.gateway.config.table import NO_FILE, MistakenConfigError
 from polyslo.gateway.explain import explain
-from polyslo.gateway.learned_tiers import with_learned_tiers
-from polyslo.gateway.log_lines import log_to_stderr
+from polyslo.gateway.journal.learned_tiers import with_learned_tiers
+from polyslo.gateway.observability.log_lines import log_to_stderr
 from polyslo.gateway.warmup import warm_up
 
 log = logging.getLogger("polyslo")

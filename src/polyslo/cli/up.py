@@ -29,8 +29,8 @@ from polyslo.fleets.keeper import KeepRule
 from polyslo.fleets.local_fleet import LocalFleet, free_ports
 from polyslo.fleets.pool import PoolRule
 from polyslo.fleets.served_fleet import ServedFleet
-from polyslo.gateway.config import GatewayConfig, parse_config
-from polyslo.gateway.config_server import LOG_LEVELS
+from polyslo.gateway.config.gateway import GatewayConfig, parse_config
+from polyslo.gateway.config.server import LOG_LEVELS
 from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.warmup import warm_up
 

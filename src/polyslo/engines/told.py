@@ -1,7 +1,7 @@
 """What a request tells its engine about its SLO, in `vllm_xargs`: the gateway's words as an engine reads them.
 
 vLLM hands these to its scheduler untouched, as `sampling_params.extra_args`. The gateway's side is
-`polyslo.gateway.told`; the emulated engine reads the same keys.
+`polyslo.gateway.relays.told`; the emulated engine reads the same keys.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from polyslo.fleets.keeper import READY, STARTING, STOPPING, WAITING, Keeper
 from polyslo.fleets.local_fleet import LocalFleet
 from polyslo.fleets.pool import BUSY, COMING, IDLE, OFF, Pool, PoolRule
 from polyslo.gateway.app import Gateway
-from polyslo.gateway.config import GatewayConfig
-from polyslo.gateway.instance import Instance
+from polyslo.gateway.config.gateway import GatewayConfig
+from polyslo.gateway.instances.instance import Instance
 from polyslo.gateway.served_model import ServedModel
 
 POOL_PERIOD_S = 1.0

@@ -14,39 +14,39 @@ from typing import Any
 import uvloop
 
 from polyslo.errors import ConfigError
-from polyslo.gateway.answers import Answers
-from polyslo.gateway.board import Board
-from polyslo.gateway.carriers import Carriers
-from polyslo.gateway.changes import Changes, engine_key
-from polyslo.gateway.client_metrics import ClientMetrics
-from polyslo.gateway.config import GatewayConfig
-from polyslo.gateway.config_models import LEARN, ModelConfig
-from polyslo.gateway.engine_load_metrics import EngineLoads
-from polyslo.gateway.engine_watch import EngineWatch
-from polyslo.gateway.errands import Patience
+from polyslo.gateway.belief.engine_watch import EngineWatch
+from polyslo.gateway.belief.lookouts import Lookouts
+from polyslo.gateway.belief.reconciliation import Reconciliation
+from polyslo.gateway.belief.slack import Slack
+from polyslo.gateway.belief.tokens import estimates
+from polyslo.gateway.config.gateway import GatewayConfig
+from polyslo.gateway.config.models import LEARN, ModelConfig
 from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.front import Front
-from polyslo.gateway.health import Health
-from polyslo.gateway.instance import CONFIGURED, LISTED, Instance
-from polyslo.gateway.journals import Journals
-from polyslo.gateway.listed_instances import with_listed
-from polyslo.gateway.listeners import Doorkeeper, Doorkeepers, Listeners
-from polyslo.gateway.listeners import Listener as Watches
-from polyslo.gateway.log import RequestLog
-from polyslo.gateway.lookouts import Lookouts
-from polyslo.gateway.loop_lag import LoopLag
+from polyslo.gateway.instances.changes import Changes, engine_key
+from polyslo.gateway.instances.health import Health
+from polyslo.gateway.instances.instance import CONFIGURED, LISTED, Instance
+from polyslo.gateway.instances.listed import with_listed
+from polyslo.gateway.instances.origins import Origins
+from polyslo.gateway.journal.journals import Journals
 from polyslo.gateway.management import Management
-from polyslo.gateway.metrics import Metrics
-from polyslo.gateway.origins import Origins
-from polyslo.gateway.places import Places
-from polyslo.gateway.process_metrics import ProcessMetrics
-from polyslo.gateway.reconciliation import Reconciliation
+from polyslo.gateway.observability.client_metrics import ClientMetrics
+from polyslo.gateway.observability.engine_load_metrics import EngineLoads
+from polyslo.gateway.observability.log import RequestLog
+from polyslo.gateway.observability.loop_lag import LoopLag
+from polyslo.gateway.observability.metrics import Metrics
+from polyslo.gateway.observability.process_metrics import ProcessMetrics
+from polyslo.gateway.observability.traces import open_traces
+from polyslo.gateway.page.board import Board
+from polyslo.gateway.processes.carriers import Carriers
+from polyslo.gateway.processes.tally import RowOfTally, Tally
+from polyslo.gateway.relays.answers import Answers
+from polyslo.gateway.relays.errands import Patience
+from polyslo.gateway.relays.listeners import Doorkeeper, Doorkeepers, Listeners
+from polyslo.gateway.relays.listeners import Listener as Watches
+from polyslo.gateway.relays.places import Places
 from polyslo.gateway.served_model import GATHER_S, ServedModel
-from polyslo.gateway.slack import Slack
-from polyslo.gateway.tally import RowOfTally, Tally
 from polyslo.gateway.tls import server_context
-from polyslo.gateway.tokens import estimates
-from polyslo.gateway.traces import open_traces
 from polyslo.wire.server import Census, Handler, Limits, Listener, listen
 
 log = logging.getLogger("polyslo")

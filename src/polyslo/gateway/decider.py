@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from polyslo.core.state import EITHER, FITS, Fleet
 from polyslo.core.streams import Streams, new_streams
-from polyslo.gateway.request import Request
+from polyslo.gateway.requests.request import Request
 from polyslo.policies.live import live_arrival, live_close, live_digest, live_gone, live_stay, live_tick
 
 CarryOut = Callable[[int, int, int], None]

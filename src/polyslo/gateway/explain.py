@@ -14,18 +14,18 @@ from pathlib import Path
 
 from polyslo.core.tiers import tier_of
 from polyslo.errors import ConfigError, PolysloError
-from polyslo.gateway.config import GatewayConfig
-from polyslo.gateway.config_models import EndpointConfig, ModelConfig
-from polyslo.gateway.config_slo import KeyConfig
-from polyslo.gateway.config_table import MistakenConfigError
+from polyslo.gateway.belief.tokens import load_tokenizer
+from polyslo.gateway.config.gateway import GatewayConfig
+from polyslo.gateway.config.models import EndpointConfig, ModelConfig
+from polyslo.gateway.config.slo import KeyConfig
+from polyslo.gateway.config.table import MistakenConfigError
 from polyslo.gateway.fleets import live_fleet, live_profile
-from polyslo.gateway.instances_file import Listed
-from polyslo.gateway.learned_tiers import with_learned_tiers
-from polyslo.gateway.listed_instances import misplaced, read_instances_file, with_listed
-from polyslo.gateway.shadow import shadow_policy
+from polyslo.gateway.instances.file import Listed
+from polyslo.gateway.instances.listed import misplaced, read_instances_file, with_listed
+from polyslo.gateway.journal.learned_tiers import with_learned_tiers
+from polyslo.gateway.journal.shadow import shadow_policy
+from polyslo.gateway.observability.traces import untraceable
 from polyslo.gateway.tls import server_context
-from polyslo.gateway.tokens import load_tokenizer
-from polyslo.gateway.traces import untraceable
 from polyslo.profiles.library import NamedProfile, load_profile
 from polyslo.sim.fleet import PolicySpec
 

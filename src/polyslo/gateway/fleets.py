@@ -10,7 +10,7 @@ import numpy.typing as npt
 from polyslo.core.fluid import LengthMoments
 from polyslo.core.profile import Profile
 from polyslo.core.state import DECODE_ONLY, EITHER, PREFILL_ONLY, Fleet
-from polyslo.gateway.config_models import DECODE, DISAGGREGATED, PREFILL, ModelConfig
+from polyslo.gateway.config.models import DECODE, DISAGGREGATED, PREFILL, ModelConfig
 from polyslo.gateway.live_policy import live_policy
 from polyslo.profiles.library import load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet

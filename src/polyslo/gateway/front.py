@@ -14,20 +14,20 @@ from uuid import uuid4
 
 import orjson
 
-from polyslo.gateway.body import CHAT, COMPLETIONS, Ask, encode_body, read_body
-from polyslo.gateway.config import GatewayConfig
-from polyslo.gateway.config_models import ANY_MODEL
-from polyslo.gateway.config_slo import KeyConfig
+from polyslo.gateway.config.gateway import GatewayConfig
+from polyslo.gateway.config.models import ANY_MODEL
+from polyslo.gateway.config.slo import KeyConfig
 from polyslo.gateway.front_model import Admission, Destination, FrontModel
-from polyslo.gateway.grants import Slo, grant, tenant_of
-from polyslo.gateway.keys import KeyRing
-from polyslo.gateway.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.model_list import MODELS, ModelList
-from polyslo.gateway.openai_errors import JSON_HEADERS, BadRequest, Refusal
-from polyslo.gateway.pass_on import PassOn
-from polyslo.gateway.passage import Passage
-from polyslo.gateway.request import Request
-from polyslo.gateway.wishes import SLO_HEADERS, Wish, echoed, read_wish, strip_own_fields
+from polyslo.gateway.relays.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
+from polyslo.gateway.relays.pass_on import PassOn
+from polyslo.gateway.relays.passage import Passage
+from polyslo.gateway.requests.body import CHAT, COMPLETIONS, Ask, encode_body, read_body
+from polyslo.gateway.requests.grants import Slo, grant, tenant_of
+from polyslo.gateway.requests.keys import KeyRing
+from polyslo.gateway.requests.openai_errors import JSON_HEADERS, BadRequest, Refusal
+from polyslo.gateway.requests.request import Request
+from polyslo.gateway.requests.wishes import SLO_HEADERS, Wish, echoed, read_wish, strip_own_fields
 from polyslo.wire.fields import Headers
 from polyslo.wire.server import Exchange, end_to_end
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from polyslo.gateway.config_slo import KeyConfig
-from polyslo.gateway.openai_errors import Refusal
-from polyslo.gateway.passage import Header, Passage
-from polyslo.gateway.places import Client, Enter
-from polyslo.gateway.relay import Relay
-from polyslo.gateway.request import Request
-from polyslo.gateway.tokens import Estimate
+from polyslo.gateway.belief.tokens import Estimate
+from polyslo.gateway.config.slo import KeyConfig
+from polyslo.gateway.relays.passage import Header, Passage
+from polyslo.gateway.relays.places import Client, Enter
+from polyslo.gateway.relays.relay import Relay
+from polyslo.gateway.requests.openai_errors import Refusal
+from polyslo.gateway.requests.request import Request
 from polyslo.wire.client import Origin
 from polyslo.wire.server import Exchange
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from polyslo.core.profile import Profile
-from polyslo.gateway.config_models import DISAGGREGATED, ModelConfig
+from polyslo.gateway.config.models import DISAGGREGATED, ModelConfig
 from polyslo.sim.fleet import PolicySpec
 
 FALLBACK = "minimal"

@@ -13,12 +13,12 @@ from urllib.parse import unquote
 
 import orjson
 
-from polyslo.gateway.assets import load_assets
-from polyslo.gateway.metrics import CONTENT_TYPE
-from polyslo.gateway.openai_errors import JSON_HEADERS, BadRequest, Refusal
-from polyslo.gateway.scrape import Scrape
+from polyslo.gateway.instances.workers import WORKERS, Workers
+from polyslo.gateway.observability.metrics import CONTENT_TYPE
+from polyslo.gateway.observability.scrape import Scrape
+from polyslo.gateway.page.assets import load_assets
+from polyslo.gateway.requests.openai_errors import JSON_HEADERS, BadRequest, Refusal
 from polyslo.gateway.served_model import ServedModel
-from polyslo.gateway.workers import WORKERS, Workers
 from polyslo.wire.server import Exchange
 
 EVENT_HEADERS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"))

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from polyslo.gateway.front_model import FrontModel
-from polyslo.gateway.openai_errors import JSON_HEADERS, Refusal
+from polyslo.gateway.requests.openai_errors import JSON_HEADERS, Refusal
 from polyslo.wire.fetch import FetchError, fetch
 from polyslo.wire.server import Exchange
 

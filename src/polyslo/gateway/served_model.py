@@ -24,20 +24,20 @@ from polyslo.core.state import (
     WITHDRAW,
     Fleet,
 )
+from polyslo.gateway.belief.reconciliation import Reconciliation
+from polyslo.gateway.belief.slack import Slack
+from polyslo.gateway.belief.tokens import Estimate, TokenEstimate
 from polyslo.gateway.decider import Decider
-from polyslo.gateway.errands import Errands, Patience
-from polyslo.gateway.instance import Instance
-from polyslo.gateway.listeners import Listener
-from polyslo.gateway.near_relay import NearRelay
-from polyslo.gateway.passage import Header, Passage
-from polyslo.gateway.reconciliation import Reconciliation
-from polyslo.gateway.relay import Relay
-from polyslo.gateway.request import Request
-from polyslo.gateway.roster import Roster
-from polyslo.gateway.shadow import Shadow
-from polyslo.gateway.slack import Slack
+from polyslo.gateway.instances.instance import Instance
+from polyslo.gateway.instances.roster import Roster
+from polyslo.gateway.journal.shadow import Shadow
+from polyslo.gateway.relays.errands import Errands, Patience
+from polyslo.gateway.relays.listeners import Listener
+from polyslo.gateway.relays.near_relay import NearRelay
+from polyslo.gateway.relays.passage import Header, Passage
+from polyslo.gateway.relays.relay import Relay
+from polyslo.gateway.requests.request import Request
 from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
-from polyslo.gateway.tokens import Estimate, TokenEstimate
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 

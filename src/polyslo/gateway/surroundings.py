@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from polyslo.gateway.passage import Header
-from polyslo.gateway.relay import Relay
+from polyslo.gateway.relays.passage import Header
+from polyslo.gateway.relays.relay import Relay
 from polyslo.wire.client import Failure
 
 

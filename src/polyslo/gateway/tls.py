@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 from polyslo.errors import ConfigError
-from polyslo.gateway.config_server import ServerConfig
+from polyslo.gateway.config.server import ServerConfig
 
 
 def server_context(server: ServerConfig) -> ssl.SSLContext | None:

@@ -1,0 +1,1 @@
+"""What is learned of engines while they serve: tokens, speed, slack, their own counts."""

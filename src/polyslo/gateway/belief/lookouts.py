@@ -1,0 +1,29 @@
+"""Everybody who looks at a model's engines, as one."""
+
+from __future__ import annotations
+
+from polyslo.gateway.belief.engine_watch import EngineWatch
+from polyslo.gateway.instances.health import Health
+from polyslo.gateway.instances.instance import Instance
+
+
+class Lookouts:
+    """A model's health and what its engines say of themselves; the `Watch` of its membership."""
+
+    def __init__(self, health: Health, engines: EngineWatch) -> None:
+        self._each = health, engines
+
+    def watch(self, instance: Instance) -> None:
+        """Look at an instance from now on."""
+        for one in self._each:
+            one.watch(instance)
+
+    def forget(self, i: int) -> None:
+        """Look at a slot's instance no more."""
+        for one in self._each:
+            one.forget(i)
+
+    async def stop(self) -> None:
+        """Look at nobody any more."""
+        for one in self._each:
+            await one.stop()

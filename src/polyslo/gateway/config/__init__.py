@@ -1,0 +1,1 @@
+"""What the operator asks for: configuration files, flags, their mistakes and their changes."""

@@ -1,0 +1,108 @@
+"""Which instances are sent new requests: what their health endpoint says, and whether their requests fail.
+
+`/health` is not enough: a frozen engine answers it (vLLM 0.32). So failures of requests count too, and a stream that
+stays silent ends in one (the client's idle timeout). An instance that joins is sent requests after one good look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from polyslo.core.state import FITS, UNHEALTHY
+from polyslo.gateway.config.server import HealthConfig
+from polyslo.gateway.instances.instance import Instance
+from polyslo.wire.fetch import FetchError, fetch
+
+OK_STATUSES = range(200, 300)
+JOINING_INTERVAL_S = 1.0  # between looks at an instance that joins: engines take minutes to load, and are wanted then
+
+log = logging.getLogger("polyslo")
+
+
+class Slots(Protocol):
+    """Instances by slot: a roster, or a list."""
+
+    def __getitem__(self, i: int, /) -> Instance:
+        """Return a slot's instance."""
+
+
+class Health:
+    """Watches a model's instances; tells `close(index, reason)` what changed."""
+
+    def __init__(self, instances: Slots, close: Callable[[int, int], None], rule: HealthConfig) -> None:
+        self._instances = instances
+        self._close = close
+        self._rule = rule
+        self._num_failures: Counter[int] = Counter()  # in a row, by slot
+        self._num_successes: Counter[int] = Counter()  # since it became unhealthy
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def watch(self, instance: Instance) -> None:
+        """Look at an instance from now on."""
+        self.forget(instance.index)
+        self._tasks[instance.index] = asyncio.get_running_loop().create_task(self._watch(instance))
+
+    def forget(self, i: int) -> None:
+        """Look at a slot's instance no more, and begin anew with the one that comes next."""
+        task = self._tasks.pop(i, None)
+        if task is not None:
+            task.cancel()
+        del self._num_failures[i], self._num_successes[i]
+
+    async def stop(self) -> None:
+        """Ask no more."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def succeeded(self, i: int) -> None:
+        """A request or a look went well; so many in a row make an unhealthy instance healthy again."""
+        instance = self._instances[i]
+        self._num_failures[i] = 0
+        if instance.is_joining:
+            instance.is_joining = False
+            self._close(i, FITS)
+        if instance.closed != UNHEALTHY or instance.is_leaving:
+            return
+        self._num_successes[i] += 1
+        if self._num_successes[i] >= self._rule.success_threshold:
+            self._close(i, FITS)
+
+    def failed(self, i: int, *, at_once: bool = False) -> None:
+        """A request or a look failed; one that could not even connect counts as many."""
+        self._num_successes[i] = 0
+        self._num_failures[i] += self._rule.failure_threshold if at_once else 1
+        if self._num_failures[i] >= self._rule.failure_threshold and self._instances[i].closed == FITS:
+            self._close(i, UNHEALTHY)
+
+    async def _watch(self, instance: Instance) -> None:
+        has_told = False
+        while True:
+            if await self._is_well(instance):
+                self.succeeded(instance.index)
+            else:
+                self.failed(instance.index)
+                if instance.is_joining and not has_told:
+                    has_told = True
+                    log.warning(
+                        "instance %s does not answer %s yet; it joins when it does", instance.name, instance.url
+                    )
+            soon = instance.is_joining
+            await asyncio.sleep(min(JOINING_INTERVAL_S, self._rule.interval_s) if soon else self._rule.interval_s)
+
+    async def _is_well(self, instance: Instance) -> bool:
+        try:
+            response = await fetch(
+                instance.origin,
+                b"GET",
+                self._rule.path.encode(),
+                instance.credentials,
+                timeout_s=self._rule.timeout_s,
+            )
+        except FetchError:
+            return False
+        return response.status in OK_STATUSES

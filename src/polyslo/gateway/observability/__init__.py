@@ -1,0 +1,1 @@
+"""What is told to monitoring: metrics, dashboards, traces, log lines."""

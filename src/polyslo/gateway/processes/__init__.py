@@ -1,0 +1,1 @@
+"""Several processes with one decider: carriers of bytes, and what they and it tell each other."""

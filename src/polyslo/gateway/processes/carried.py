@@ -1,0 +1,168 @@
+"""The requests that a carrier carries: what becomes of them is told to the decider's process, which says what to do.
+
+A request's `r` is its number here. Whatever must be decided waits for an answer, everything else goes on at once:
+bytes, the end of a stream, the abort of what a client has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Protocol
+
+import orjson
+
+from polyslo.gateway.belief.tokens import Estimate
+from polyslo.gateway.processes import messages
+from polyslo.gateway.processes.carried_instance import CarriedInstance
+from polyslo.gateway.processes.gathered_news import GatheredNews
+from polyslo.gateway.processes.link import Messenger
+from polyslo.gateway.processes.messages import Said, Told
+from polyslo.gateway.relays.near_relay import NearRelay
+from polyslo.gateway.relays.passage import Header, Passage
+from polyslo.gateway.requests.request import Request
+from polyslo.gateway.surroundings import Loop
+from polyslo.wire.client import Failure
+from polyslo.wire.server import Exchange
+
+Then = Callable[[CarriedInstance | None], None]
+
+
+class Model(Protocol):
+    """What is needed of a request's model: see `CarriedModel`."""
+
+    name: str
+    estimates: tuple[Estimate, Estimate]
+    instances: dict[int, CarriedInstance]
+
+
+class Carried:
+    """The requests under way; the `Watcher` of their relays."""
+
+    def __init__(self, messenger: Messenger, clock: Callable[[], float], loop: Loop) -> None:
+        self._messenger = messenger
+        self._clock = clock
+        self._news = GatheredNews(messenger, loop)
+        self._numbers = count(1)
+        self._relays: dict[int, tuple[NearRelay, Model]] = {}
+        self._asked: dict[int, tuple[Then, Model]] = {}  # where to send what nobody decides about
+
+    @property
+    def num_under_way(self) -> int:
+        """Requests that are not over."""
+        return len(self._relays)
+
+    def take_in(
+        self,
+        model: Model,
+        exchange: Exchange,
+        body: bytes,
+        request: Request,
+        headers: Sequence[Header],
+        passage: Passage,
+    ) -> NearRelay:
+        """Tell of a request; what becomes of it will be said."""
+        number = next(self._numbers)
+        relay = NearRelay(number, exchange, body, request, self, self._clock, headers, passage)
+        self._relays[number] = relay, model
+        self._messenger.tell(Said.ARRIVAL, number, messages.arrival(model.name, request, passage))
+        return relay
+
+    def ask_for_place(self, model: Model, then: Then) -> None:
+        """Ask which instance of a model has the least to do."""
+        number = next(self._numbers)
+        self._asked[number] = then, model
+        self._messenger.tell(Said.PLACE, number, orjson.dumps(model.name))
+
+    def take(self, kind: int, number: int, content: bytes) -> None:
+        """Do what was said about a request; one that is over is nobody's any more."""
+        if kind == Told.PLACED:
+            self._place(number, orjson.loads(content))
+        elif number in self._relays:
+            relay, model = self._relays[number]
+            self._obey(relay, model, kind, content)
+
+    def started(self, relay: NearRelay) -> None:
+        """See `Watcher`."""
+        self._news.add(relay.r, 0, self._clock())
+
+    def saw_tokens(self, r: int, tokens: int) -> None:
+        """See `Watcher`."""
+        self._news.add(r, tokens, self._clock())
+
+    def prefilled(self, relay: NearRelay) -> None:
+        """See `Watcher`."""
+        self._messenger.tell(Said.PREFILLED, relay.r)
+
+    def ended(self, relay: NearRelay, output_tokens: int) -> None:
+        """See `Watcher`."""
+        _, model = self._relays[relay.r]
+        passage = relay.passage
+        if passage.prompt_tokens is not None:
+            model.estimates[passage.ask.is_chat].learn(passage.ask, passage.prompt_tokens)
+        self._close(Said.ENDED, relay, output_tokens)
+
+    def failed(self, relay: NearRelay, failure: Failure | int) -> bool:
+        """See `Watcher`: unless its response has ended with this, it waits."""
+        told = messages.failure(failure)
+        if isinstance(failure, int) and relay.has_started:
+            self._close(Said.FAILED, relay, told)
+            return False
+        self._news.flush()
+        self._messenger.tell(Said.FAILED, relay.r, messages.lived(relay.passage, told))
+        relay.start_over()
+        return True
+
+    def rejected(self, relay: NearRelay, status: int) -> None:
+        """See `Watcher`."""
+        self._close(Said.REJECTED, relay, status)
+
+    def left(self, relay: NearRelay) -> None:
+        """See `Watcher`."""
+        self._close(Said.LEFT, relay)
+
+    def _close(self, kind: Said, relay: NearRelay, told: object = None) -> None:
+        """Tell of a request's end, after everything else about it."""
+        del self._relays[relay.r]
+        self._news.flush()
+        self._messenger.tell(kind, relay.r, messages.lived(relay.passage, told))
+
+    def _obey(self, relay: NearRelay, model: Model, kind: int, content: bytes) -> None:
+        if kind in (Told.SEND, Told.PREFILL):
+            if not relay.has_started:
+                self._send(relay, model, kind, content)
+        elif kind == Told.TAKE_BACK:
+            if relay.take_back():
+                self._messenger.tell(Said.TAKEN, relay.r)
+        else:
+            del self._relays[relay.r]
+            self._finish(relay, kind, content)
+
+    def _send(self, relay: NearRelay, model: Model, kind: int, content: bytes) -> None:
+        i, told, relay.receipt, first_byte_timeout_s, idle_timeout_s = messages.read_errand(content)
+        instance = model.instances[i]
+        if kind == Told.PREFILL:
+            relay.prefill(i, instance.origin, told, instance.credentials, timeout_s=first_byte_timeout_s)
+            return
+        relay.send(
+            i,
+            instance.origin,
+            told,
+            instance.credentials,
+            first_byte_timeout_s=first_byte_timeout_s,
+            idle_timeout_s=idle_timeout_s,
+        )
+
+    def _finish(self, relay: NearRelay, kind: int, content: bytes) -> None:
+        """End a response as was said; one that has begun meanwhile can only be cut."""
+        if kind == Told.BREAK_OFF or relay.has_started:
+            relay.break_off()
+        elif kind == Told.LET_THROUGH:
+            relay.let_through()
+        else:
+            status, headers, adds_ours, body = messages.read_answer(content)
+            (relay.answer if adds_ours else relay.turn_away)(status, headers, body)
+
+    def _place(self, number: int, i: int | None) -> None:
+        then, model = self._asked.pop(number)
+        then(None if i is None else model.instances[i])

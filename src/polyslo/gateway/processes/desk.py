@@ -1,0 +1,208 @@
+"""The decider's process towards one carrier: what it tells of its requests becomes calls of the served models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import monotonic
+
+import orjson
+
+from polyslo.gateway.config.slo import KeyConfig
+from polyslo.gateway.front import SHUTTING_DOWN
+from polyslo.gateway.front_model import Admission
+from polyslo.gateway.processes import messages
+from polyslo.gateway.processes.carried_model import told_models
+from polyslo.gateway.processes.far_relay import FarExchange, FarRelay
+from polyslo.gateway.processes.link import Messenger
+from polyslo.gateway.processes.messages import Said, Told
+from polyslo.gateway.relays.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
+from polyslo.gateway.relays.passage import Passage
+from polyslo.gateway.requests.openai_errors import Refusal
+from polyslo.gateway.requests.request import Request
+from polyslo.gateway.served_model import ServedModel
+from polyslo.wire.client import Failure, Origin
+
+
+class Desk:
+    """One carrier's requests; the `Carrier` of their relays."""
+
+    def __init__(
+        self,
+        messenger: Messenger,
+        models: Mapping[str, ServedModel],
+        places: Admission,
+        keys: Mapping[str, KeyConfig],
+        clock: Callable[[], float] = monotonic,
+        doorkeeper: Doorkeeper = NOBODY_AT_THE_DOOR,
+    ) -> None:
+        self._messenger = messenger
+        self._models = models
+        self._places = places
+        self.keys = keys  # by name; may be replaced
+        self._clock = clock
+        self._doorkeeper = doorkeeper
+        self._clients: dict[int, FarExchange] = {}
+        self._relays: dict[int, FarRelay] = {}  # of clients that have a place
+        self._told_models = b""
+        self._introduced: dict[tuple[str, int], Origin] = {}  # instances that the carrier knows, by model and slot
+        self.is_draining = False
+
+    @property
+    def num_under_way(self) -> int:
+        """Requests that wait for a place or have one."""
+        return len(self._clients)
+
+    def tell(self, kind: int, number: int, content: bytes = b"") -> None:
+        """See `Carrier`."""
+        self._messenger.tell(kind, number, content)
+
+    def forget(self, number: int) -> None:
+        """See `Carrier`."""
+        self._clients.pop(number, None)
+        self._relays.pop(number, None)
+
+    def tell_models(self) -> None:
+        """Tell of models and instances as they are now, where that is new."""
+        models = told_models(self._models)
+        if models == self._told_models:
+            return
+        self._told_models = models
+        self._introduced = {
+            (name, instance.index): instance.origin
+            for name, model in self._models.items()
+            for instance in model.instances
+        }
+        self._messenger.tell(Told.MODELS, 0, models)
+
+    def introduce(self, model: ServedModel, i: int, origin: Origin) -> None:
+        """See `Carrier`."""
+        if self._introduced.get((model.name, i)) is not origin:
+            self.tell_models()
+
+    def fail(self, relay: FarRelay, failure: Failure | int) -> None:
+        """See `Carrier`; an instance failed a request: another one is tried, or its client is told."""
+        if relay.model.failed(relay, failure):
+            return
+        if relay.has_started and isinstance(failure, int):  # its response has ended with the failure
+            self.forget(relay.exchange.number)
+        elif relay.has_started:
+            relay.break_off()
+        elif isinstance(failure, int):
+            relay.let_through()
+
+    def take(self, kind: int, number: int, content: bytes) -> None:
+        """Take in what the carrier tells; of requests that are over it can't know yet."""
+        if kind == Said.NEWS:
+            self._see(content)
+        elif kind == Said.ARRIVAL:
+            self._receive(number, content)
+        elif kind == Said.TURNED_AWAY:
+            self._doorkeeper.turned_away(None, content.decode())
+        elif kind == Said.PLACE:
+            self._place(number, self._models[orjson.loads(content)])
+        elif number in self._relays:
+            self._follow(self._relays[number], kind, content)
+        elif kind == Said.LEFT and number in self._clients:
+            client = self._clients[number]
+            self.forget(number)
+            client.leave()
+
+    def lose_all(self) -> int:
+        """The carrier is gone, and with it all its requests; return how many."""
+        lost = self.num_under_way
+        for number, client in list(self._clients.items()):
+            relay = self._relays.get(number)
+            self.forget(number)
+            if relay is not None:
+                relay.model.lost(relay)
+            else:
+                client.leave()
+        return lost
+
+    def _receive(self, number: int, content: bytes) -> None:
+        """Find a place for a request, or answer that there is none."""
+        client = self._clients[number] = FarExchange(number, self)
+        try:
+            name, request, passage = messages.read_arrival(content)
+            key = self.keys.get(passage.key_name or "")
+            refusal = SHUTTING_DOWN if self.is_draining else self._admit(client, key, name, request, passage)
+        except Exception:
+            self._answer(client, Refusal("internal", "internal error"))
+            raise
+        if refusal is not None:
+            self._answer(client, refusal)
+
+    def _admit(
+        self, client: FarExchange, key: KeyConfig | None, name: str, request: Request, passage: Passage
+    ) -> Refusal | None:
+        model = self._models[name]
+
+        def make(r: int) -> FarRelay:
+            relay = FarRelay(r, client, request, passage, model, self, self._clock)
+            self._relays[client.number] = relay
+            return relay
+
+        def enter() -> Refusal | None:
+            relay = model.take_in(make)
+            return None if relay is not None else Refusal("saturated", "every place is taken; ask again later")
+
+        return self._places.take(client, key, enter)
+
+    def _answer(self, client: FarExchange, refusal: Refusal) -> None:
+        self._doorkeeper.turned_away(None, refusal.kind)
+        answer = refusal.answer()
+        client.respond(answer.status, answer.headers, answer.body)
+
+    def _place(self, number: int, model: ServedModel) -> None:
+        model.least_loaded(lambda instance: self.tell(
+            Told.PLACED, number, orjson.dumps(None if instance is None else instance.index)
+        ))  # fmt: skip
+
+    def _see(self, content: bytes) -> None:
+        """Tokens came on streams."""
+        seen_s, pairs = messages.read_news(content)
+        for number, tokens in pairs:
+            relay = self._relays.get(number)
+            if relay is None or not (relay.has_started or self._start(relay)):
+                continue
+            passage = relay.passage
+            if tokens:
+                if not passage.tokens:
+                    passage.first_token_s = seen_s
+                passage.tokens += tokens
+                passage.last_token_s = seen_s
+                relay.model.saw_tokens(relay.r, tokens, seen_s)
+
+    def _start(self, relay: FarRelay) -> bool:
+        """Note that a client is sent something; where its request is now it stays. False: that instance is gone."""
+        stays = relay.start()
+        if stays is None:
+            return True
+        if relay.model.instances.get(stays) is None:
+            self.fail(relay, Failure("reset", "its instance was removed", started=True))
+            return False
+        relay.model.stayed(relay, stays)
+        return True
+
+    def _follow(self, relay: FarRelay, kind: int, content: bytes) -> None:
+        number = relay.exchange.number
+        if kind == Said.TAKEN:
+            relay.was_taken()
+            return
+        if kind == Said.PREFILLED:
+            if not relay.is_being_taken:
+                relay.prefilled()
+            return
+        told = messages.read_lived(content, relay.passage)
+        if kind == Said.FAILED:
+            if not relay.is_being_taken:  # what is taken back has no instance that could fail it
+                self.fail(relay, messages.read_failure(told))
+            return
+        self.forget(number)
+        if kind == Said.ENDED:
+            if self._start(relay):
+                relay.model.ended(relay, told)
+        elif kind == Said.REJECTED:
+            relay.model.rejected(relay, told)
+        else:
+            relay.exchange.leave()

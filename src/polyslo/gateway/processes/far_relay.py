@@ -1,0 +1,188 @@
+"""A request that a carrier carries, as the decider's process knows it: what is decided becomes messages.
+
+What the carrier has done meanwhile is not known at once. A request that is taken back may have begun its response;
+then the next thing heard of it says so. Until the carrier has said that it was taken, anything it tells is of where
+the request was before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from polyslo.gateway.processes import messages
+from polyslo.gateway.processes.messages import Told
+from polyslo.gateway.relays.passage import Header, Passage
+from polyslo.gateway.requests.request import Request
+from polyslo.wire.client import Failure, Origin
+
+if TYPE_CHECKING:
+    from polyslo.gateway.served_model import ServedModel
+
+
+class Carrier(Protocol):
+    """The other end of a link, as its requests need it."""
+
+    def tell(self, kind: int, number: int, content: bytes = b"") -> None:
+        """Say something about a request."""
+
+    def forget(self, number: int) -> None:
+        """A request is over, as far as is decided here."""
+
+    def introduce(self, model: ServedModel, i: int, origin: Origin) -> None:
+        """See to it that the carrier knows an instance that it is about to be told of."""
+
+    def fail(self, relay: FarRelay, failure: Failure) -> None:
+        """A request's instance is gone."""
+
+
+class FarExchange:
+    """A client's request in a carrier, before anything is decided about it."""
+
+    def __init__(self, number: int, carrier: Carrier) -> None:
+        self.number = number
+        self.on_gone: Callable[[], None] | None = None
+        self._carrier = carrier
+
+    def respond(self, status: int, headers: Sequence[Header], body: bytes, *, adds_ours: bool = False) -> None:
+        """Answer it; `adds_ours`: with the headers that the carrier has for it."""
+        self.end(Told.ANSWER, messages.answer(status, headers, body, adds_ours=adds_ours))
+
+    def end(self, kind: Told, content: bytes = b"") -> None:
+        """Say the last thing about it."""
+        self.on_gone = None
+        self._carrier.forget(self.number)
+        self._carrier.tell(kind, self.number, content)
+
+    def leave(self) -> None:
+        """Its client has gone."""
+        if self.on_gone is not None:
+            self.on_gone()
+
+
+class FarRelay:
+    """The `Relay` of a request in a carrier."""
+
+    def __init__(
+        self,
+        r: int,
+        exchange: FarExchange,
+        request: Request,
+        passage: Passage,
+        model: ServedModel,
+        carrier: Carrier,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.r = r
+        self.exchange = exchange
+        self.request = request
+        self.passage = passage
+        self.model = model
+        self.instance: int | None = None
+        self.receipt: tuple[Header, ...] = ()
+        self.has_started = False
+        self.prefill_instance: int | None = None
+        self.prefilled_s = 0.0
+        self.is_prefilled = False
+        self._carrier = carrier
+        self._clock = clock
+        self._taken_from: deque[int] = deque()  # instances; the carrier has not said yet that it was taken
+        exchange.on_gone = lambda: model.left(self)
+
+    @property
+    def is_being_taken(self) -> bool:
+        """Whether what is heard of it is of where it was before."""
+        return bool(self._taken_from)
+
+    def send(
+        self,
+        i: int,
+        origin: Origin,
+        told: Mapping[str, float] | None,
+        credentials: Sequence[Header] = (),
+        *,
+        first_byte_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> None:
+        """See `Relay`; the carrier has connections and credentials of its own."""
+        if self.is_prefilled:
+            self.instance, self.prefill_instance = i, self.instance
+        else:
+            self._try_at(i)
+        self._carrier.introduce(self.model, i, origin)
+        content = messages.errand(i, told, self.receipt, first_byte_timeout_s, idle_timeout_s)
+        self._carrier.tell(Told.SEND, self.exchange.number, content)
+
+    def prefill(
+        self,
+        i: int,
+        origin: Origin,
+        told: Mapping[str, float] | None,
+        credentials: Sequence[Header] = (),
+        *,
+        timeout_s: float,
+    ) -> None:
+        """See `Relay`."""
+        self._try_at(i)
+        self._carrier.introduce(self.model, i, origin)
+        content = messages.errand(i, told, self.receipt, timeout_s, timeout_s)
+        self._carrier.tell(Told.PREFILL, self.exchange.number, content)
+
+    def prefilled(self) -> None:
+        """The carrier has been told where its KV is."""
+        self.is_prefilled, self.prefilled_s = True, self._clock()
+        self.model.prefilled(self)
+
+    def start_over(self) -> None:
+        """See `Relay`."""
+        self.instance = self.prefill_instance = None
+        self.is_prefilled = False
+
+    def take_back(self) -> bool:
+        """See `Relay`; as far as is known here."""
+        if self.has_started:
+            return False
+        assert self.instance is not None
+        self._taken_from.append(self.instance)
+        self.start_over()
+        self._carrier.tell(Told.TAKE_BACK, self.exchange.number)
+        return True
+
+    def lose_instance(self) -> None:
+        """See `Relay`."""
+        assert self.instance is not None
+        if not self.has_started:
+            self._taken_from.append(self.instance)
+            self._carrier.tell(Told.TAKE_BACK, self.exchange.number)
+        self._carrier.fail(self, Failure("reset", "its instance was removed", started=self.has_started))
+
+    def was_taken(self) -> None:
+        """The carrier has done what `take_back` asked for."""
+        if self._taken_from:
+            self._taken_from.popleft()
+
+    def start(self) -> int | None:
+        """Note that its client is sent something; return where it stays although it was to be taken back."""
+        self.has_started = True
+        stays = self._taken_from[0] if self._taken_from else None
+        self._taken_from.clear()
+        return stays
+
+    def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """See `Relay`."""
+        self.exchange.respond(status, headers, body, adds_ours=True)
+
+    def let_through(self) -> None:
+        """Let its client have the error that its instance answered."""
+        self.exchange.end(Told.LET_THROUGH)
+
+    def break_off(self) -> None:
+        """See `Relay`."""
+        self.exchange.end(Told.BREAK_OFF)
+
+    def _try_at(self, i: int) -> None:
+        self.instance, self.prefill_instance, self.is_prefilled = i, None, False
+        self.passage.num_tries += 1
+        self.passage.sent_s = self._clock()

@@ -1,0 +1,51 @@
+"""A request that no decision is made about, passed on to an instance and back as it is."""
+
+from __future__ import annotations
+
+from polyslo.gateway.requests.openai_errors import Refusal
+from polyslo.wire.client import Failure, Origin, end_to_end
+from polyslo.wire.fields import Headers
+from polyslo.wire.server import Exchange
+
+HEAD_TIMEOUT_S, IDLE_TIMEOUT_S = 600.0, 60.0
+
+
+class PassOn:
+    """The `Sink` of a passed-on request."""
+
+    def __init__(self, exchange: Exchange, origin: Origin, headers: Headers) -> None:
+        self._exchange = exchange
+        target = exchange.path + (b"?" + exchange.query if exchange.query else b"")
+        self._call = origin.send(
+            exchange.method, target, headers, exchange.body, self, head_timeout_s=HEAD_TIMEOUT_S,
+            idle_timeout_s=IDLE_TIMEOUT_S,
+        )  # fmt: skip
+        exchange.on_gone = self._call.abort
+        exchange.on_blocked = self._on_blocked
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """See `Sink`."""
+        kept = [header for header in end_to_end(headers) if header[0] != b"content-length"]
+        self._exchange.start(status, kept)
+
+    def on_data(self, data: bytes) -> None:
+        """See `Sink`."""
+        self._exchange.write(data)
+
+    def on_end(self) -> None:
+        """See `Sink`."""
+        self._exchange.end()
+
+    def on_failure(self, failure: Failure) -> None:
+        """See `Sink`."""
+        if failure.started:
+            self._exchange.abort()
+            return
+        answer = Refusal("failed", f"the instance did not answer: {failure.kind}").answer()
+        self._exchange.respond(answer.status, answer.headers, answer.body)
+
+    def _on_blocked(self, is_blocked: bool) -> None:
+        if is_blocked:
+            self._call.pause()
+        else:
+            self._call.resume()

@@ -1,0 +1,96 @@
+"""One client's request on its way, and whom it tells: the seam between who carries bytes and who decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from polyslo.gateway.relays.passage import Header, Passage
+from polyslo.gateway.requests.request import Request
+from polyslo.wire.client import Failure, Origin
+
+if TYPE_CHECKING:
+    from polyslo.gateway.relays.near_relay import NearRelay
+
+
+class Relay(Protocol):
+    """A request under way, as who decides about it knows it: carried by this process or by another one."""
+
+    r: int
+    request: Request
+    passage: Passage
+    instance: int | None
+    receipt: tuple[Header, ...]  # of the last decision
+    has_started: bool  # whether its client was sent anything
+    prefill_instance: int | None  # which kept its KV, where that was apart from its instance
+    prefilled_s: float
+
+    @property
+    def is_prefilled(self) -> bool:
+        """Whether its KV waits to be fetched, or was."""
+
+    def send(
+        self,
+        i: int,
+        origin: Origin,
+        told: Mapping[str, float] | None,
+        credentials: Sequence[Header] = (),
+        *,
+        first_byte_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> None:
+        """Send the request to an instance, which is told an SLO with it; a second one is sent it afresh.
+
+        One that is prefilled is sent with where its KV is.
+        """
+
+    def prefill(
+        self,
+        i: int,
+        origin: Origin,
+        told: Mapping[str, float] | None,
+        credentials: Sequence[Header] = (),
+        *,
+        timeout_s: float,
+    ) -> None:
+        """Have an instance prefill the request, to be sent to another one then."""
+
+    def start_over(self) -> None:
+        """Forget where it was, and a prefill whose KV is lost."""
+
+    def take_back(self) -> bool:
+        """Abort the instance's work, to be sent elsewhere later; False once the client has been sent some of it."""
+
+    def lose_instance(self) -> None:
+        """Take note that its instance is gone for good: another one gets it, or its client is told."""
+
+    def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Answer in the instance's place and be done."""
+
+    def break_off(self) -> None:
+        """End a response that can't be completed, so that the client sees it."""
+
+
+class Watcher(Protocol):
+    """Whoever must know what becomes of relayed requests: the served model."""
+
+    def started(self, relay: NearRelay) -> None:
+        """The client is sent the first of a stream: it can't be taken back any more."""
+
+    def saw_tokens(self, r: int, tokens: int) -> None:
+        """Tokens came on a request's stream."""
+
+    def prefilled(self, relay: NearRelay) -> None:
+        """A request's prefill ended, its KV waits to be fetched."""
+
+    def ended(self, relay: NearRelay, output_tokens: int) -> None:
+        """A request ended well."""
+
+    def failed(self, relay: NearRelay, failure: Failure | int) -> bool:
+        """An instance failed it (or answered with an error status); True when it must wait for what is decided."""
+
+    def rejected(self, relay: NearRelay, status: int) -> None:
+        """An instance answered that the request itself is wrong."""
+
+    def left(self, relay: NearRelay) -> None:
+        """The client is gone."""
