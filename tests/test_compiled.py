@@ -39,6 +39,18 @@ from polyslo.native import Native
 )
 
 
+INSTALLED = """
+from polyslo.compiled import compiled
+
+
+@compiled
+def thrice(x):
+    return 3 * x
+"""
+ASK = "import installed; from polyslo.warmth import is_warm as w; "
+ASK += "print(w('installed'), installed.thrice(1), w('installed'))"
+
+
 @compiled
 def _twice(x):
     return 2 * x
@@ -64,6 +76,22 @@ def test_a_bundle_may_be_defined_after_code_was_compiled(tmp_path):
     ran = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == ["3", "4"]
+
+
+def test_what_another_installation_has_compiled_is_not_warm(tmp_path):
+    """The same source at another path is compiled again, so it is cold until then: whoever waits is told."""
+    for place in ("here", "there"):
+        folder = tmp_path / place
+        folder.mkdir()
+        (folder / "installed.py").write_text(INSTALLED)
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        ran = [
+            subprocess.run(
+                [sys.executable, "-c", ASK], cwd=folder, env=environment, capture_output=True, text=True, check=True
+            )
+            for _ in range(2)
+        ]
+        assert [run.stdout.split() for run in ran] == [["False", "3", "True"], ["True", "3", "True"]]
 
 
 def test_a_name_means_the_same_in_every_bundle():

@@ -10,42 +10,22 @@ import numpy as np
 import pytest
 
 from polyslo.core.state import DECODING, DISPATCH, NONE, QUEUED, RELEGATED, WITHDRAW
-from polyslo.core.streams import MOST_AT_ONCE, new_streams
-from polyslo.policies.live import live_arrival, live_digest, live_gone, live_stay, live_tick
+from polyslo.core.streams import MOST_AT_ONCE
+from polyslo.policies.live import live_gone, live_stay
 from polyslo.policies.table import POLYSERVE
 
-COUNTERS = ("num_residents", "num_decodes", "num_own", "num_queued", "queued_tokens", "decode_kv_tokens", "kv_tokens",
-            "committed_tokens", "busy")  # fmt: skip
+from .live_hand import LiveHand
 
 
-class Live:
-    """A fleet filled by hand, and what its streams show."""
+class Live(LiveHand):
+    """A co-located fleet."""
 
     def __init__(self, hand, num_instances=1):
-        self.filled = hand(num_instances)
-        self.fleet = self.filled.fleet
-        self.streams = new_streams(self.fleet, num_news=16)
-        self.count = 0
+        super().__init__(hand(num_instances))
 
-    def send(self, input_tokens, output_tokens, *, at_s=0.0, ttft_s=0.5, tier=1, hidden=False):
+    def send(self, input_tokens, output_tokens, *, at_s=0.0, **more):
         """Let a request arrive and return its number."""
-        r, self.count = self.count, self.count + 1
-        self.fleet.requests["expected_tokens"][r] = output_tokens
-        live_arrival(POLYSERVE, self.streams.handle, r, at_s, at_s + ttft_s, float(self.fleet.tpots_s[tier]), tier,
-                     input_tokens, 10_000, 0, hidden, at_s)  # fmt: skip
-        return r
-
-    def see(self, now_s, *news, ended=()):
-        """Digest (request, tokens) and, of streams that ended, (request, output tokens)."""
-        for k, row in enumerate(news):
-            self.streams.news[k] = row
-        for k, row in enumerate(ended):
-            self.streams.ended[k] = row
-        live_digest(POLYSERVE, self.streams.handle, len(news), len(ended), now_s, 0.0, now_s)
-
-    def tick(self, now_s):
-        """Let time pass."""
-        live_tick(POLYSERVE, self.streams.handle, now_s)
+        return self.arrive(input_tokens, output_tokens, at_s=at_s, **more)
 
     def stands(self, *names):
         """Return these counters of instance 0."""
@@ -57,9 +37,8 @@ class Live:
         return float(self.fleet.instances["iteration_end_s"][0])
 
     def check_empty(self):
-        """Nothing is believed to be anywhere."""
-        for name in COUNTERS:
-            assert not self.fleet.instances[name].any(), name
+        """Nothing is believed to be anywhere, and nobody waits."""
+        super().check_empty()
         assert not self.fleet.pending_size.any()
 
 

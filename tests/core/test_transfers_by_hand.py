@@ -9,47 +9,32 @@ from __future__ import annotations
 import pytest
 
 from polyslo.core.state import DECODING, DISPATCH, DONE, QUEUED, TRANSFER, TRANSFERRING
-from polyslo.core.streams import new_streams
-from polyslo.policies.live import live_arrival, live_close, live_digest, live_gone, live_tick
+from polyslo.policies.live import live_close, live_gone
 from polyslo.policies.table import POLYSERVE
 
-COUNTERS = ("num_residents", "num_decodes", "num_own", "num_queued", "queued_tokens", "decode_kv_tokens", "kv_tokens",
-            "committed_tokens", "busy")  # fmt: skip
+from .live_hand import LiveHand
+
 UNHEALTHY = 6
 
 
-class Apart:
+class Apart(LiveHand):
     """A disaggregated fleet whose decode side gives the first token, and what its streams show."""
 
     def __init__(self, hand, num_instances=2):
-        self.filled = hand(num_instances, pd=True)
-        self.fleet = self.filled.fleet
+        super().__init__(hand(num_instances, pd=True))
         self.fleet.settings["first_from_decode"] = 1
-        self.streams = new_streams(self.fleet, num_news=16)
-        self.count = 0
 
     def send(self, input_tokens=1000, output_tokens=100, *, at_s=0.0, hidden=False):
         """Let a request arrive and return its number, its prefill instance and that foreseen to decode."""
-        r, self.count = self.count, self.count + 1
-        self.fleet.requests["expected_tokens"][r] = output_tokens
-        arrival = r, at_s, at_s + 0.5, 0.05, 1, input_tokens, 10_000, 0, hidden, at_s
-        live_arrival(POLYSERVE, self.streams.handle, *arrival)
+        r = self.arrive(input_tokens, output_tokens, at_s=at_s, hidden=hidden)
         record = self.fleet.requests[r]
         assert [a for a in self.filled.actions() if a[0] == DISPATCH] == [(DISPATCH, r, record["instance"])]
         return r, int(record["instance"]), int(record["decode_instance"])
 
     def see(self, now_s, *news, ended=()):
-        """Digest (request, tokens) and, of streams that ended, (request, output tokens); return what was decided."""
-        for k, row in enumerate(news):
-            self.streams.news[k] = row
-        for k, row in enumerate(ended):
-            self.streams.ended[k] = row
-        live_digest(POLYSERVE, self.streams.handle, len(news), len(ended), now_s, 0.0, now_s)
+        """As `LiveHand` does; return what was decided."""
+        super().see(now_s, *news, ended=ended)
         return self.filled.actions()
-
-    def tick(self, now_s):
-        """Let time pass."""
-        live_tick(POLYSERVE, self.streams.handle, now_s)
 
     def stage(self, r):
         """Return where a request is."""
@@ -61,8 +46,7 @@ class Apart:
 
     def check_empty(self):
         """Nothing is believed to be anywhere, and all is in the pool."""
-        for name in COUNTERS:
-            assert not self.fleet.instances[name].any(), name
+        super().check_empty()
         assert not self.streams.num_transfers[0]
         assert self.fleet.group_size[-1] == len(self.fleet.instances)
 

@@ -69,14 +69,6 @@ class Reply:
         """The code of an error."""
         return self.json["error"]["code"]
 
-    def hold(self, k=0):
-        """Let an engine do nothing until it is told to go on: its streams stand."""
-        self.engines[k].engine.stall(HELD_S)
-
-    def go_on(self, k=0):
-        """Let an engine that was held go on."""
-        self.engines[k].engine.stall(-HELD_S)
-
     async def until(self, holds):
         """Wait until something holds of it."""
         while not holds(self):
@@ -215,6 +207,21 @@ class Bench:
         for name in ("num_residents", "num_decodes", "num_own", "num_queued", "queued_tokens", "decode_kv_tokens",
                      "kv_tokens", "committed_tokens"):  # fmt: skip
             assert not records[name].any(), (name, records[name])
+
+
+async def ask_for(bench, lengths):
+    """Send mixed requests at once, two of three streamed, and see that each gets so many tokens and no others."""
+    replies = [
+        bench.send(COMPLETIONS, completion(length, prompt=f"tale {k} " * (k + 1), stream=k % 3 > 0))
+        for k, length in enumerate(lengths)
+    ]
+    for k, (reply, length) in enumerate(zip(replies, lengths, strict=True)):
+        await reply.over()
+        assert (reply.status, reply.failure) == (200, None)
+        if k % 3:
+            assert num_tokens(reply.body) == length
+        else:
+            assert reply.json["usage"]["completion_tokens"] == length
 
 
 def completion(output_tokens=8, *, prompt="once upon a time", stream=False, **more):

@@ -31,9 +31,12 @@ def clock():
     return Clock()
 
 
+AT_0 = SimpleNamespace(instance=0)
+
+
 def _relay(name="r", *, arrival_s=100.0, streamed=True, tokens=0):
     passage = Passage(name, None, "50ms", tokens=tokens, first_token_s=arrival_s + 0.1, last_token_s=arrival_s + 0.6)
-    return SimpleNamespace(passage=passage, request=Request(arrival_s, 1.0, 0.05, 0, 10, 10, streamed), instance=0, r=0)
+    return SimpleNamespace(passage=passage, request=Request(arrival_s, 1.0, 0.05, 0, 10, 10, streamed), at=AT_0, r=0)
 
 
 def _model(relays=(), *, owned=0, pending=0):

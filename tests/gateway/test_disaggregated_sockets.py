@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from gateway_bench import CHAT, COMPLETIONS, MODEL, Bench, chat, completion, num_tokens, plain, run
+from gateway_bench import CHAT, COMPLETIONS, MODEL, Bench, ask_for, chat, completion, plain, run
 
 from polyslo.wire.client import Origin
 
@@ -59,18 +59,7 @@ def test_many_at_once_leave_nothing_behind_on_either_side():
 
     async def main():
         async with Bench(4, model=PD) as bench:
-            lengths = [1 + 7 * k % 40 for k in range(60)]
-            replies = [
-                bench.send(COMPLETIONS, completion(length, prompt=f"tale {k} " * (k + 1), stream=k % 3 > 0))
-                for k, length in enumerate(lengths)
-            ]
-            for k, (reply, length) in enumerate(zip(replies, lengths, strict=True)):
-                await reply.over()
-                assert (reply.status, reply.failure) == (200, None)
-                if k % 3:
-                    assert num_tokens(reply.body) == length
-                else:
-                    assert reply.json["usage"]["completion_tokens"] == length
+            await ask_for(bench, [1 + 7 * k % 40 for k in range(60)])
             await settle(bench)
             assert bench.gateway.boards[MODEL].totals["attained"] == 60
 

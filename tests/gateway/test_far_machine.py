@@ -11,10 +11,10 @@ from collections import deque
 import numpy as np
 import orjson
 import pytest
-from fakes import FakeConnections, FakeExchange, FakeOrigin
+from fakes import FakeConnections, FakeOrigin
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
-from test_gateway_machine import CAPACITY, FAST, NUM_PLACES, RAW, TPOTS_S, GatewayMachine, _steps
+from test_gateway_machine import FAST, NUM_PLACES, GatewayMachine, _steps
 
 from polyslo.core.state import DECODING, PENDING, QUEUED, RELEGATED
 from polyslo.gateway.processes.carried import Carried
@@ -22,9 +22,6 @@ from polyslo.gateway.processes.carried_instance import CarriedInstance
 from polyslo.gateway.processes.carried_model import CarriedModel
 from polyslo.gateway.processes.desk import Desk
 from polyslo.gateway.processes.messages import Told
-from polyslo.gateway.relays.passage import Passage
-from polyslo.gateway.requests.body import read_body
-from polyslo.gateway.requests.request import Request
 
 
 class Post:
@@ -76,23 +73,8 @@ class FarMachine(GatewayMachine):
     def _calls(self):
         return [call for instance in self.far.instances.values() for call in instance.origin.calls]
 
-    @rule(
-        tier=st.integers(0, len(TPOTS_S) - 1),
-        input_tokens=st.sampled_from([1, 50, 1000, 6000, 19_000]),
-        ttft_s=st.sampled_from([0.001, 0.05, 0.3, 5.0]),
-        is_streamed=st.booleans(),
-        copies=st.integers(1, 4),
-    )
-    def arrive(self, tier, input_tokens, ttft_s, is_streamed, copies):
-        """Some equal requests come to the carrier."""
-        for _ in range(copies):
-            exchange = FakeExchange()
-            self.exchanges.append(exchange)
-            request = Request(
-                self.loop.now_s, ttft_s, TPOTS_S[tier], tier, input_tokens, CAPACITY - input_tokens, is_streamed
-            )
-            passage = Passage("id", read_body(exchange.path, RAW[is_streamed]), "tier", wants_receipt=True)
-            self.far.admit(exchange, b"{}", request, [], passage)
+    def _take_in(self, exchange, request, passage):
+        self.far.admit(exchange, b"{}", request, [], passage)
 
     @precondition(lambda self: self.far.instances)
     @rule(which=st.integers(0, 4))
@@ -192,12 +174,12 @@ class FarMachine(GatewayMachine):
             assert set(numbers) == {relay.exchange.number for relay in running}, "G3"
             assert len(set(numbers)) == len(numbers), "G3: sent twice"
             for relay in running:
-                assert relay.instance == i
+                assert relay.at.instance == i
                 assert model.relays[relay.r] is relay
                 assert model.fleet.requests["instance"][relay.r] == i, "G3: believed elsewhere"
                 assert stage[relay.r] in (QUEUED, DECODING), "G3"
         for relay in model.relays:
-            if relay is not None and relay.instance is None:
+            if relay is not None and relay.at.instance is None:
                 assert stage[relay.r] in (PENDING, RELEGATED), "G3: nowhere, and nobody waits to send it"
 
     def _is_quiet(self):

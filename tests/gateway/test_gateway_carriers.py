@@ -16,6 +16,7 @@ import test_disaggregated_sockets as disaggregated
 import test_gateway_faults as faults
 import test_gateway_sockets as sockets
 import test_reloads as reloads
+import test_traces as traces
 import test_workers as workers
 from gateway_bench import COMPLETIONS, MODEL, Bench, completion, run
 
@@ -59,10 +60,17 @@ SAME = (
     faults.test_best_effort_work_that_a_client_has_had_some_of_stays,
     faults.test_an_engine_that_speaks_no_http_fails_only_its_own,
     faults.test_pages_and_metrics_tell_of_all_this,
+    traces.test_a_request_is_a_span_of_its_clients_trace,
+    traces.test_a_request_without_a_context_begins_a_trace,
+    traces.test_a_trace_that_its_client_does_not_sample_is_passed_on_unsampled,
+    traces.test_what_fails_or_is_turned_away_is_an_error,
+    traces.test_who_finds_no_place_is_in_the_clients_trace,
+    traces.test_a_gateway_without_traces_leaves_a_clients_context_alone,
 )
 WHOLE = (broken, disaggregated, reloads, workers)  # modules
 globals().update({name: test for module in WHOLE for name, test in vars(module).items() if name.startswith("test_")})
 globals().update({test.__name__: test for test in SAME})
+spans, sent = traces.spans, traces.sent  # fixtures of theirs
 
 
 @pytest.fixture(autouse=True)

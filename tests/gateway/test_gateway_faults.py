@@ -244,7 +244,7 @@ def test_best_effort_work_yields_without_losing_anything():
             while not engine.num_residents:
                 await asyncio.sleep(0.001)
             urgent = bench.send(COMPLETIONS, completion(9, stream=True))
-            while not [relay for relay in bench.model.relays if relay and relay.instance is None]:
+            while not [relay for relay in bench.model.relays if relay and relay.at.instance is None]:
                 await asyncio.sleep(0.001)
             while engine.num_residents != 1:
                 await asyncio.sleep(0.001)

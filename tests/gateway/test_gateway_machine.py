@@ -139,17 +139,18 @@ class GatewayMachine(RuleBasedStateMachine):
         for _ in range(copies):
             exchange = FakeExchange()
             self.exchanges.append(exchange)
-            ask = read_body(exchange.path, RAW[is_streamed])
             request = Request(
                 self.loop.now_s, ttft_s, TPOTS_S[tier], tier, input_tokens, CAPACITY - input_tokens, is_streamed
             )
-            refusal = self.places.take(exchange, None, lambda e=exchange, a=ask, q=request: self._enter(e, a, q))
-            if refusal is not None:
-                exchange.respond(429, [], b"")
+            passage = Passage("id", read_body(exchange.path, RAW[is_streamed]), "tier", wants_receipt=True)
+            self._take_in(exchange, request, passage)
 
-    def _enter(self, exchange, ask, request):
-        passage = Passage("id", ask, "tier", wants_receipt=True)
-        assert self.model.admit(exchange, b"{}", request, [], passage) is not None, "a place without a record"
+    def _take_in(self, exchange, request, passage):
+        def enter():
+            assert self.model.admit(exchange, b"{}", request, [], passage) is not None, "a place without a record"
+
+        if self.places.take(exchange, None, enter) is not None:
+            exchange.respond(429, [], b"")
 
     @precondition(lambda self: self._calls())
     @rule(which=st.integers(0, 100), num_tokens=st.integers(1, 5), at_once=st.booleans())
@@ -345,20 +346,20 @@ class GatewayMachine(RuleBasedStateMachine):
         model, stage = self.model, self.model.fleet.requests["stage"]
         for instance in model.instances:
             i, relays = instance.index, [_relay(call) for call in instance.origin.calls]
-            resting = {relay for relay in instance.running if relay.kv_params and relay._call is None}
+            resting = {relay for relay in instance.running if relay.at.is_prefilled and relay._call is None}
             assert set(relays) == instance.running - resting, "G3"
             assert len(set(relays)) == len(relays), "G3: sent twice"
             assert all(stage[relay.r] == QUEUED for relay in resting), "G3: prefilled, and not sent on"
             for relay in relays:
                 is_sent_on = stage[relay.r] == TRANSFERRING
                 place = "decode_instance" if is_sent_on else "instance"
-                assert relay.instance == i
+                assert relay.at.instance == i
                 assert model.relays[relay.r] is relay
                 assert model.fleet.requests[place][relay.r] == i, "G3: believed elsewhere"
                 assert stage[relay.r] in (QUEUED, TRANSFERRING, DECODING), "G3"
-                assert not is_sent_on or relay.kv_params, "G3: sent on before its prefill had ended"
+                assert not is_sent_on or relay.at.is_prefilled, "G3: sent on before its prefill had ended"
         for relay in model.relays:
-            if relay is not None and relay.instance is None:
+            if relay is not None and relay.at.instance is None:
                 assert stage[relay.r] in (PENDING, RELEGATED), "G3: nowhere, and nobody waits to send it"
         under_way = model.decider.streams.transfers[: model.decider.streams.num_transfers[0]]
         assert sorted(under_way) == np.flatnonzero(stage == TRANSFERRING).tolist(), "G3: KV on its way"

@@ -6,7 +6,7 @@ import asyncio
 
 import orjson
 import pytest
-from gateway_bench import CHAT, COMPLETIONS, MODEL, SPEED, Bench, chat, completion, num_tokens, plain, run
+from gateway_bench import CHAT, COMPLETIONS, MODEL, SPEED, Bench, ask_for, chat, completion, num_tokens, plain, run
 
 from polyslo.gateway.requests.keys import hash_of
 from polyslo.wire.client import Origin
@@ -48,18 +48,7 @@ def test_many_at_once_all_end_and_leave_nothing_behind():
 
     async def main():
         async with Bench(3) as bench:
-            lengths = [3 + 7 * k % 40 for k in range(60)]
-            replies = [
-                bench.send(COMPLETIONS, completion(length, prompt=f"tale {k} " * (k + 1), stream=k % 3 > 0))
-                for k, length in enumerate(lengths)
-            ]
-            for k, (reply, length) in enumerate(zip(replies, lengths, strict=True)):
-                await reply.over()
-                assert (reply.status, reply.failure) == (200, None)
-                if k % 3:
-                    assert num_tokens(reply.body) == length
-                else:
-                    assert reply.json["usage"]["completion_tokens"] == length
+            await ask_for(bench, [3 + 7 * k % 40 for k in range(60)])
             await bench.settle()
             assert bench.gateway.boards[MODEL].totals["attained"] == 60
 

@@ -9,7 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from gateway_bench import CHAT, COMPLETIONS, MODEL, Bench, chat, completion, run
+from gateway_bench import CHAT, COMPLETIONS, MODEL, Bench, Reply, chat, completion, run
 
 from polyslo.engines.emulated_engine import EngineSettings
 from polyslo.errors import ConfigError
@@ -19,6 +19,7 @@ from polyslo.gateway.config.server import TelemetryConfig
 from polyslo.gateway.explain import explain
 from polyslo.gateway.observability import traces
 from polyslo.gateway.observability.traces import NoTraces, open_traces, wants_traces
+from polyslo.wire.client import Origin
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = (b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())
@@ -38,30 +39,29 @@ def spans(monkeypatch):
 
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(app, "open_traces", lambda _, **options: OtelTraces(provider))
+    monkeypatch.setattr(app, "open_traces", lambda _: OtelTraces(provider))
     return exporter
 
 
-def watch_headers(bench):
-    """Return the headers of each request that an engine is sent from now on."""
-    sent = []
-    for instance in bench.model.instances:
+@pytest.fixture
+def sent(monkeypatch):
+    """The headers of each request that the gateway, or a carrier of its, sends an engine."""
+    headers_sent, send = [], Origin.send
 
-        def send(method, target, headers, *rest, send=instance.origin.send, **more):
-            if method == b"POST":  # else a look at its health
-                sent.append(dict(headers))
-            return send(method, target, headers, *rest, **more)
+    def watched(origin, method, target, headers, body, sink, **more):
+        if method == b"POST" and not isinstance(sink, Reply):  # else a look at its health, or this test's own client
+            headers_sent.append(dict(headers))
+        return send(origin, method, target, headers, body, sink, **more)
 
-        instance.origin.send = send
-    return sent
+    monkeypatch.setattr(Origin, "send", watched)
+    return headers_sent
 
 
-def test_a_request_is_a_span_of_its_clients_trace(spans):
+def test_a_request_is_a_span_of_its_clients_trace(spans, sent):
     """Parent, kind, name, attributes, and events in the order in which they happened; no prompt anywhere."""
 
     async def main():
         async with Bench(settings=EngineSettings(dynamic_chunking=True), model={"dynamic_chunking": True}) as bench:
-            sent = watch_headers(bench)
             headers = [TRACEPARENT, (b"tracestate", b"vendor=1"), (b"x-request-id", b"mine")]
             await bench.ask(CHAT, chat(8, prompt=PROMPT, stream=True), headers)
             await bench.settle()
@@ -91,12 +91,11 @@ def test_a_request_is_a_span_of_its_clients_trace(spans):
     run(main)
 
 
-def test_a_request_without_a_context_begins_a_trace(spans):
+def test_a_request_without_a_context_begins_a_trace(spans, sent):
     """And a malformed context counts as none; the engine is told the new one, once."""
 
     async def main():
         async with Bench() as bench:
-            sent = watch_headers(bench)
             await bench.ask(COMPLETIONS, completion(2))
             await bench.ask(COMPLETIONS, completion(2), [(b"traceparent", b"00-zero-zero-01")])
             await bench.settle()
@@ -108,12 +107,11 @@ def test_a_request_without_a_context_begins_a_trace(spans):
     run(main)
 
 
-def test_a_trace_that_its_client_does_not_sample_is_passed_on_unsampled(spans):
+def test_a_trace_that_its_client_does_not_sample_is_passed_on_unsampled(spans, sent):
     """No span is kept; the engine sees the same trace and the same flag."""
 
     async def main():
         async with Bench() as bench:
-            sent = watch_headers(bench)
             await bench.ask(COMPLETIONS, completion(2), [UNSAMPLED])
             await bench.settle()
             assert spans.get_finished_spans() == ()
@@ -138,6 +136,24 @@ def test_what_fails_or_is_turned_away_is_an_error(spans):
             assert f"{refused.context.trace_id:032x}" == TRACE
             assert cancelled.status.status_code.name == "UNSET"
             assert cancelled.attributes["polyslo.outcome"] == "cancelled"
+
+    run(main)
+
+
+def test_who_finds_no_place_is_in_the_clients_trace(spans):
+    """The span of a request that was turned away after it was read names its operation and its reason."""
+
+    async def main():
+        async with Bench(speed=1.0, server={"max_concurrent_requests": 1, "queue_size": 0}) as bench:
+            running = bench.send(COMPLETIONS, completion(2000, stream=True))
+            await running.until(lambda reply: reply.body)
+            assert (await bench.ask(CHAT, chat(2), [TRACEPARENT])).status == 429
+            running.call.abort()
+            await bench.settle()
+            refused = next(span for span in spans.get_finished_spans() if span.name == "turned away")
+            assert f"{refused.context.trace_id:032x}" == TRACE
+            assert refused.attributes["gen_ai.operation.name"] == "chat"
+            assert refused.attributes["error.type"] == "saturated"
 
     run(main)
 
@@ -235,12 +251,11 @@ def test_the_standard_variables_ask_for_traces_and_forbid_them(environment, expe
     assert wants_traces(configured, environment) is not forbidden
 
 
-def test_a_gateway_without_traces_leaves_a_clients_context_alone():
+def test_a_gateway_without_traces_leaves_a_clients_context_alone(sent):
     """The engine sees what the client sent."""
 
     async def main():
         async with Bench() as bench:
-            sent = watch_headers(bench)
             await bench.ask(COMPLETIONS, completion(2), [TRACEPARENT])
             assert sent[0][b"traceparent"] == TRACEPARENT[1]
 

@@ -30,6 +30,14 @@ def test_a_request_without_a_wish() -> None:
     assert read_wish([], {"slo": None, "nvext": None}) == NOTHING
 
 
+def test_default_in_a_header_of_a_time_names_no_slo() -> None:
+    """As inference-perf writes it for requests without one; what is said elsewhere counts."""
+    headers = [(b"x-slo-ttft-ms", b"default"), (b"x-slo-tpot-ms", b"default")]
+    assert read_wish(headers, {}) == NOTHING
+    wish = read_wish(headers, {"slo": {"tpot_ms": 20}})
+    assert (wish.ttft_ms, wish.tpot_ms, wish.tpot_source) == (None, 20.0, "slo.tpot_ms")
+
+
 @given(st.lists(st.sampled_from(range(4)), min_size=1, unique=True))
 def test_the_strongest_spelling_wins(given_ones: list[int]) -> None:
     """Canonical header, then the other header, then slo, then nvext, in whatever order they stand."""

@@ -137,6 +137,27 @@ def test_an_instance_removed_by_force_gives_up_what_it_has():
     run(main)
 
 
+def test_a_prefill_is_not_blamed_for_a_decode_side_that_was_removed():
+    """PD: its decode instance is gone when a prefill ends; the request fails, its prefill instance stays open."""
+
+    async def main():
+        rule = {"interval_s": 3600.0, "failure_threshold": 1}
+        apart = {"mode": "pd", "policy": "minimal"}  # which chooses the decode side when the prefill has ended
+        async with Bench(2, server=ADMIN, health=rule, model=apart, roles=("prefill", "decode")) as bench:
+            bench.hold(0)
+            reply = bench.send(COMPLETIONS, completion(8, stream=True))
+            await bench.until(lambda: bench.model.instances[0].running)
+            assert (await delete(bench, "e1", force=True)).status == 200
+            assert await names(bench) == {"e0": "ready"}
+            bench.go_on(0)
+            await reply.over()
+            assert (reply.status, reply.code) == (502, "instance_failed")
+            assert await names(bench) == {"e0": "ready"}
+            await bench.settle()
+
+    run(main)
+
+
 def test_one_that_leaves_may_stay_after_all():
     """POST of an instance that is draining keeps it; its requests never notice."""
 

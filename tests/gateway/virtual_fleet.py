@@ -8,6 +8,7 @@ from polyslo.core.fluid import LengthMoments
 from polyslo.core.state import DISPATCH, RELEGATE, TRANSFER, WITHDRAW
 from polyslo.engines.clock import VirtualClock
 from polyslo.engines.emulated_engine import EmulatedEngine, EngineSettings
+from polyslo.engines.emulated_world import DECODE_PART, PREFILL_PART, WHOLE
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.requests.request import Request
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
@@ -104,7 +105,7 @@ class VirtualFleet:
             int(self.workload.input_tokens[k]),
             output_tokens,
             lambda last, r=r, k=k: hear(r, k, last),
-            hands_over=hands_over,
+            part=PREFILL_PART if hands_over else WHOLE,
             **self._told(k, i),
         )
 
@@ -126,10 +127,11 @@ class VirtualFleet:
     def _fetched(self, r, k, i):
         del self.fetches[r]
         self.host[r] = i
-        self.resident[r] = self.engines[i].join(
+        self.resident[r] = self.engines[i].submit(
             int(self.workload.input_tokens[k]),
             int(self.workload.output_tokens[k]),
             lambda last: self._token(r, k, last),
+            part=DECODE_PART,
             **self._told(k, i),
         )
         self._let_go(r, k)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from urllib.request import urlopen
 
 import click
 import uvloop
@@ -19,27 +16,12 @@ from rich.table import Table
 
 from polyslo.cli.options import Finite
 from polyslo.cli.progress import progress_bar
-from polyslo.fleets.local_process import LocalProcess
+from polyslo.fleets.emulated_fleet import EmulatedFleet, emulated_fleet
 from polyslo.load import LoadPlan, LoadResult, Target, load
 from polyslo.profiles.library import DEFAULT_PROFILE
 from polyslo.report.notation import ms_text, share_text, tier_name
 from polyslo.sim.compare import Progress
 from polyslo.sim.setting import Setting
-
-START_TIMEOUT_S = 240.0  # the first start compiles
-STOCK_CHUNK = 2048  # vLLM's default max_num_batched_tokens
-SLACK_MS = 25  # two cores carry engines, gateways and load
-_LAG = re.compile(r"^polyslo_emulated_lag_seconds_(sum|count)\{.*\} ([0-9.e+-]+)$", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """A policy and the fleet of its own."""
-
-    policy: str
-    engines: tuple[str, ...]
-    gateway: str
-    page: str
 
 
 @click.command("demo")
@@ -70,51 +52,20 @@ def demo_command(
         policies = ("polyserve", against)
         ports = (port, 0)
         sides = [
-            stack.enter_context(_side(folder, policy, setting, instances, speed, page_port))
+            stack.enter_context(emulated_fleet(folder, policy, setting, speed, page_port))
             for policy, page_port in zip(policies, ports, strict=True)
         ]
         click.echo(f"live page: {sides[0].page}/  ({sides[1].policy}: {sides[1].page}/)", err=True)
         with progress_bar("serving") as progress:
             runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
             results = runner.run(_load(plan, sides, progress))
-        lags_s = [_mean_lag_s(side.engines) for side in sides]
+        lags_s = [side.mean_lag_s() for side in sides]
     Console().print(_table(setting, sides, results, rate_rps))
     for line in _notes(results, lags_s, speed):
         click.echo(line)
 
 
-@contextmanager
-def _side(folder: Path, policy: str, setting: Setting, instances: int, speed: float, page_port: int) -> Iterator[Side]:
-    """Start engines and a gateway for a policy; they end with the block."""
-    chunking = ["--dynamic-chunking"] if policy == "polyserve" else ["--max-num-batched-tokens", str(STOCK_CHUNK)]
-    engine_arguments = ["emulate", "--port", "0", "--instances", str(instances), "--speed", str(speed), *chunking]
-    engines = LocalProcess("engines", [*engine_arguments, "--profile", setting.named.name, "--model", "demo"])
-    gateway = None
-    try:
-        urls = engines.addresses(instances, START_TIMEOUT_S)
-        config = folder / f"{policy}.toml"
-        config.write_text(_config(policy, setting, urls, speed, page_port), encoding="utf-8")
-        gateway = LocalProcess("gateway", ["serve", str(config)])
-        address, page = gateway.addresses(2, START_TIMEOUT_S)
-        yield Side(policy, tuple(urls), address, page)
-    finally:
-        for process in (gateway, engines):
-            if process is not None:
-                process.stop()
-
-
-def _config(policy: str, setting: Setting, urls: Sequence[str], speed: float, page_port: int) -> str:
-    tpots_ms = [round(tpot_ms / speed, 6) for tpot_ms in setting.tpots_ms]
-    chunking = "dynamic_chunking = true" if policy == "polyserve" else f"chunk_limit_tokens = {STOCK_CHUNK}"
-    endpoints = "".join(f'[[models.endpoints]]\nurl = "{url}"\n' for url in urls)
-    return (
-        f'[server]\nport = 0\nmetrics_port = {page_port}\nlog_level = "error"\n[tiers]\ntpots_ms = {tpots_ms}\n'
-        f'[[models]]\nname = "demo"\npolicy = "{policy}"\nprofile = "{setting.named.name}"\nspeed = {speed}\n'
-        f"slack_ms = {SLACK_MS}\n{chunking}\n{endpoints}"
-    )
-
-
-async def _load(plan: LoadPlan, sides: Sequence[Side], progress: Progress) -> list[LoadResult]:
+async def _load(plan: LoadPlan, sides: Sequence[EmulatedFleet], progress: Progress) -> list[LoadResult]:
     """Send the plan to all sides at once; progress is that of the slowest."""
     done = dict.fromkeys(range(len(sides)), 0)
 
@@ -126,17 +77,7 @@ async def _load(plan: LoadPlan, sides: Sequence[Side], progress: Progress) -> li
     return list(await asyncio.gather(*loads))
 
 
-def _mean_lag_s(engines: Sequence[str]) -> float:
-    """Return how late the engines' iterations ended on average, on the clock."""
-    total = {"sum": 0.0, "count": 0.0}
-    for url in engines:
-        with urlopen(f"{url}/metrics", timeout=10) as response:
-            for name, value in _LAG.findall(response.read().decode()):
-                total[name] += float(value)
-    return total["sum"] / total["count"] if total["count"] else 0.0
-
-
-def _table(setting: Setting, sides: Sequence[Side], results: Sequence[LoadResult], rate_rps: float) -> Table:
+def _table(setting: Setting, sides: Sequence[EmulatedFleet], results: Sequence[LoadResult], rate_rps: float) -> Table:
     table = Table(
         title=f"attainment, {setting.config.num_instances} instances, {rate_rps:.0f} requests/s "
         f"({rate_rps / setting.optimum_rps():.0%} of the fluid optimum)"

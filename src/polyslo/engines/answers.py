@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from polyslo.engines.chunks import DONE, Chunks, whole_answer
@@ -48,28 +49,41 @@ class Answer(Protocol):
         """Close its connection without another word."""
 
 
+@dataclass(slots=True)
+class Asked:
+    """What an answer is to, and whom it tells of its first token and its end."""
+
+    exchange: Exchange
+    generation: Generation
+    identity: tuple[str, int, str]  # id, when it was made, model
+    stats: AnswerStats
+    forget: Callable[[Answer], None]
+    arrived_s: float = field(default_factory=time.monotonic)
+
+    def note_first(self) -> None:
+        """The first token goes out."""
+        self.stats.ttft.observe(time.monotonic() - self.arrived_s)
+
+    def note_end(self, answer: Answer, reason: str) -> None:
+        """All of it has gone out."""
+        self.stats.num_finished[reason] += 1
+        self.stats.duration.observe(time.monotonic() - self.arrived_s)
+        self.forget(answer)
+
+
 class StreamedAnswer:
     """An answer as server-sent events, `[DONE]` at the end."""
 
     __slots__ = (
-        "_arrived_s", "_chunks", "_exchange", "_forget", "_generation", "_head", "_is_blocked", "_is_plain",
-        "_num_made", "_num_sent", "_stats", "_tail", "_tokens",
+        "_asked", "_chunks", "_exchange", "_generation", "_head", "_is_blocked", "_is_plain", "_num_made",
+        "_num_sent", "_tail", "_tokens",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        generation: Generation,
-        identity: tuple[str, int, str],
-        stats: AnswerStats,
-        forget: Callable[[Answer], None],
-    ) -> None:
-        self._arrived_s = time.monotonic()
-        self._exchange = exchange
-        self._generation = generation
-        self._stats = stats
-        self._forget = forget
-        self._chunks = Chunks(generation.is_chat, *identity)
+    def __init__(self, asked: Asked) -> None:
+        """Begin the stream."""
+        self._asked = asked
+        self._exchange, self._generation = exchange, generation = asked.exchange, asked.generation
+        self._chunks = Chunks(generation.is_chat, *asked.identity)
         self._head, self._tail = self._chunks.head, self._chunks.tail
         self._tokens = continuation(generation.state)
         self._num_made = self._num_sent = 0
@@ -110,9 +124,7 @@ class StreamedAnswer:
             usage = self._chunks.usage_chunk(generation.input_tokens, self._num_made)
         self._exchange.write(self._unsent(reason) + usage + DONE)
         self._exchange.end()
-        self._stats.num_finished[reason] += 1
-        self._stats.duration.observe(time.monotonic() - self._arrived_s)
-        self._forget(self)
+        self._asked.note_end(self, reason)
 
     def _unsent(self, finish_reason: str | None) -> bytes:
         """Return one chunk with all tokens that have not been sent, the opening before it where it is due."""
@@ -123,7 +135,7 @@ class StreamedAnswer:
         self._num_sent = self._num_made
         prompt_ids = generation.prompt_ids.tolist() if is_first and generation.wants_token_ids else None
         if is_first:
-            self._stats.ttft.observe(time.monotonic() - self._arrived_s)
+            self._asked.note_first()
         chunk = self._chunks.chunk(
             text_of(ids),
             finish_reason=finish_reason,
@@ -143,22 +155,11 @@ class StreamedAnswer:
 class WholeAnswer:
     """An answer in one body."""
 
-    __slots__ = ("_arrived_s", "_exchange", "_forget", "_generation", "_identity", "_num_made", "_stats", "keep_kv")
+    __slots__ = ("_asked", "_num_made", "keep_kv")
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        generation: Generation,
-        identity: tuple[str, int, str],
-        stats: AnswerStats,
-        forget: Callable[[Answer], None],
-    ) -> None:
-        self._arrived_s = time.monotonic()
-        self._exchange = exchange
-        self._generation = generation
-        self._identity = identity
-        self._stats = stats
-        self._forget = forget
+    def __init__(self, asked: Asked) -> None:
+        """Nothing goes out before the end."""
+        self._asked = asked
         self._num_made = 0
         self.keep_kv: Callable[[int], dict[str, Any]] | None = None  # a prefill's: asked when the prompt has ended
 
@@ -166,9 +167,9 @@ class WholeAnswer:
         """Count it; the last one sends the answer."""
         self._num_made += 1
         if self._num_made == 1:
-            self._stats.ttft.observe(time.monotonic() - self._arrived_s)
+            self._asked.note_first()
         if is_last:
-            self._finish(self._generation.finish_reason)
+            self._finish(self._asked.generation.finish_reason)
 
     def break_off(self) -> None:
         """Send what there is, and say `abort`."""
@@ -176,14 +177,14 @@ class WholeAnswer:
 
     def fail(self, reason: str = DEAD) -> None:
         """Answer 500."""
-        self._exchange.respond(500, JSON, error_body(reason, "InternalServerError", 500))
+        self._asked.exchange.respond(500, JSON, error_body(reason, "InternalServerError", 500))
 
     def cut(self) -> None:
         """Close the connection without an answer."""
-        self._exchange.abort()
+        self._asked.exchange.abort()
 
     def _finish(self, reason: str) -> None:
-        generation = self._generation
+        generation = self._asked.generation
         tokens = continuation(generation.state)
         ids = [next(tokens) for _ in range(self._num_made)]
         if reason == "stop":
@@ -191,7 +192,7 @@ class WholeAnswer:
         shown = generation.wants_token_ids
         body = whole_answer(
             generation.is_chat,
-            *self._identity,
+            *self._asked.identity,
             text=text_of(ids),
             finish_reason=reason,
             usage=(generation.input_tokens, self._num_made),
@@ -199,12 +200,10 @@ class WholeAnswer:
             prompt_ids=generation.prompt_ids.tolist() if shown else None,
             kv_transfer_params=self._kept_kv(reason),
         )
-        self._exchange.respond(200, JSON, body)
-        self._stats.num_finished[reason] += 1
-        self._stats.duration.observe(time.monotonic() - self._arrived_s)
-        self._forget(self)
+        self._asked.exchange.respond(200, JSON, body)
+        self._asked.note_end(self, reason)
 
     def _kept_kv(self, reason: str) -> dict[str, Any] | None:
         if self.keep_kv is None or reason == "abort":
             return None
-        return self.keep_kv(self._generation.input_tokens)
+        return self.keep_kv(self._asked.generation.input_tokens)

@@ -10,9 +10,10 @@ from uuid import uuid4
 
 import orjson
 
-from polyslo.engines.answers import JSON, Answer, AnswerStats, StreamedAnswer, WholeAnswer
+from polyslo.engines.answers import JSON, Answer, AnswerStats, Asked, StreamedAnswer, WholeAnswer
 from polyslo.engines.emulated_engine import EmulatedEngine, Resident
 from polyslo.engines.emulated_metrics import metrics_text
+from polyslo.engines.emulated_world import DECODE_PART, PREFILL_PART, WHOLE
 from polyslo.engines.faults import Fault, parse_fault
 from polyslo.engines.generation import (
     Generation,
@@ -116,7 +117,7 @@ class EmulatedApi:
             raise RequestError("The engine has as many requests as it may hold.", status=503, kind="ServiceUnavailable")
         answer_kind = StreamedAnswer if generation.is_streamed else WholeAnswer
         identity = (_request_id(exchange, is_chat), int(time.time()), self._facts.name)
-        answer: Answer = answer_kind(exchange, generation, identity, self.stats, self._forget)
+        answer: Answer = answer_kind(Asked(exchange, generation, identity, self.stats, self._forget))
         exchange.on_gone = partial(self._on_gone, answer)
         if generation.source is not None:
             assert self._transfers is not None  # `_check_role`
@@ -127,21 +128,18 @@ class EmulatedApi:
             assert self._transfers is not None
             assert isinstance(answer, WholeAnswer)
             answer.keep_kv = self._transfers.keep
-        self._open[answer] = self._engine.submit(
-            generation.input_tokens,
-            generation.output_tokens,
-            answer.on_token,
-            **self._slo(generation),
-            hands_over=generation.hands_over,
-        )
+        self._submit(answer, generation, PREFILL_PART if generation.hands_over else WHOLE)
 
     def _join(self, answer: Answer, generation: Generation) -> None:
         """A request's KV is here."""
         if self._engine.is_full:
             self._lose(answer, "The engine has as many requests as it may hold.")
             return
-        self._open[answer] = self._engine.join(
-            generation.input_tokens, generation.output_tokens, answer.on_token, **self._slo(generation)
+        self._submit(answer, generation, DECODE_PART)
+
+    def _submit(self, answer: Answer, generation: Generation, part: int) -> None:
+        self._open[answer] = self._engine.submit(
+            generation.input_tokens, generation.output_tokens, answer.on_token, **self._slo(generation), part=part
         )
 
     def _lose(self, answer: Answer, reason: str) -> None:

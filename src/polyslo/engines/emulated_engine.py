@@ -23,8 +23,8 @@ from polyslo.engines.emulated_world import (
     FIRST,
     LAST,
     NO_SLO_S,
+    WHOLE,
     enter,
-    join,
     leave,
     let_go,
     new_world,
@@ -145,43 +145,28 @@ class EmulatedEngine:
         first_due_in_s: float | None = None,
         tpot_s: float | None = None,
         pace_s: float | None = None,
-        hands_over: bool = False,
+        part: int = WHOLE,
     ) -> Resident:
         """Take a request. Its SLO, in seconds from now and per token, counts with dynamic chunking only.
 
         So does `pace_s`, the longest iteration that the engine's tier allows now: the last one told holds for all.
-        One that `hands_over` has one token, its only one, and leaves its KV here for another engine: see `let_go`.
+        `part` is what of it happens here. `PREFILL_PART`: it has one token, its only one, and leaves its KV for another
+        engine, see `let_go`. `DECODE_PART`: its KV is here, and all its tokens come by decoding.
 
         Raises `InputError` for one that does not fit (`max_model_len`), and when full: ask `is_full` before.
         """
-        now_s, number, resident, due_s, own_s = self._admit(
-            input_tokens, output_tokens, on_token, first_due_in_s, tpot_s, pace_s
-        )
+        self._check(input_tokens, output_tokens)
+        now_s = self._catch_up()
+        number = self._new_number()
+        resident = self._residents[number] = Resident(number, input_tokens, on_token)
+        self._num_residents += 1
+        if pace_s is not None:
+            self._pace_s = pace_s
+        due_s = NO_SLO_S if first_due_in_s is None else now_s + first_due_in_s
+        own_s = NO_SLO_S if tpot_s is None else tpot_s
         self._next_s = enter(
-            self._world.handle, number, input_tokens, output_tokens, due_s, own_s, self._pace_s, hands_over,
-            now_s,
-        )  # fmt: skip
-        self._arm()
-        return resident
-
-    def join(
-        self,
-        input_tokens: int,
-        output_tokens: int,
-        on_token: OnToken,
-        *,
-        first_due_in_s: float | None = None,
-        tpot_s: float | None = None,
-        pace_s: float | None = None,
-    ) -> Resident:
-        """Take a request whose KV is here, from the engine that prefilled it: all its tokens come by decoding.
-
-        Raises as `submit` does.
-        """
-        now_s, number, resident, due_s, own_s = self._admit(
-            input_tokens, output_tokens, on_token, first_due_in_s, tpot_s, pace_s
+            self._world.handle, number, input_tokens, output_tokens, due_s, own_s, self._pace_s, part, now_s
         )
-        self._next_s = join(self._world.handle, number, input_tokens, output_tokens, due_s, own_s, self._pace_s, now_s)
         self._arm()
         return resident
 
@@ -258,29 +243,12 @@ class EmulatedEngine:
         self._armed_s = math.inf
         self._is_telling = False
 
-    def _admit(
-        self,
-        input_tokens: int,
-        output_tokens: int,
-        on_token: OnToken,
-        first_due_in_s: float | None,
-        tpot_s: float | None,
-        pace_s: float | None,
-    ) -> tuple[float, int, Resident, float, float]:
-        """Give a request a number; return (now, number, request, when its first token is due, its TPOT)."""
+    def _check(self, input_tokens: int, output_tokens: int) -> None:
         if input_tokens < 1 or output_tokens < 1 or input_tokens + output_tokens > self.max_model_len or self.is_full:
             raise InputError(
                 f"emulated engine: can't take {input_tokens} + {output_tokens} tokens; each must be at least 1, the "
                 f"sum at most {self.max_model_len}, and fewer than {self.settings.max_requests} requests inside"
             )
-        now_s = self._catch_up()
-        number = self._new_number()
-        resident = self._residents[number] = Resident(number, input_tokens, on_token)
-        self._num_residents += 1
-        if pace_s is not None:
-            self._pace_s = pace_s
-        due_s = NO_SLO_S if first_due_in_s is None else now_s + first_due_in_s
-        return now_s, number, resident, due_s, NO_SLO_S if tpot_s is None else tpot_s
 
     def _new_number(self) -> int:
         """Return the next number: higher than that of everyone who came before."""

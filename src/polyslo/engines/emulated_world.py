@@ -22,6 +22,7 @@ from polyslo.sim.events import pop_event
 from polyslo.sim.world import CLOCK, F_FIRST_TOKEN, ITERATION_END, JOB, World, new_engines
 
 NO_SLO_S = 1e9  # due time and TPOT of a request without an SLO; infinities would make NaN of each other
+WHOLE, PREFILL_PART, DECODE_PART = range(3)  # what of a request happens on this engine
 FIRST, LAST, CODE_BITS = 1, 2, 2  # what a token is to its request, in the lowest bits of `told`
 
 
@@ -78,41 +79,24 @@ def enter(
     first_due_s: float,
     tpot_s: float,
     pace_s: float,
-    hands_over: bool,
+    part: int,
     now_s: float,
 ) -> float:
     """A request arrives under the number `r`; return when the next event is due (inf: never).
 
-    `pace_s` is the longest iteration that the router has told, as in `turn`. A request that `hands_over` is told its
-    one token and gone; its KV stays, until `let_go`.
+    `pace_s` is the longest iteration that the router has told, as in `turn`. Of a request that has only its
+    `PREFILL_PART` here one token is told, and its KV stays until `let_go`; one that has its `DECODE_PART` here comes
+    with its KV, and decodes from the next iteration on.
     """
     _fill(world, r, input_tokens, output_tokens, first_due_s, tpot_s)
-    world.engines[0].prefill_only = 1 if hands_over else 0
+    world.engines[0].prefill_only = 1 if part == PREFILL_PART else 0
     if world.engines[0].busy == 0:
         _set_budget(world, tpot_s, pace_s)
-    submit(world, 0, r, now_s)
-    _forget_facts(world)
-    return next_event_s(world)
-
-
-@compiled
-def join(
-    world: World,
-    r: int,
-    input_tokens: int,
-    output_tokens: int,
-    first_due_s: float,
-    tpot_s: float,
-    pace_s: float,
-    now_s: float,
-) -> float:
-    """A request arrives whose KV has arrived: it decodes from the next iteration on. Returns as `enter` does."""
-    _fill(world, r, input_tokens, output_tokens, first_due_s, tpot_s)
-    world.jobs[r].remaining_tokens = 0
-    world.engines[0].prefill_only = 0
-    if world.engines[0].busy == 0:
-        _set_budget(world, tpot_s, pace_s)
-    join_batch(world, 0, r, now_s)
+    if part == DECODE_PART:
+        world.jobs[r].remaining_tokens = 0
+        join_batch(world, 0, r, now_s)
+    else:
+        submit(world, 0, r, now_s)
     _forget_facts(world)
     return next_event_s(world)
 

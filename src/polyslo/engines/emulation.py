@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import uvloop
 
-from polyslo.compiled import is_warm
 from polyslo.engines.clock import VirtualClock
 from polyslo.engines.emulated_api import BOTH
 from polyslo.engines.emulated_engine import EmulatedEngine, EngineSettings
@@ -24,6 +23,7 @@ from polyslo.engines.kv_transfers import KEEP_S
 from polyslo.engines.output_lengths import OutputLengths
 from polyslo.errors import ConfigError
 from polyslo.profiles.library import NamedProfile
+from polyslo.warmth import is_warm
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from polyslo.gateway.config.gateway import GatewayConfig
 from polyslo.gateway.config.models import LEARN, ModelConfig
 from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.front import Front
+from polyslo.gateway.heartbeat import GATHER_S
 from polyslo.gateway.instances.changes import Changes, engine_key
 from polyslo.gateway.instances.health import Health
 from polyslo.gateway.instances.instance import CONFIGURED, LISTED, Instance
@@ -45,7 +46,7 @@ from polyslo.gateway.relays.errands import Patience
 from polyslo.gateway.relays.listeners import Doorkeeper, Doorkeepers, Listeners
 from polyslo.gateway.relays.listeners import Listener as Watches
 from polyslo.gateway.relays.places import Places
-from polyslo.gateway.served_model import GATHER_S, ServedModel
+from polyslo.gateway.served_model import ServedModel
 from polyslo.gateway.tls import server_context
 from polyslo.wire.server import Census, Handler, Limits, Listener, listen
 
@@ -101,7 +102,7 @@ class Gateway:
         """Build the fleets and listen; raises `ConfigError` where that can't be."""
         config, server = self.config, self.config.server
         self.metrics = Metrics(self.models, config)
-        self.traces = open_traces(config.telemetry, processes=server.processes)
+        self.traces = open_traces(config.telemetry)
         self.origins = Origins(config.health.connect_timeout_s)
         doorkeeper = Doorkeepers([self.metrics, *self.traces.doorkeepers])
         self.places = Places(server, doorkeeper=doorkeeper)

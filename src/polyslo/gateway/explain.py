@@ -55,7 +55,7 @@ def explain(config: GatewayConfig, environment: Mapping[str, str] = os.environ) 
             config = with_learned_tiers(config)
         except ConfigError as error:
             mistakes.append(str(error))
-    mistakes += untraceable(config.telemetry, config.server.processes)
+    mistakes += untraceable(config.telemetry)
     warnings = (
         *_slo_warnings(config, profiles),
         *_key_warnings(config),

@@ -27,6 +27,7 @@ from polyslo.gateway.requests.grants import Slo, grant, tenant_of
 from polyslo.gateway.requests.keys import KeyRing
 from polyslo.gateway.requests.openai_errors import JSON_HEADERS, BadRequest, Refusal
 from polyslo.gateway.requests.request import Request
+from polyslo.gateway.requests.trace_context import trace_context
 from polyslo.gateway.requests.wishes import SLO_HEADERS, Wish, echoed, read_wish, strip_own_fields
 from polyslo.wire.fields import Headers
 from polyslo.wire.server import Exchange, end_to_end
@@ -169,6 +170,7 @@ class Front:
             key_name=None if key is None else key.name,
             tenant=tenant_of(wish, key),
             session=wish.session,
+            trace_context=trace_context(exchange.headers),
         )
 
         def enter() -> Refusal | None:

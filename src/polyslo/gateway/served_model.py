@@ -1,7 +1,6 @@
 """A model that is served: its instances, the decider over them, and the requests under way.
 
-The event loop's one thread does everything, so between reading state and having decided nothing else happens. News
-of streams is gathered for a moment and digested together: engines send a step's tokens one after the other.
+The event loop's one thread does everything, so between reading state and having decided nothing else happens.
 """
 
 from __future__ import annotations
@@ -11,25 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
 
-from polyslo.core.state import (
-    ABSENT,
-    DISPATCH,
-    DRAINING,
-    EITHER,
-    FITS,
-    REFUSE,
-    RELEGATE,
-    RETIER,
-    TRANSFER,
-    WITHDRAW,
-    Fleet,
-)
+from polyslo.core.state import ABSENT, DISPATCH, DRAINING, FITS, REFUSE, RELEGATE, RETIER, TRANSFER, WITHDRAW, Fleet
 from polyslo.gateway.belief.reconciliation import Reconciliation
 from polyslo.gateway.belief.slack import Slack
 from polyslo.gateway.belief.tokens import Estimate, TokenEstimate
 from polyslo.gateway.decider import Decider
+from polyslo.gateway.heartbeat import GATHER_S, Heartbeat
 from polyslo.gateway.instances.instance import Instance
 from polyslo.gateway.instances.roster import Roster
+from polyslo.gateway.instances.stand_in import has_stand_in
 from polyslo.gateway.journal.shadow import Shadow
 from polyslo.gateway.relays.errands import Errands, Patience
 from polyslo.gateway.relays.listeners import Listener
@@ -41,9 +30,6 @@ from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 
-TICK_S = 0.005  # while requests pend: their deadlines pass
-IDLE_TICK_S = 0.1
-GATHER_S = 0.002  # news is digested this long after its first piece: an engine writes a step's tokens one by one
 DELAY_S = 0.001  # from the end of a step in an engine to its news here, about, and from here to there
 
 
@@ -84,13 +70,11 @@ class ServedModel:
         self._listener = listener
         self._patience = patience or Patience()
         self._errands = Errands(fleet, policy, self.instances, self._patience, clock, tells_slos=tells_slos)
-        self._gather_s = gather_s
         self.slack = slack or Slack(0.0)
         self._clock = clock
         self._loop: Loop = loop or asyncio.get_running_loop()
-        self._digest_is_due = False
         self._expiries: dict[Relay, Handle] = {}
-        self._ticker = self._loop.call_later(IDLE_TICK_S, self._tick)
+        self._heartbeat = Heartbeat(self.decider, lambda: self.num_in_flight > 0, clock, self._loop, gather_s)
         for i in self.instances.vacant:
             self.decider.close(i, ABSENT, clock())
 
@@ -159,13 +143,11 @@ class ServedModel:
 
     def stop(self) -> None:
         """Stop the clock and take in the last news; requests under way go on."""
-        self._ticker.cancel()
-        self.take_news()
+        self._heartbeat.stop()
 
     def take_news(self) -> None:
         """Digest what was seen, now."""
-        if self.decider.has_news:
-            self.decider.digest(self._clock())
+        self._heartbeat.digest_now()
 
     def started(self, relay: Relay) -> None:
         """See `Watcher`."""
@@ -173,37 +155,36 @@ class ServedModel:
     def saw_tokens(self, r: int, tokens: int, seen_s: float | None = None) -> None:
         """See `Watcher`; `seen_s` is when the tokens came, where that is not now."""
         self.decider.saw_tokens(r, tokens, self._clock(), seen_s)
-        if not self._digest_is_due:
-            self._digest_soon()
+        self._heartbeat.digest_soon()
 
     def prefilled(self, relay: Relay) -> None:
         """See `Watcher`."""
-        if self.health is not None and relay.instance is not None:
-            self.health.succeeded(relay.instance)
+        self._note_success(relay)
         self.decider.saw_tokens(relay.r, 1, self._clock())
-        self._digest_soon()
+        self._heartbeat.digest_soon()
 
     def ended(self, relay: Relay, output_tokens: int) -> None:
         """See `Watcher`."""
         self._forget(relay)
-        if self.health is not None and relay.instance is not None:
-            self.health.succeeded(relay.instance)
+        self._note_success(relay)
         if relay.passage.prompt_tokens is not None:
             self.estimates[relay.passage.ask.is_chat].learn(relay.passage.ask, relay.passage.prompt_tokens)
         self._learn_slack(relay)
         self.decider.saw_end(relay.r, output_tokens, self._clock())
-        self._digest_soon()
+        self._heartbeat.digest_soon()
         self._finish(relay, "missed" if relay.passage.is_late else "attained")
 
     def failed(self, relay: Relay, failure: Failure | int) -> bool:
         """See `Watcher`: before the client was sent anything, another instance is tried."""
         self._forget(relay)
-        self._note_failure(relay, failure)
+        is_removed = isinstance(failure, Failure) and failure.kind == "removed"
+        blamed = None if is_removed else relay.at.instance
+        self._note_failure(blamed, failure)
         self.decider.lose(relay.r, self._clock())
         relay.passage.num_failures += 1
         may_try = relay.passage.num_failures <= self._patience.max_retries and self.has_open_instance
         if may_try and not relay.has_started:
-            self._try_again(relay)
+            self._try_again(relay, blamed)
             return True
         if isinstance(failure, Failure) and not relay.has_started:
             relay.answer(*self._refusals.unavailable(relay, failure))
@@ -212,27 +193,21 @@ class ServedModel:
 
     def rejected(self, relay: Relay, status: int) -> None:
         """See `Watcher`."""
-        self._forget(relay)
-        self.decider.lose(relay.r, self._clock())
-        self._finish(relay, "rejected")
+        self._give_up(relay, "rejected")
 
     def left(self, relay: Relay) -> None:
         """See `Watcher`."""
-        self._forget(relay)
-        self.decider.lose(relay.r, self._clock())
-        self._finish(relay, "cancelled")
+        self._give_up(relay, "cancelled")
 
     def lost(self, relay: Relay) -> None:
         """A request is over, and nobody can be told: who carried it is gone."""
-        self._forget(relay)
-        self.decider.lose(relay.r, self._clock())
-        self._finish(relay, "failed")
+        self._give_up(relay, "failed")
 
     def stayed(self, relay: Relay, i: int) -> None:
         """A request was taken back too late: its client had been sent some of it, so it goes on at `i`."""
-        if relay.instance is not None:
-            self.instances[relay.instance].running.discard(relay)
-        relay.instance = i
+        if relay.at.instance is not None:
+            self.instances[relay.at.instance].running.discard(relay)
+        relay.at.instance = i
         self.instances[i].running.add(relay)
         self.decider.keep(relay.r, i, self._clock())
 
@@ -243,31 +218,30 @@ class ServedModel:
             record = self.fleet.requests[relay.r]
             self.slack.observe(float(record["predicted_first_s"]), float(record["first_due_s"]), passage.first_token_s)
 
-    def _note_failure(self, relay: Relay, failure: Failure | int) -> None:
-        if self.health is None or relay.instance is None or (isinstance(failure, int) and failure < 500):
+    def _note_success(self, relay: Relay) -> None:
+        if self.health is not None and relay.at.instance is not None:
+            self.health.succeeded(relay.at.instance)
+
+    def _note_failure(self, blamed: int | None, failure: Failure | int) -> None:
+        if self.health is None or blamed is None or (isinstance(failure, int) and failure < 500):
             return
         has_no_connection = isinstance(failure, Failure) and failure.kind == "connect"
-        self.health.failed(relay.instance, at_once=has_no_connection)
+        self.health.failed(blamed, at_once=has_no_connection)
 
-    def _try_again(self, relay: Relay) -> None:
+    def _try_again(self, relay: Relay, failed: int | None) -> None:
         """Decide about a request that an instance failed; that one is not asked while another is open."""
-        again, failed = self.decider.enter(), relay.instance
+        again = self.decider.enter()
         assert again is not None  # one was freed just now
         relay.r = again
-        relay.start_over()
+        relay.at.start_over()
         self.relays[again] = relay
-        if failed is None or self.instances[failed].closed != FITS or not self._has_stand_in(failed):
+        is_open = failed is not None and self.instances[failed].closed == FITS
+        if failed is None or not is_open or not has_stand_in(self.fleet, self.instances, failed):
             self._decide(relay)
             return
         self.decider.close(failed, DRAINING, self._clock())
         self._decide(relay)
         self.decider.open(failed, self._clock())
-
-    def _has_stand_in(self, i: int) -> bool:
-        """Tell whether another open instance can do what this one does; where groups are fixed, one of its own."""
-        group, role = self.fleet.instances["group"], self.fleet.instances["role"]
-        likewise = (role == EITHER) | (role == role[i]) if self.fleet.settings["elastic"][0] else group == group[i]
-        return any(other.index != i and other.closed == FITS and likewise[other.index] for other in self.instances)
 
     def _expire(self, relay: Relay) -> None:
         """Give up a request that takes longer than any may."""
@@ -315,7 +289,7 @@ class ServedModel:
 
     def _withdraw(self, relay: Relay) -> None:
         """Take a request back from its instance, to be sent again later; if its client has had some of it, it stays."""
-        instance = relay.instance
+        instance = relay.at.instance
         assert instance is not None  # what was never sent is never withdrawn
         if relay.take_back():
             self.instances[instance].running.discard(relay)
@@ -328,27 +302,16 @@ class ServedModel:
         relay.answer(*self._refusals.refused(relay))
         self._finish(relay, "refused")
 
+    def _give_up(self, relay: Relay, outcome: str) -> None:
+        self._forget(relay)
+        self.decider.lose(relay.r, self._clock())
+        self._finish(relay, outcome)
+
     def _forget(self, relay: Relay) -> None:
         self.relays[relay.r] = None
-        if relay.instance is not None:
-            self.instances[relay.instance].running.discard(relay)
+        if relay.at.instance is not None:
+            self.instances[relay.at.instance].running.discard(relay)
 
     def _finish(self, relay: Relay, outcome: str) -> None:
         self._expiries.pop(relay).cancel()
         self._listener.finished(relay, outcome)
-
-    def _digest_soon(self) -> None:
-        if not self._digest_is_due:
-            self._digest_is_due = True
-            self._loop.call_later(self._gather_s, self._digest)
-
-    def _digest(self) -> None:
-        self._digest_is_due = False
-        self.decider.digest(self._clock())
-
-    def _tick(self) -> None:
-        try:
-            self.decider.tick(self._clock())
-        finally:
-            is_busy = self.num_in_flight > 0
-            self._ticker = self._loop.call_later(TICK_S if is_busy else IDLE_TICK_S, self._tick)

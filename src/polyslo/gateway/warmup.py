@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from polyslo.compiled import is_warm
 from polyslo.core.state import DRAINING, new_fleet
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.requests.request import Request
 from polyslo.policies.table import POLYSERVE
 from polyslo.profiles.library import DEFAULT_PROFILE, load_profile
+from polyslo.warmth import is_warm
 
 
 def warm_up() -> None:

@@ -12,12 +12,12 @@ from typing import Any
 
 from numba import typeof, types
 
-from polyslo.compiled import is_warm
+from polyslo.warmth import is_warm
 
 
 def warm_up() -> None:
     """Compile the simulator if this machine has not done so yet: up to a minute, then cached on disk."""
-    if is_warm():
+    if is_warm("polyslo.sim.loop"):
         return
     print("polyslo: compiling the simulator for this machine (once, up to a minute) ...", file=sys.stderr)
     from polyslo.sim.fleet import PolicySpec

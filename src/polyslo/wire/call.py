@@ -10,7 +10,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-FailureKind = Literal["connect", "timeout", "reset", "malformed"]
+# `removed` is what nobody on the wire says: who has sent the request has given its origin up.
+FailureKind = Literal["connect", "timeout", "reset", "malformed", "removed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from polyslo.gateway.observability.intervals import TokenIntervals
 from polyslo.gateway.observability.label_values import LabelValues
 from polyslo.gateway.observability.model_metrics import ModelMetrics, door_outcome
 from polyslo.gateway.observability.request_families import RequestFamilies
+from polyslo.gateway.relays.listeners import Visitor
 from polyslo.gateway.served_model import ServedModel
-from polyslo.wire.server import Exchange
 
 QUEUE_REASONS = ("saturated", "expired", "no_instance")
 MOST_SAMPLES = 100  # in one piece
@@ -62,7 +62,7 @@ class Metrics:
         """Tell of another part's numbers too."""
         self.registry.register(collector)
 
-    def turned_away(self, exchange: Exchange | None, reason: str) -> None:
+    def turned_away(self, visitor: Visitor, reason: str) -> None:
         """See `Doorkeeper`."""
         self._turned_away.labels(reason).inc()
         outcome = door_outcome(reason)

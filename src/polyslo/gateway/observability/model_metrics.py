@@ -88,7 +88,7 @@ class ModelMetrics:
                 self._dispatched(model, relay, placement, i)
         elif kind == TRANSFER:
             self._families.transfers.labels(*self._labels(relay)).inc()
-            self._families.prefill.labels(*self._labels(relay)).observe(relay.prefilled_s - relay.passage.sent_s)
+            self._families.prefill.labels(*self._labels(relay)).observe(relay.at.prefilled_s - relay.passage.sent_s)
         elif kind in (RELEGATE, REFUSE):
             families, labels = self._families, self._labels(relay)
             if kind == RELEGATE:

@@ -26,20 +26,17 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from polyslo.core.state import DISPATCH, RELEGATE, TRANSFER, WITHDRAW
-from polyslo.gateway.relays.listeners import Doorkeeper, Listener
-from polyslo.gateway.relays.near_relay import NearRelay
-from polyslo.gateway.relays.passage import Header
+from polyslo.gateway.relays.listeners import Doorkeeper, Listener, Visitor
 from polyslo.gateway.relays.relay import Relay
 from polyslo.gateway.requests.body import CHAT
+from polyslo.gateway.requests.trace_context import context_headers, trace_context
 from polyslo.gateway.served_model import ServedModel
-from polyslo.wire.server import Exchange
 
 # How long the exporting thread may keep the interpreter while the event loop wants it; usually 5 ms, which every stream
 # would wait several times for each batch.
 SWITCH_INTERVAL_S = 0.0005
 STOP_S = 5.0  # how long what is left may take to be sent at the end
 TRACES_PATH = "/v1/traces"
-CONTEXT_HEADERS = (b"traceparent", b"tracestate")
 FAILURES = frozenset({"failed", "refused"})  # outcomes that are errors of this side
 MOST_CHARS = 128  # of a name that a client chose
 
@@ -74,12 +71,10 @@ class OtelTraces:
         """See `Traces`."""
         return (RequestSpans(self._tracer, self._clock),)
 
-    def turned_away(self, exchange: Exchange | None, reason: str) -> None:
+    def turned_away(self, visitor: Visitor, reason: str) -> None:
         """See `Doorkeeper`: a span without a length, so that a client's trace does not end in nothing."""
-        if exchange is None:
-            return
-        context = _W3C.extract(_carrier(exchange))
-        attributes = {"gen_ai.operation.name": _operation(exchange.path == CHAT), "error.type": reason}
+        context = _W3C.extract(trace_context(visitor.headers))
+        attributes = {"gen_ai.operation.name": _operation(visitor.path == CHAT), "error.type": reason}
         span = self._tracer.start_span("turned away", context, SpanKind.SERVER, attributes)
         span.set_status(StatusCode.ERROR)
         span.end()
@@ -123,13 +118,12 @@ class RequestSpans:
 
     def arrived(self, relay: Relay) -> None:
         """See `Listener`: the engine's spans will be children of this one."""
-        assert isinstance(relay, NearRelay)  # several processes have no traces
-        exchange, ask, arrival_s = relay.exchange, relay.passage.ask, relay.request.arrival_s
+        ask, arrival_s = relay.passage.ask, relay.request.arrival_s
         operation, model = _operation(ask.is_chat), ask.model[:MOST_CHARS]
         start_ns = time.time_ns() - int(1e9 * (self._clock() - arrival_s))
         span = self._tracer.start_span(
             f"{operation} {model}",
-            _W3C.extract(_carrier(exchange)),
+            _W3C.extract(relay.passage.trace_context),
             SpanKind.SERVER,
             {
                 "gen_ai.operation.name": operation,
@@ -140,10 +134,9 @@ class RequestSpans:
             start_time=start_ns,
         )
         self._traces[relay] = _Trace(span, arrival_s, start_ns)
-        carrier: dict[str, str] = {}
-        _W3C.inject(carrier, set_span_in_context(span))
-        kept = [header for header in relay.headers if header[0] not in CONTEXT_HEADERS]
-        relay.headers = [*kept, *(_header(name, value) for name, value in carrier.items())]
+        own: dict[str, str] = {}
+        _W3C.inject(own, set_span_in_context(span))
+        relay.trace(context_headers(own))
 
     def decided(self, model: ServedModel, relay: Relay, kind: int, i: int) -> None:
         """See `Listener`."""
@@ -215,19 +208,6 @@ def _attributes(relay: Relay, outcome: str) -> dict[str, str | int | float | boo
 
 def _operation(is_chat: bool) -> str:
     return "chat" if is_chat else "text_completion"
-
-
-def _carrier(exchange: Exchange) -> dict[str, str]:
-    """Return a request's trace context; of a header that is given twice the first, as lists of one."""
-    carrier: dict[str, str] = {}
-    for name, value in exchange.headers:
-        if name in CONTEXT_HEADERS:
-            carrier.setdefault(name.decode(), value.decode("latin-1"))
-    return carrier
-
-
-def _header(name: str, value: str) -> Header:
-    return name.encode(), value.encode("latin-1")
 
 
 def _resource() -> Resource:

@@ -20,7 +20,6 @@ log = logging.getLogger("polyslo")
 
 PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")  # of the OpenTelemetry specification
-SEVERAL = "needs server.processes = 1: several processes make no traces yet"
 MISSING = "needs the OpenTelemetry SDK, which is not installed; pip install 'polyslo[otel]'"
 
 
@@ -51,16 +50,16 @@ class NoTraces:
         """See `Traces`."""
 
 
-def open_traces(config: TelemetryConfig, environment: Mapping[str, str] = os.environ, *, processes: int = 1) -> Traces:
+def open_traces(config: TelemetryConfig, environment: Mapping[str, str] = os.environ) -> Traces:
     """Return who traces. Raises `ConfigError` where the configuration wants traces and can't have them.
 
     Environment variables may be set for a whole cluster, so where only these want traces it is a warning.
     """
     if not wants_traces(config, environment):
         return NoTraces()
-    for mistake in untraceable(config, processes):
+    for mistake in untraceable(config):
         raise ConfigError(mistake)
-    why_not = _why_not(processes)
+    why_not = _why_not()
     if why_not is not None:
         log.warning("no traces: %s %s", next(name for name in ENDPOINTS if environment.get(name)), why_not)
         return NoTraces()
@@ -68,15 +67,13 @@ def open_traces(config: TelemetryConfig, environment: Mapping[str, str] = os.env
     return traces
 
 
-def untraceable(config: TelemetryConfig, processes: int) -> list[str]:
+def untraceable(config: TelemetryConfig) -> list[str]:
     """Return the complaint that the configuration wants traces and can't have them, if so."""
-    why_not = _why_not(processes)
+    why_not = _why_not()
     return [] if config.otlp_endpoint is None or why_not is None else [f"telemetry.otlp_endpoint: {why_not}"]
 
 
-def _why_not(processes: int) -> str | None:
-    if processes > 1:
-        return SEVERAL
+def _why_not() -> str | None:
     return None if has_packages() else MISSING
 
 

@@ -125,10 +125,10 @@ class Board:
         story = self.stories.get(relay.passage.request_id)
         if story and story.relay is relay:
             story.relay, story.outcome = None, outcome
-            story.tokens, story.instance = passage.tokens, relay.instance
+            story.tokens, story.instance = passage.tokens, relay.at.instance
             if passage.first_token_s and request.is_streamed:
-                self._step(story, "first_token", "", relay.instance, at_s=passage.first_token_s)
-            self._step(story, outcome, f"{passage.tokens} tokens", relay.instance)
+                self._step(story, "first_token", "", relay.at.instance, at_s=passage.first_token_s)
+            self._step(story, outcome, f"{passage.tokens} tokens", relay.at.instance)
 
     def tick(self, model: ServedModel) -> None:
         """Keep what the page shows over time; to be called about once a second, whether or not anybody looks."""

@@ -34,7 +34,7 @@ class Story:
     @property
     def place(self) -> int | None:
         """The instance that it was sent to last."""
-        return self.instance if self.relay is None else self.relay.instance
+        return self.instance if self.relay is None else self.relay.at.instance
 
 
 class Stories(OrderedDict[str, Story]):

@@ -110,7 +110,7 @@ class Carried:
             return False
         self._news.flush()
         self._messenger.tell(Said.FAILED, relay.r, messages.lived(relay.passage, told))
-        relay.start_over()
+        relay.at.start_over()
         return True
 
     def rejected(self, relay: NearRelay, status: int) -> None:
@@ -139,19 +139,13 @@ class Carried:
             self._finish(relay, kind, content)
 
     def _send(self, relay: NearRelay, model: Model, kind: int, content: bytes) -> None:
-        i, told, relay.receipt, first_byte_timeout_s, idle_timeout_s = messages.read_errand(content)
-        instance = model.instances[i]
+        errand, relay.receipt, trace = messages.read_errand(content, model.instances)
+        if trace:
+            relay.trace(trace)
         if kind == Told.PREFILL:
-            relay.prefill(i, instance.origin, told, instance.credentials, timeout_s=first_byte_timeout_s)
-            return
-        relay.send(
-            i,
-            instance.origin,
-            told,
-            instance.credentials,
-            first_byte_timeout_s=first_byte_timeout_s,
-            idle_timeout_s=idle_timeout_s,
-        )
+            relay.prefill(errand)
+        else:
+            relay.send(errand)
 
     def _finish(self, relay: NearRelay, kind: int, content: bytes) -> None:
         """End a response as was said; one that has begun meanwhile can only be cut."""

@@ -23,15 +23,17 @@ import uvloop
 from polyslo.gateway.config.gateway import GatewayConfig
 from polyslo.gateway.config.slo import KeyConfig
 from polyslo.gateway.front import Front
+from polyslo.gateway.processes import messages
 from polyslo.gateway.processes.carried import Carried
 from polyslo.gateway.processes.carried_model import CarriedModel
 from polyslo.gateway.processes.link import Link, join
 from polyslo.gateway.processes.messages import Said, Told
 from polyslo.gateway.processes.tally import RowOfTally, Tally
+from polyslo.gateway.relays.listeners import Visitor
 from polyslo.gateway.relays.places import Client, Enter
 from polyslo.gateway.requests.openai_errors import Refusal
 from polyslo.gateway.tls import server_context
-from polyslo.wire.server import Exchange, Limits, Listener, listen_on
+from polyslo.wire.server import Limits, Listener, listen_on
 
 
 class FarPlaces:
@@ -51,9 +53,9 @@ class FarDoorkeeper:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    def turned_away(self, exchange: Exchange | None, reason: str) -> None:
+    def turned_away(self, visitor: Visitor, reason: str) -> None:
         """See `Doorkeeper`."""
-        self._link.tell(Said.TURNED_AWAY, 0, reason.encode())
+        self._link.tell(Said.TURNED_AWAY, 0, messages.turned_away(visitor.path, visitor.headers, reason))
 
 
 class Carrier:

@@ -12,13 +12,16 @@ from polyslo.gateway.front import SHUTTING_DOWN
 from polyslo.gateway.front_model import Admission
 from polyslo.gateway.processes import messages
 from polyslo.gateway.processes.carried_model import told_models
-from polyslo.gateway.processes.far_relay import FarExchange, FarRelay
+from polyslo.gateway.processes.far_relay import FarExchange, FarRelay, FarVisitor
 from polyslo.gateway.processes.link import Messenger
 from polyslo.gateway.processes.messages import Said, Told
 from polyslo.gateway.relays.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.relays.passage import Passage
+from polyslo.gateway.relays.relay import removed
+from polyslo.gateway.requests.body import CHAT, COMPLETIONS
 from polyslo.gateway.requests.openai_errors import Refusal
 from polyslo.gateway.requests.request import Request
+from polyslo.gateway.requests.trace_context import context_headers
 from polyslo.gateway.served_model import ServedModel
 from polyslo.wire.client import Failure, Origin
 
@@ -97,7 +100,8 @@ class Desk:
         elif kind == Said.ARRIVAL:
             self._receive(number, content)
         elif kind == Said.TURNED_AWAY:
-            self._doorkeeper.turned_away(None, content.decode())
+            path, headers, reason = messages.read_turned_away(content)
+            self._doorkeeper.turned_away(FarVisitor(path, headers), reason)
         elif kind == Said.PLACE:
             self._place(number, self._models[orjson.loads(content)])
         elif number in self._relays:
@@ -124,6 +128,8 @@ class Desk:
         client = self._clients[number] = FarExchange(number, self)
         try:
             name, request, passage = messages.read_arrival(content)
+            client.path = CHAT if passage.ask.is_chat else COMPLETIONS
+            client.headers = context_headers(passage.trace_context)
             key = self.keys.get(passage.key_name or "")
             refusal = SHUTTING_DOWN if self.is_draining else self._admit(client, key, name, request, passage)
         except Exception:
@@ -149,7 +155,7 @@ class Desk:
         return self._places.take(client, key, enter)
 
     def _answer(self, client: FarExchange, refusal: Refusal) -> None:
-        self._doorkeeper.turned_away(None, refusal.kind)
+        self._doorkeeper.turned_away(client, refusal.kind)
         answer = refusal.answer()
         client.respond(answer.status, answer.headers, answer.body)
 
@@ -179,7 +185,7 @@ class Desk:
         if stays is None:
             return True
         if relay.model.instances.get(stays) is None:
-            self.fail(relay, Failure("reset", "its instance was removed", started=True))
+            self.fail(relay, removed(started=True))
             return False
         relay.model.stayed(relay, stays)
         return True

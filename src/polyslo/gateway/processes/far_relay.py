@@ -8,13 +8,17 @@ the request was before.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from polyslo.gateway.processes import messages
 from polyslo.gateway.processes.messages import Told
+from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.passage import Header, Passage
+from polyslo.gateway.relays.relay import removed
+from polyslo.gateway.relays.whereabouts import Whereabouts
 from polyslo.gateway.requests.request import Request
 from polyslo.wire.client import Failure, Origin
 
@@ -38,11 +42,21 @@ class Carrier(Protocol):
         """A request's instance is gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class FarVisitor:
+    """The `Visitor` that a carrier has turned away."""
+
+    path: bytes
+    headers: Sequence[Header]  # of its trace
+
+
 class FarExchange:
     """A client's request in a carrier, before anything is decided about it."""
 
     def __init__(self, number: int, carrier: Carrier) -> None:
         self.number = number
+        self.path = b""  # with its trace's headers what is told of one that is turned away
+        self.headers: Sequence[Header] = ()
         self.on_gone: Callable[[], None] | None = None
         self._carrier = carrier
 
@@ -80,14 +94,11 @@ class FarRelay:
         self.request = request
         self.passage = passage
         self.model = model
-        self.instance: int | None = None
+        self.at = Whereabouts(passage, clock)
         self.receipt: tuple[Header, ...] = ()
         self.has_started = False
-        self.prefill_instance: int | None = None
-        self.prefilled_s = 0.0
-        self.is_prefilled = False
         self._carrier = carrier
-        self._clock = clock
+        self._trace: tuple[Header, ...] = ()
         self._taken_from: deque[int] = deque()  # instances; the carrier has not said yet that it was taken
         exchange.on_gone = lambda: model.left(self)
 
@@ -96,67 +107,42 @@ class FarRelay:
         """Whether what is heard of it is of where it was before."""
         return bool(self._taken_from)
 
-    def send(
-        self,
-        i: int,
-        origin: Origin,
-        told: Mapping[str, float] | None,
-        credentials: Sequence[Header] = (),
-        *,
-        first_byte_timeout_s: float,
-        idle_timeout_s: float,
-    ) -> None:
-        """See `Relay`; the carrier has connections and credentials of its own."""
-        if self.is_prefilled:
-            self.instance, self.prefill_instance = i, self.instance
-        else:
-            self._try_at(i)
-        self._carrier.introduce(self.model, i, origin)
-        content = messages.errand(i, told, self.receipt, first_byte_timeout_s, idle_timeout_s)
-        self._carrier.tell(Told.SEND, self.exchange.number, content)
+    def trace(self, context: Sequence[Header]) -> None:
+        """See `Relay`: it is told with each errand."""
+        self._trace = tuple(context)
 
-    def prefill(
-        self,
-        i: int,
-        origin: Origin,
-        told: Mapping[str, float] | None,
-        credentials: Sequence[Header] = (),
-        *,
-        timeout_s: float,
-    ) -> None:
+    def send(self, errand: Errand) -> None:
+        """See `Relay`; the carrier has connections and credentials of its own."""
+        self.at.go_to(errand.i)
+        self._tell(Told.SEND, errand)
+
+    def prefill(self, errand: Errand) -> None:
         """See `Relay`."""
-        self._try_at(i)
-        self._carrier.introduce(self.model, i, origin)
-        content = messages.errand(i, told, self.receipt, timeout_s, timeout_s)
-        self._carrier.tell(Told.PREFILL, self.exchange.number, content)
+        self.at.begin_at(errand.i)
+        self._tell(Told.PREFILL, errand)
 
     def prefilled(self) -> None:
         """The carrier has been told where its KV is."""
-        self.is_prefilled, self.prefilled_s = True, self._clock()
+        self.at.note_prefilled({})
         self.model.prefilled(self)
-
-    def start_over(self) -> None:
-        """See `Relay`."""
-        self.instance = self.prefill_instance = None
-        self.is_prefilled = False
 
     def take_back(self) -> bool:
         """See `Relay`; as far as is known here."""
         if self.has_started:
             return False
-        assert self.instance is not None
-        self._taken_from.append(self.instance)
-        self.start_over()
+        assert self.at.instance is not None
+        self._taken_from.append(self.at.instance)
+        self.at.start_over()
         self._carrier.tell(Told.TAKE_BACK, self.exchange.number)
         return True
 
     def lose_instance(self) -> None:
         """See `Relay`."""
-        assert self.instance is not None
+        assert self.at.instance is not None
         if not self.has_started:
-            self._taken_from.append(self.instance)
+            self._taken_from.append(self.at.instance)
             self._carrier.tell(Told.TAKE_BACK, self.exchange.number)
-        self._carrier.fail(self, Failure("reset", "its instance was removed", started=self.has_started))
+        self._carrier.fail(self, removed(started=self.has_started))
 
     def was_taken(self) -> None:
         """The carrier has done what `take_back` asked for."""
@@ -182,7 +168,6 @@ class FarRelay:
         """See `Relay`."""
         self.exchange.end(Told.BREAK_OFF)
 
-    def _try_at(self, i: int) -> None:
-        self.instance, self.prefill_instance, self.is_prefilled = i, None, False
-        self.passage.num_tries += 1
-        self.passage.sent_s = self._clock()
+    def _tell(self, kind: Told, errand: Errand) -> None:
+        self._carrier.introduce(self.model, errand.i, errand.origin)
+        self._carrier.tell(kind, self.exchange.number, messages.errand(errand, self.receipt, self._trace))

@@ -24,10 +24,14 @@ from typing import Any
 
 import orjson
 
+from polyslo.gateway.processes.carried_instance import CarriedInstance
+from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.passage import Header, Passage
 from polyslo.gateway.requests.body import Ask
 from polyslo.gateway.requests.request import Request
+from polyslo.gateway.requests.trace_context import context_headers, trace_context
 from polyslo.wire.client import Failure
+from polyslo.wire.fields import Headers
 
 
 class Said(IntEnum):
@@ -43,7 +47,7 @@ class Said(IntEnum):
     TAKEN = 8  # it was taken back, as asked
     PLACE = 9  # where shall something go that nobody decides about: a model
     PREFILLED = 10  # its prefill has ended, its KV waits
-    TURNED_AWAY = 11  # a generation was answered at the door: the reason
+    TURNED_AWAY = 11  # a generation was answered at the door: its path and trace, the reason
 
 
 class Told(IntEnum):
@@ -126,18 +130,31 @@ def read_failure(told: list[Any] | int) -> Failure | int:
     return told if isinstance(told, int) else Failure(*told)
 
 
-def errand(
-    i: int, told: Mapping[str, float] | None, receipt: Sequence[Header], first_byte_timeout_s: float,
-    idle_timeout_s: float,
-) -> bytes:  # fmt: skip
-    """Write SEND or PREFILL: the instance, what its engine is told, the receipt, how long it may be silent."""
-    return orjson.dumps((i, told, header_texts(receipt), first_byte_timeout_s, idle_timeout_s))
+def errand(sent: Errand, receipt: Sequence[Header], trace: Sequence[Header]) -> bytes:
+    """Write SEND or PREFILL; a carrier has connections and credentials of its own."""
+    headers = header_texts(receipt), header_texts(trace)
+    return orjson.dumps((sent.i, sent.told, sent.first_byte_timeout_s, sent.idle_timeout_s, *headers))
 
 
-def read_errand(content: bytes) -> tuple[int, Mapping[str, float] | None, tuple[Header, ...], float, float]:
-    """Read SEND or PREFILL."""
-    i, told, receipt, first_byte_timeout_s, idle_timeout_s = orjson.loads(content)
-    return i, told, read_headers(receipt), first_byte_timeout_s, idle_timeout_s
+def read_errand(
+    content: bytes, instances: Mapping[int, CarriedInstance]
+) -> tuple[Errand, tuple[Header, ...], tuple[Header, ...]]:
+    """Read SEND or PREFILL: where to, by a carrier's instances, the receipt, and the trace that engines see."""
+    i, told, first_byte_timeout_s, idle_timeout_s, receipt, trace = orjson.loads(content)
+    to = instances[i]
+    sent = Errand(i, to.origin, told, to.credentials, first_byte_timeout_s, idle_timeout_s)
+    return sent, read_headers(receipt), read_headers(trace)
+
+
+def turned_away(path: bytes, headers: Headers, reason: str) -> bytes:
+    """Write TURNED_AWAY: where it was sent, its trace, why."""
+    return orjson.dumps((path.decode("latin-1"), trace_context(headers), reason))
+
+
+def read_turned_away(content: bytes) -> tuple[bytes, list[Header], str]:
+    """Read TURNED_AWAY."""
+    path, context, reason = orjson.loads(content)
+    return path.encode("latin-1"), context_headers(context), reason
 
 
 def answer(status: int, headers: Sequence[Header], body: bytes, *, adds_ours: bool) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from polyslo.core.state import Fleet
 from polyslo.gateway.instances.instance import Instance
 from polyslo.gateway.instances.roster import Roster
+from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.placement import placement_of
 from polyslo.gateway.relays.relay import Relay
 from polyslo.gateway.relays.told import receipt, told_slo, with_decode_side
@@ -69,32 +70,29 @@ class Errands:
         if relay.passage.wants_receipt:
             relay.receipt = receipt(relay, self._fleet, instance.name, now_s)
         if self._fleet.requests[relay.r]["hands_over"]:
-            timeout_s = self._patience.first_byte_timeout_s
-            relay.prefill(i, instance.origin, self._told(relay, i), instance.credentials, timeout_s=timeout_s)
+            relay.prefill(self._errand(relay, instance, self._patience.first_byte_timeout_s))
         else:
             self._send_whole(relay, instance)
 
     def send_on(self, relay: Relay, i: int) -> None:
         """Send a prefilled request to its decode instance."""
         instance = self._instances[i]
-        assert relay.is_prefilled
-        assert relay.instance is not None
-        self._instances[relay.instance].running.discard(relay)
+        assert relay.at.is_prefilled
+        assert relay.at.instance is not None
+        self._instances[relay.at.instance].running.discard(relay)
         instance.running.add(relay)
         relay.receipt = with_decode_side(relay.receipt, instance.name)
         self._send_whole(relay, instance)
 
     def _send_whole(self, relay: Relay, instance: Instance) -> None:
-        patience = self._patience
-        is_streamed = relay.request.is_streamed
-        relay.send(
-            instance.index,
-            instance.origin,
-            self._told(relay, instance.index),
-            instance.credentials,
-            first_byte_timeout_s=patience.first_byte_timeout_s if is_streamed else patience.request_timeout_s,
-            idle_timeout_s=patience.idle_timeout_s,
-        )
+        patience, is_streamed = self._patience, relay.request.is_streamed
+        timeout_s = patience.first_byte_timeout_s if is_streamed else patience.request_timeout_s
+        relay.send(self._errand(relay, instance, timeout_s))
+
+    def _errand(self, relay: Relay, instance: Instance, first_byte_timeout_s: float) -> Errand:
+        i, idle_timeout_s = instance.index, self._patience.idle_timeout_s
+        told = self._told(relay, i)
+        return Errand(i, instance.origin, told, instance.credentials, first_byte_timeout_s, idle_timeout_s)
 
     def _told(self, relay: Relay, i: int) -> dict[str, float] | None:
         """Return what instance `i` is told of a request; None where engines are told nothing."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from polyslo.gateway.relays.relay import Relay
-from polyslo.wire.server import Exchange
+from polyslo.wire.fields import Headers
 
 if TYPE_CHECKING:
     from polyslo.gateway.served_model import ServedModel
@@ -35,14 +35,23 @@ class Listener(Protocol):
         """A request is over: one of `OUTCOMES`."""
 
 
+class Visitor(Protocol):
+    """Whoever asks for a generation: an exchange of this process, or of another one."""
+
+    @property
+    def path(self) -> bytes:
+        """What it asks for."""
+
+    @property
+    def headers(self) -> Headers:
+        """Of its request; where another process has it, those of its trace only."""
+
+
 class Doorkeeper(Protocol):
     """What is told of generations that were answered before anything was decided about them."""
 
-    def turned_away(self, exchange: Exchange | None, reason: str) -> None:
-        """Why: a name of `REFUSALS`, `bad_request`, or `cancelled` by a client that left the line.
-
-        `exchange` is None where another process has the client.
-        """
+    def turned_away(self, visitor: Visitor, reason: str) -> None:
+        """Why: a name of `REFUSALS`, `bad_request`, or `cancelled` by a client that left the line."""
 
 
 class Doorkeepers:
@@ -51,10 +60,10 @@ class Doorkeepers:
     def __init__(self, keepers: Sequence[Doorkeeper] = ()) -> None:
         self._keepers = tuple(keepers)
 
-    def turned_away(self, exchange: Exchange | None, reason: str) -> None:
+    def turned_away(self, visitor: Visitor, reason: str) -> None:
         """See `Doorkeeper`."""
         for keeper in self._keepers:
-            keeper.turned_away(exchange, reason)
+            keeper.turned_away(visitor, reason)
 
 
 NOBODY_AT_THE_DOOR = Doorkeepers()

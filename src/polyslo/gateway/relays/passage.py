@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from polyslo.gateway.requests.body import Ask
@@ -26,6 +26,7 @@ class Passage:
     tenant: str | None = None  # whom it counts for
     placement: Placement | None = None  # the last one
     session: str | None = None
+    trace_context: dict[str, str] = field(default_factory=dict)  # its client's, see `requests.trace_context`
     sent_s: float = 0.0
     first_token_s: float = 0.0
     last_token_s: float = 0.0

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from polyslo.gateway.config.server import ServerConfig
 from polyslo.gateway.config.slo import KeyConfig
-from polyslo.gateway.relays.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
+from polyslo.gateway.relays.listeners import NOBODY_AT_THE_DOOR, Doorkeeper, Visitor
 from polyslo.gateway.relays.passage import Header
 from polyslo.gateway.relays.relay import Relay
 from polyslo.gateway.requests.openai_errors import Refusal
 from polyslo.gateway.surroundings import Handle, Loop
-from polyslo.wire.server import Exchange
 
 if TYPE_CHECKING:
     from polyslo.gateway.served_model import ServedModel
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 Enter = Callable[[], Refusal | None]
 
 
-class Client(Protocol):
-    """Who asks for a place: an exchange of this process, or of another one."""
+class Client(Visitor, Protocol):
+    """Who asks for a place."""
 
     on_gone: Callable[[], None] | None
 
@@ -138,7 +137,7 @@ class Places:
 
     def _give_up(self, exchange: Client) -> None:
         self._leave_line(exchange)
-        self._doorkeeper.turned_away(exchange if isinstance(exchange, Exchange) else None, "cancelled")
+        self._doorkeeper.turned_away(exchange, "cancelled")
 
     def _leave_line(self, exchange: Client) -> None:
         waiter = self._line.pop(exchange)
@@ -156,4 +155,4 @@ class Places:
     def _answer(self, exchange: Client, refusal: Refusal) -> None:
         answer = refusal.answer()
         exchange.respond(answer.status, answer.headers, answer.body)
-        self._doorkeeper.turned_away(exchange if isinstance(exchange, Exchange) else None, refusal.kind)
+        self._doorkeeper.turned_away(exchange, refusal.kind)

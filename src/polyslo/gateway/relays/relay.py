@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.passage import Header, Passage
+from polyslo.gateway.relays.whereabouts import Whereabouts
 from polyslo.gateway.requests.request import Request
-from polyslo.wire.client import Failure, Origin
+from polyslo.wire.client import Failure
 
 if TYPE_CHECKING:
     from polyslo.gateway.relays.near_relay import NearRelay
@@ -19,44 +21,21 @@ class Relay(Protocol):
     r: int
     request: Request
     passage: Passage
-    instance: int | None
+    at: Whereabouts
     receipt: tuple[Header, ...]  # of the last decision
     has_started: bool  # whether its client was sent anything
-    prefill_instance: int | None  # which kept its KV, where that was apart from its instance
-    prefilled_s: float
 
-    @property
-    def is_prefilled(self) -> bool:
-        """Whether its KV waits to be fetched, or was."""
+    def trace(self, context: Sequence[Header]) -> None:
+        """Have engines see these headers of a trace from now on, in place of its client's."""
 
-    def send(
-        self,
-        i: int,
-        origin: Origin,
-        told: Mapping[str, float] | None,
-        credentials: Sequence[Header] = (),
-        *,
-        first_byte_timeout_s: float,
-        idle_timeout_s: float,
-    ) -> None:
+    def send(self, errand: Errand) -> None:
         """Send the request to an instance, which is told an SLO with it; a second one is sent it afresh.
 
         One that is prefilled is sent with where its KV is.
         """
 
-    def prefill(
-        self,
-        i: int,
-        origin: Origin,
-        told: Mapping[str, float] | None,
-        credentials: Sequence[Header] = (),
-        *,
-        timeout_s: float,
-    ) -> None:
+    def prefill(self, errand: Errand) -> None:
         """Have an instance prefill the request, to be sent to another one then."""
-
-    def start_over(self) -> None:
-        """Forget where it was, and a prefill whose KV is lost."""
 
     def take_back(self) -> bool:
         """Abort the instance's work, to be sent elsewhere later; False once the client has been sent some of it."""
@@ -69,6 +48,11 @@ class Relay(Protocol):
 
     def break_off(self) -> None:
         """End a response that can't be completed, so that the client sees it."""
+
+
+def removed(*, started: bool) -> Failure:
+    """Return the failure of a request whose instance is gone for good, which is no instance's fault."""
+    return Failure("removed", "its instance was removed", started=started)
 
 
 class Watcher(Protocol):

@@ -6,7 +6,8 @@
     class          x-llm-d-inference-objective    x-gateway-…     body slo.class
 
 The first that is given counts. The others must be well-formed all the same: whoever writes an SLO wrong is told so,
-with a 400, and not served with a default. JSON's null means not given. What is granted is decided in `grants`.
+with a 400, and not served with a default. JSON's null means not given, and so does `default` in a header of a time:
+inference-perf 0.7 sends it for requests of a replayed trace that have no SLO. What is granted is decided in `grants`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _ALL_HEADERS = SLO_HEADERS | {*TENANT_HEADERS, *SESSION_HEADERS, *REQUEST_ID_HEA
 OWN_FIELDS = ("slo", "nvext")
 _SLO_KEYS = ("ttft_ms", "tpot_ms", "class")
 _NUMBER = re.compile(r"\d{1,12}(\.\d{0,20})?([eE][+-]?\d{1,3})?")  # as any float is written
+_NOT_GIVEN = "default"
 _SWITCH = {"1": True, "true": True, "0": False, "false": False}
 MAX_NAME_CHARS = 256
 
@@ -122,7 +124,8 @@ def _first_ms(
     """Return the first time that is given, in milliseconds, and who gave it; check all of them."""
     is_ttft = headers is TTFT_HEADERS
     high_ms = MAX_TTFT_MS if is_ttft else MAX_TPOT_MS
-    found = [(name.decode(), _header_ms(given[name], name.decode(), high_ms)) for name in headers if name in given]
+    named = [name for name in headers if given.get(name, _NOT_GIVEN) != _NOT_GIVEN]
+    found = [(name.decode(), _header_ms(given[name], name.decode(), high_ms)) for name in named]
     fields = (("slo.ttft_ms" if is_ttft else "slo.tpot_ms", own), (f"nvext.router.{target}", router.get(target)))
     found += [(field, _field_ms(value, field, high_ms)) for field, value in fields if value is not None]
     return (found[0][1], found[0][0]) if found else (None, None)

@@ -1,0 +1,74 @@
+"""What an engine has answered so far, as far as it is kept: all until a stream's first token, then only its end.
+
+Events are counted, nothing is parsed. The end is kept for what engines say there: usage, and that they broke off.
+"""
+
+from __future__ import annotations
+
+from polyslo.gateway.belief.stream_tokens import TokenCounter
+from polyslo.gateway.relays.broken import ERROR, is_broken
+from polyslo.gateway.relays.passage import Header
+from polyslo.gateway.requests.body import Ask
+from polyslo.wire.client import end_to_end
+
+OUR_HEADERS = frozenset({b"x-request-id", b"x-session-id"})  # of which the response has ours
+TAIL_BYTES = 4096  # of a stream, where its usage stands
+MOST_HELD_BYTES = 65_536  # of a stream that has shown no token
+
+
+class Reply:
+    """One engine's answer to one request."""
+
+    def __init__(self, ask: Ask, *, is_streamed: bool) -> None:
+        """`is_streamed`: a stream was asked for; errors are none."""
+        self.status = 0
+        self.headers: list[Header] = []
+        self.has_failed = False  # it told of an error after its first token
+        self._is_streamed = is_streamed
+        self._counter = TokenCounter(ask)
+        self._pieces: list[bytes] = []  # all, or the last ones, cut to `TAIL_BYTES` now and then
+        self._num_bytes = 0
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is the stream that was asked for."""
+        return self._is_streamed and self.status == 200
+
+    @property
+    def held(self) -> bytes:
+        """Everything, as long as nothing was let out."""
+        return b"".join(self._pieces)
+
+    @property
+    def is_held_too_long(self) -> bool:
+        """Whether a stream that has shown no token is held no longer."""
+        return self._num_bytes > MOST_HELD_BYTES
+
+    def begin(self, status: int, headers: list[Header]) -> None:
+        """Take its head."""
+        self.status = status if status <= 599 else 502  # what HTTP has no room for can't be passed on
+        self.headers = [header for header in end_to_end(headers) if header[0] not in OUR_HEADERS]
+
+    def hold(self, data: bytes) -> int:
+        """Keep a piece; return the tokens in it, where it is one of a stream."""
+        self._pieces.append(data)
+        self._num_bytes += len(data)
+        return self._counter.feed(data) if self.is_stream else 0
+
+    def follow(self, data: bytes) -> int:
+        """Take note of a piece that goes on at once; return its tokens, none where it tells of an error."""
+        self._pieces.append(data)
+        self._num_bytes += len(data)
+        tokens = self._counter.feed(data)
+        if self._num_bytes > 3 * TAIL_BYTES // 2:
+            self.cut()
+        if ERROR in data and is_broken(self.cut()):
+            self.has_failed = True
+            return 0
+        return tokens
+
+    def cut(self) -> bytes:
+        """Keep but the end, and return it."""
+        tail = self.held[-TAIL_BYTES:]
+        self._pieces, self._num_bytes = [tail], len(tail)
+        return tail
