@@ -32,7 +32,7 @@ TUNING_RATIO = 0.3  # length of the runs that choose parameters, or ablate, of t
 CONTENDING_RATIO = 0.9  # of the best baseline's goodput: with less in the first seed a baseline is not the best
 LONGER = ("mix that moves", "cold start")  # these take time to show
 MOST_INSTANCE_S, LEAST_LARGE_S = 16_000.0, 50.0  # runs of large fleets are shorter, down to this
-LARGE = 512  # instances: with more only polyserve is run
+LARGE = 200  # instances: with more a rival that forecasts for each of them takes hours
 RIVALS = ("static-tiers", "slo-least-load")  # in disturbed settings, with the parameters that were best in the usual
 
 
@@ -258,10 +258,9 @@ def _disturb(sweep: Sweep, drafts: Sequence[_Draft], finished: bool) -> list[Dis
 
 
 def _rivals(drafts: Sequence[_Draft], level: Disturbance) -> list[str]:
-    if level.case.num_instances > LARGE:
-        return [OURS]
     usual = next(d for d in drafts if d.case.workload == level.case.workload and d.case.mode == level.case.mode)
-    rivals = [usual.chosen[name, TARGETS[0]] for name in RIVALS]
+    names = RIVALS if level.case.num_instances <= LARGE else RIVALS[:1]
+    rivals = [usual.chosen[name, TARGETS[0]] for name in names]
     # a split of 20 instances says nothing about other sizes
     return [OURS, *(family(r) if "prefill=" in r and level.case.num_instances != 20 else r for r in rivals)]
 
