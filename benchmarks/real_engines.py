@@ -18,22 +18,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import tempfile
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from answered_streams import Stream, letters, post, send
 
 from polyslo.fleets.local_process import LocalProcess
 from polyslo.gateway.warmup import warm_up
-from polyslo.load.letters import Letters
 from polyslo.load.plan import LoadPlan
-from polyslo.load.target import Target
 from polyslo.sim.setting import Setting
-from polyslo.wire.client import Failure, Origin
+from polyslo.wire.client import Origin
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "vllm"))
 from real_engine import RealEngine  # the tests' harness
@@ -42,7 +39,6 @@ from vllm_environment import environment, why_not
 MODEL, VOCAB = "nano", 1900
 TOKEN_LIMIT, MOST_RESIDENTS, MAX_MODEL_LEN = 2048, 64, 16_384
 KV_BYTES = 256 << 20  # a million tokens of the nano model: the profile's capacity binds before
-TIMEOUT_S = 600.0
 SETUPS = ("polyserve", "minimal", "fixed")
 
 
@@ -54,57 +50,6 @@ class Setup:
     policy: str
     is_dynamic: bool
     chunk: int
-
-
-@dataclass
-class Stream:
-    """One answer as it came: a sink of the wire."""
-
-    began_s: float
-    token_ids: list[int] = field(default_factory=list)
-    token_s: list[float] = field(default_factory=list)
-    failure: str | None = None
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
-    status: int = 0
-    rest: bytes = b""
-
-    def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Take the head."""
-        self.status = status
-
-    def on_data(self, data: bytes) -> None:
-        """Take events, each with its tokens."""
-        now_s = time.monotonic()
-        *events, self.rest = (self.rest + data).split(b"\n\n")
-        for event in events:
-            text = event.removeprefix(b"data: ")
-            if self.status != 200 or text == b"[DONE]" or not text.strip():
-                continue
-            told = json.loads(text)
-            if "error" in told:
-                self.failure = str(told["error"].get("message", told["error"]))
-            for choice in told.get("choices", ()):
-                ids = choice.get("token_ids") or []
-                self.token_ids += ids
-                self.token_s += [now_s] * len(ids)
-
-    def on_end(self) -> None:
-        """Take note of the end."""
-        if self.status != 200:
-            self.failure = f"status {self.status}: {self.rest[:200].decode(errors='replace')}"
-        self.finished.set()
-
-    def on_failure(self, failure: Failure) -> None:
-        """Take note of a bad one."""
-        self.failure = f"{failure.kind}: {failure.detail}"
-        self.finished.set()
-
-    def attains(self, ttft_s: float, tpot_s: float, num_tokens: int) -> bool:
-        """Tell whether every token was there, on time."""
-        if self.failure is not None or len(self.token_s) != num_tokens:
-            return False
-        due_s = self.began_s + ttft_s + np.arange(num_tokens) * tpot_s
-        return bool((np.asarray(self.token_s) <= due_s).all())
 
 
 def main() -> None:
@@ -156,7 +101,7 @@ async def serve_alone(plan: LoadPlan, folder: Path, options: argparse.Namespace)
     engine = RealEngine(environment(), folder / "alone.log", name=MODEL, max_model_len=MAX_MODEL_LEN, kv_bytes=KV_BYTES)
     try:
         await asyncio.to_thread(engine.wait)
-        origin, write = Origin(engine.url), letters(plan, engine.url, told=False)
+        origin, write = Origin(engine.url), letters(plan, engine.url, MODEL, VOCAB, told=False)
         alone = {}
         for r in (int(r) for r in chosen):
             stream = post(origin, *write(r))
@@ -193,7 +138,7 @@ async def measure(name: str, plan: LoadPlan, folder: Path, options: argparse.Nam
         file.write_text(configuration(setup, engines, options))
         gateway = LocalProcess("gateway", ["serve", str(file)])
         url = (await asyncio.to_thread(gateway.addresses, 1, 300.0))[0]
-        streams = await send(plan, url)
+        streams = await send(plan, url, letters(plan, url, MODEL, VOCAB, told=True))
         preemptions = sum(engine.metric("vllm:num_preemptions_total") for engine in engines)
         print(f"\n{name}: policy {setup.policy}, {'chunks by TPOT' if setup.is_dynamic else f'chunk {setup.chunk}'}, "
               f"{preemptions:.0f} preemptions")  # fmt: skip
@@ -229,38 +174,6 @@ slack_ms = {0.01 / options.speed * 1e3:g}
 
 {endpoints}
 """
-
-
-async def send(plan: LoadPlan, url: str) -> list[Stream]:
-    """Send every request at its time; return the answers when all have ended."""
-    origin, write = Origin(url, max_idle=1024), letters(plan, url, told=True)
-    begin_s = time.monotonic() + 1.0
-    streams = []
-    for r in range(len(plan)):
-        headers, body = write(r)
-        await asyncio.sleep(max(0.0, begin_s + float(plan.send_s[r]) - time.monotonic()))
-        streams.append(post(origin, headers, body, began_s=begin_s + float(plan.send_s[r])))
-    await asyncio.gather(*(stream.finished.wait() for stream in streams))
-    await origin.close()
-    return streams
-
-
-def letters(plan: LoadPlan, url: str, *, told: bool):
-    """Return what writes a request: headers and body, greedy, with token ids in the answer."""
-    write = Letters(plan, Target(urls=(url,), vocab_size=VOCAB, slo_headers=told), MODEL).write
-
-    def written(r: int) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        letter = write(r)
-        return letter.headers, letter.body[:-1] + b',"temperature":0,"return_token_ids":true}'
-
-    return written
-
-
-def post(origin: Origin, headers: list[tuple[bytes, bytes]], body: bytes, began_s: float | None = None) -> Stream:
-    """Send one request."""
-    stream = Stream(time.monotonic() if began_s is None else began_s)
-    origin.send(b"POST", b"/v1/completions", headers, body, stream, head_timeout_s=TIMEOUT_S, idle_timeout_s=TIMEOUT_S)
-    return stream
 
 
 def report(name: str, plan: LoadPlan, streams: list[Stream], alone: dict[int, list[int]]) -> None:

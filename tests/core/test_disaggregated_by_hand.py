@@ -11,7 +11,8 @@ from polyslo.core.admission import admit_colocated, admit_prefill, prefill_due_s
 from polyslo.core.belief import enqueue
 from polyslo.core.ladder import place
 from polyslo.core.scaling import assign
-from polyslo.core.state import FIRST_TOKEN, FITS, OWN, PROMOTED, SCALED_UP
+from polyslo.core.slowness import believe_slowness
+from polyslo.core.state import DECODE_ONLY, EITHER, FIRST_TOKEN, FITS, OWN, PROMOTED, SCALED_UP
 
 PREFILL = 2  # the group, with two tiers
 
@@ -130,3 +131,28 @@ def test_a_spare_decode_instance_drains_while_nothing_is_idle(hand, promised, id
     assert place(filled.handle, r, 0.0)
     record = filled.fleet.requests[r]
     assert (record["decode_instance"], record["rung"]) == expected
+
+
+@pytest.mark.parametrize("slowness", [1.0, 1.04, 8.0])
+def test_who_may_do_either_side_is_left_to_the_side_that_has_nobody_else(hand, slowness):
+    """Instance 0 may decode only, 1 may do both: 0 decodes, however slow it is, or nobody could prefill."""
+    filled = hand(2, pd=True)
+    filled.fleet.instances["role"] = (DECODE_ONLY, EITHER)
+    filled.fleet.settings["num_roles"] = 1
+    believe_slowness(filled.handle, 0, slowness)
+    r = filled.request(1, 1000, 10)
+    assert place(filled.handle, r, 0.0)
+    assert filled.fleet.requests["decode_instance"][r] == 0
+    assert filled.fleet.requests["instance"][r] == 1
+
+
+def test_who_may_do_either_side_decodes_what_those_bound_to_it_are_too_slow_for(hand):
+    """Of two that may do both one decodes: the instance bound to decodes can't keep 20 ms at an eighth of the speed."""
+    filled = hand(3, pd=True)
+    filled.fleet.instances["role"] = (DECODE_ONLY, EITHER, EITHER)
+    filled.fleet.settings["num_roles"] = 1
+    believe_slowness(filled.handle, 0, 8.0)
+    r = filled.request(0, 1000, 10)
+    assert place(filled.handle, r, 0.0)
+    assert filled.fleet.requests["decode_instance"][r] != 0
+    assert filled.fleet.group_size.tolist() == [1, 0, 1, 1]

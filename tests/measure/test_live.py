@@ -10,6 +10,7 @@ from polyslo.measure.document import measured_content, noise_of
 from polyslo.measure.held_out import held_out_errors
 from polyslo.measure.live import AGAIN, Measurement
 from polyslo.measure.notebook import Notebook
+from polyslo.measure.steps import middle
 from polyslo.profiles.library import parse_profile
 
 FACTS = {"kv_capacity_tokens": 60_000, "kv_bytes_per_token": 131_072}
@@ -93,3 +94,20 @@ def test_noise_is_told(profile, plan, tmp_path):
     assert noise.spread_p90_ratio > 0.1
     assert any("spread by" in warning for warning in noise.warnings)
     assert any(name.startswith(AGAIN) for name in notebook.done)
+
+
+def test_what_blurs_now_and_then_is_measured_again(profile, plan, tmp_path, monkeypatch):
+    """Every third task's tokens come in heaps at first: it is measured once more, and the profile is whole."""
+    column, num_calls = Measurement._column, [0]
+
+    async def blurred_at_times(measurement, context):
+        num_calls[0] += 1
+        found = await column(measurement, context)
+        return found if num_calls[0] % 3 else middle([])
+
+    monkeypatch.setattr(Measurement, "_column", blurred_at_times)
+    notebook = Notebook(tmp_path / "state", {})
+    _measure(profile, plan, notebook, max_num_batched_tokens=700)
+    assert num_calls[0] > len([task for task in notebook.done if "context" in task])
+    named = parse_profile(measured_content(notebook.done, FACTS), "mine", where="mine.json")
+    assert _error(named.profile, profile, 700).mean() < 0.01

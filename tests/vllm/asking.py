@@ -43,18 +43,12 @@ def ask(
     on_first: Callable[[], None] | None = None,
 ) -> Answer:
     """Ask for exactly so many greedy tokens; `on_first` is called after the first event with a token."""
-    body = {
-        "model": model, "prompt": list(ids), "max_tokens": output_tokens, "temperature": 0, "ignore_eos": True,
-        "return_token_ids": True, "stream": is_streamed,
-    }  # fmt: skip
+    body = _body(model, ids, output_tokens, is_streamed)
     if told:
         body["vllm_xargs"] = {f"polyslo_{name}": value for name, value in told.items()}
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+    connection = _connect(url)
     try:
-        content = {"content-type": "application/json"}
-        connection.request("POST", "/v1/completions", json.dumps(body), content | dict(headers or {}))
-        response = connection.getresponse()
+        response = _send(connection, body, headers)
         answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()})
         if is_streamed and response.status == 200:
             _read_stream(response, answer, on_first)
@@ -65,10 +59,41 @@ def ask(
         connection.close()
 
 
+def leave_after_first(url: str, model: str, ids: Sequence[int], output_tokens: int, headers: Mapping[str, str]) -> None:
+    """Ask for a stream, and close the connection when its first event is there."""
+    connection = _connect(url)
+    try:
+        response = _send(connection, _body(model, ids, output_tokens, is_streamed=True), headers)
+        assert response.status == 200, response.read()
+        assert response.readline().startswith(b"data: {")
+    finally:
+        connection.close()
+
+
 def ask_all(calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
     """Ask at the same time; return the answers in the same order."""
     with ThreadPoolExecutor(len(calls)) as pool:
         return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+def _body(model: str, ids: Sequence[int], output_tokens: int, is_streamed: bool) -> dict[str, Any]:
+    return {
+        "model": model, "prompt": list(ids), "max_tokens": output_tokens, "temperature": 0, "ignore_eos": True,
+        "return_token_ids": True, "stream": is_streamed,
+    }  # fmt: skip
+
+
+def _connect(url: str) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+
+
+def _send(
+    connection: http.client.HTTPConnection, body: Mapping[str, Any], headers: Mapping[str, str] | None
+) -> http.client.HTTPResponse:
+    content = {"content-type": "application/json"}
+    connection.request("POST", "/v1/completions", json.dumps(body), content | dict(headers or {}))
+    return connection.getresponse()
 
 
 def _read_stream(response: http.client.HTTPResponse, answer: Answer, on_first: Callable[[], None] | None) -> None:

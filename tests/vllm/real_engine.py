@@ -27,12 +27,15 @@ _ENVIRON = {
     "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONPATH": str(CHECKOUT / "src"),
 }  # fmt: skip
+# KV through host memory, between engines on this machine.
+_KV_TRANSFER = {"kv_connector": "NixlConnector", "kv_role": "kv_both", "kv_buffer_device": "cpu"}
 
 
 class RealEngine:
     """One instance. `polyslo` are the plug-in's settings; without them it is stock vLLM.
 
-    `splits` runs the engine's core in a process of its own, as on GPUs; it takes longer to start.
+    `splits` runs the engine's core in a process of its own, as on GPUs; it takes longer to start. With `shares_kv` it
+    gives KV to other engines and takes theirs.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class RealEngine:
         model: str = "nano",
         polyslo: Mapping[str, Any] | None = None,
         splits: bool = False,
+        shares_kv: bool = False,
         kv_bytes: int = 128 << 20,
         max_model_len: int = 8192,
         max_num_seqs: int = 64,
@@ -55,19 +59,25 @@ class RealEngine:
             "--scheduler-cls", "polyslo.engines.vllm.Scheduler",
             "--additional-config", json.dumps({"polyslo": dict(polyslo)}),
         )  # fmt: skip
+        transfer = ("--kv-transfer-config", json.dumps(_KV_TRANSFER)) if shares_kv else ()
         command = [
             str(environment.python), "-m", "vllm.entrypoints.cli.main", "serve", str(environment.models / model),
             "--served-model-name", name, "--port", str(self.port), "--kv-cache-memory-bytes", str(kv_bytes),
             "--max-model-len", str(max_model_len), "--max-num-seqs", str(max_num_seqs),
-            "--max-num-batched-tokens", str(token_limit), *_OPTIONS, *scheduler, *more,
+            "--max-num-batched-tokens", str(token_limit), *_OPTIONS, *scheduler, *transfer, *more,
         ]  # fmt: skip
+        environ = {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(splits)), "VLLM_CACHE_ROOT": str(environment.cache),
+            "VLLM_NIXL_SIDE_CHANNEL_HOST": "127.0.0.1", "VLLM_NIXL_SIDE_CHANNEL_PORT": str(free_port()),
+            "UCX_NET_DEVICES": "lo",
+        }  # fmt: skip
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | _ENVIRON | {"VLLM_ENABLE_V1_MULTIPROCESSING": str(int(splits))},
+                env=os.environ | _ENVIRON | environ,
             )
 
     @property

@@ -131,10 +131,14 @@ for seed in range(8):
 def schedules(vllm_environment: VllmEnvironment) -> dict[str, Any]:
     """What became of every scenario."""
     script = Path(__file__).with_name("schedules.py")
+    quiet = {
+        "PYTHONPATH": str(CHECKOUT / "src"), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CACHE_ROOT": str(vllm_environment.cache),
+    }  # fmt: skip
     done = subprocess.run(
         [str(vllm_environment.python), str(script), str(vllm_environment.models / "nano")],
         input=json.dumps(SCENARIOS), capture_output=True, text=True, check=False, timeout=600,
-        env=os.environ | {"PYTHONPATH": str(CHECKOUT / "src"), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
+        env=os.environ | quiet,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])  # vLLM may have logged before

@@ -32,6 +32,16 @@ class VllmEnvironment:
         return self.folder / "polyslo-installed"
 
     @property
+    def nixl_stamp(self) -> Path:
+        """Written when NIXL, which carries KV between engines, is in it, too; its text is the version."""
+        return self.folder / "nixl-installed"
+
+    @property
+    def cache(self) -> Path:
+        """Where vLLM keeps what it makes for itself; without being told it may take the working directory."""
+        return self.folder / "cache"
+
+    @property
     def models(self) -> Path:
         """The folder of the models."""
         return self.folder / "models"
@@ -40,6 +50,11 @@ class VllmEnvironment:
     def is_ready(self) -> bool:
         """Tell whether it was installed completely."""
         return self.stamp.exists()
+
+    @property
+    def has_nixl(self) -> bool:
+        """Tell whether its engines can give KV to each other."""
+        return self.nixl_stamp.exists()
 
 
 def environment() -> VllmEnvironment:
@@ -54,6 +69,12 @@ def why_not() -> str | None:
         return f"{SKIP} is set"
     here = environment()
     return None if here.is_ready else f"no vLLM {VERSION} in {here.folder}; `make engines` installs it"
+
+
+def why_no_nixl() -> str | None:
+    """Return why engines that are there can't give KV to each other; None when they can."""
+    here = environment()
+    return None if here.has_nixl else f"no NIXL in {here.folder}; `make engines` installs it where it can be had"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from polyslo.core.best_effort import feed_idle, set_aside
 from polyslo.core.forecast import has_room
 from polyslo.core.ledger import add_resident
 from polyslo.core.pending import head, pop, push
-from polyslo.core.scaling import claim, is_starting, leave_if_unneeded, release, take_over
+from polyslo.core.scaling import claim, claim_of, is_starting, leave_if_unneeded, release, take_over
 from polyslo.core.state import (
     DISPATCH,
     FALLBACK,
@@ -346,14 +346,16 @@ def _claim(fleet: Fleet, side: int, group: int, r: int, prefilled_s: float, now_
     """
     if is_starting(fleet, group, now_s):
         return NONE, math.inf, 0
-    i = claim(fleet, group, now_s)
-    if i == NONE:
-        return NONE, math.inf, 0
-    fits, first_s, iteration = _judge(fleet, side, i, r, prefilled_s, now_s)
-    if fits:
-        return i, first_s, iteration
-    if fleet.instances[i].ready_s <= now_s:
-        release(fleet, i, now_s)  # what an empty instance can't do, nobody can
+    for either in (False, True):
+        i = claim_of(fleet, group, either, now_s)
+        if i == NONE:
+            continue
+        fits, first_s, iteration = _judge(fleet, side, i, r, prefilled_s, now_s)
+        if fits:
+            return i, first_s, iteration
+        if fleet.instances[i].ready_s > now_s:
+            break
+        release(fleet, i, now_s)  # what an empty instance can't do, no other of its kind can
     return NONE, math.inf, 0
 
 

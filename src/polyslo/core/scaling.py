@@ -34,19 +34,31 @@ from polyslo.core.state import (
 def claim(fleet: Fleet, group: int, now_s: float) -> int:
     """Give one instance of the idle pool to a group and return it; NONE when the pool is empty.
 
+    Those bound to the group's side (PD) come first, however slow: the other side may have nobody else than those that
+    may do either.
+    """
+    i = claim_of(fleet, group, False, now_s)
+    return i if i != NONE else claim_of(fleet, group, True, now_s)
+
+
+@compiled
+def claim_of(fleet: Fleet, group: int, either: bool, now_s: float) -> int:
+    """Claim one of those bound to the group's side, or of those that may do either: without PD, all.
+
     The least loaded comes first: one without best-effort work where there is one, else that work yields at once. One
-    that is slower than others comes after them, and one that may do either side (PD) after those bound to this one.
+    that is slower than others comes after them.
     """
     pool, chosen, least = idle_group(fleet), NONE, math.inf
+    if not either and fleet.settings[0].num_roles == 0:
+        return NONE
     for rank in range(fleet.group_size[pool] - 1, -1, -1):
         i = fleet.order[pool, rank]
         instance = fleet.instances[i]
-        if instance.closed != FITS or not may_join(fleet, i, group) or instance.slowness > least:
+        if instance.closed != FITS or (instance.role == EITHER) != either or not may_join(fleet, i, group):
             continue
-        if instance.slowness < least or (instance.role != EITHER and fleet.instances[chosen].role == EITHER):
+        if instance.slowness < least:
             chosen, least = i, instance.slowness
-        is_best = fleet.settings[0].num_roles == 0 or fleet.instances[chosen].role != EITHER
-        if is_best and least == fleet.settings[0].least_slowness:
+        if least == fleet.settings[0].least_slowness:
             break
     if chosen == NONE:
         return NONE

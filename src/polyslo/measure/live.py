@@ -8,6 +8,7 @@ token. The engine must serve nobody else, keep a constant chunk and, as everybod
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -17,12 +18,13 @@ from polyslo.measure.doubt import Found, doubtful_tasks, lesser
 from polyslo.measure.endpoint import Bench
 from polyslo.measure.notebook import Notebook
 from polyslo.measure.plan import NUM_PREFIXES, PROBE_TOKENS, SETTLE_STEPS, MeasurePlan
-from polyslo.measure.steps import decode_step, middle
+from polyslo.measure.steps import BlurredError, decode_step, middle
 from polyslo.measure.track import Track
 
 LONGEST_SEARCH_TOKENS = 32_768  # of the prompt by which the chunk is found
 PROBE_OUTPUT_TOKENS = 1024  # so that its own attention stays small
 MAX_DOUBTS = 3
+MAX_BLURS = 4  # of a task: a busy machine's tokens come in heaps now and then
 NUM_SEARCH_REPEATS = 4
 NUM_MIXED_REPEATS = 3
 AGAIN = "again: "  # tasks that are measured a second time at the end, to tell how far they repeat
@@ -89,7 +91,7 @@ class Measurement:
 
     async def _do(self, name: str, work: Callable[[], Awaitable[Any]]) -> None:
         if name not in self._notebook.done:
-            self._notebook.write(name, await work())
+            self._notebook.write(name, await _seen_clearly(work))
 
     async def _settle_doubts(self, tasks: Sequence[Task]) -> None:
         """Measure what can't be right once more, the lesser times kept; what then still is doubtful stays so."""
@@ -98,7 +100,8 @@ class Measurement:
             done = self._notebook.done
             doubtful = doubtful_tasks({name: done[name] for name in works})
             for name in sorted(doubtful):
-                self._notebook.write(name, lesser(done[name], await works[name]()))
+                with contextlib.suppress(BlurredError):  # then what was found at first stays
+                    self._notebook.write(name, lesser(done[name], await works[name]()))
             if not doubtful:
                 return
 
@@ -251,6 +254,14 @@ class Measurement:
             kv_tokens = sum(track.kv_tokens for track in tracks)
         found = middle(gaps_s)
         return [chunk, len(tracks), round(kv_tokens / len(tracks)), 1e3 * found.time_s, found.spread_ratio]
+
+
+async def _seen_clearly(work: Callable[[], Awaitable[Any]]) -> Any:
+    """Do a task, again where its iterations could not be told apart; raises `BlurredError` when they never can."""
+    for _ in range(MAX_BLURS):
+        with contextlib.suppress(BlurredError):
+            return await work()
+    return await work()
 
 
 async def _drop(*waits: asyncio.Future[Any]) -> None:

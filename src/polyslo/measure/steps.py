@@ -13,6 +13,10 @@ from polyslo.measure.track import Track
 BLOCK_STEPS = 8  # arrival jitter of a millisecond becomes an eighth of one a step
 
 
+class BlurredError(InputError):
+    """Tokens came so that iterations can't be told apart: a busy machine's, mostly, and gone a moment later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A time in seconds and how far its parts spread: half of their middle half, over the median."""
@@ -33,9 +37,9 @@ def decode_step(tracks: Sequence[Track], marks: Sequence[int], num_steps: int) -
 
 
 def middle(times_s: Sequence[float]) -> Measured:
-    """Return the median of times and their spread; raises `InputError` for none."""
+    """Return the median of times and their spread; raises `BlurredError` for none."""
     if not times_s:
-        raise InputError(
+        raise BlurredError(
             "measure: tokens came so many at a time that no iteration can be told from the next; let the engine send "
             "each by itself, or take a larger --step-count"
         )

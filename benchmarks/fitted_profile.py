@@ -1,0 +1,310 @@
+"""A profile fitted from real vLLM's own steps, tried on traffic that it was not fitted on.
+
+    python benchmarks/fitted_profile.py [--instances 1] [--fit 60] [--duration 60] [--load 0.6] [--runs 1]
+
+Needs `make engines`. Engines compute at their own speed, nothing is paced:
+
+    1. Stock steps, written down by the plug-in, while the fit's workloads are sent straight to each engine.
+    2. `polyslo profile measure --steps` makes a profile of them.
+    3. Engines with that profile, behind the gateway, get another workload, `--runs` times; the simulator gets it, too.
+
+Bounds, which are for engines that have their cores to themselves: median error of a step at most 10%, of a first token
+15%, and the simulated attainment within 5 points of the live one. On a machine that others keep busy the errors are
+theirs: the load average is printed beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from answered_streams import Stream, letters, send
+
+from polyslo.core.profile import Profile
+from polyslo.fleets.local_process import LocalProcess
+from polyslo.gateway.warmup import warm_up
+from polyslo.load.plan import LoadPlan
+from polyslo.measure.step_fit import fit_steps
+from polyslo.measure.steps_file import Steps
+from polyslo.profiles.library import parse_profile
+from polyslo.sim.fleet import FleetConfig, PolicySpec
+from polyslo.sim.run import build_world, run_world
+from polyslo.sim.setting import Setting
+from polyslo.sim.world import ATTAINED
+from polyslo.workload.workload import Workload
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "vllm"))
+from real_engine import RealEngine  # the tests' harness
+from vllm_environment import environment, why_not
+
+MODEL, VOCAB = "tiny", 3900
+TOKEN_LIMIT, MOST_RESIDENTS, MAX_MODEL_LEN = 2048, 64, 16_384
+KV_BYTES_PER_TOKEN = 2 * 4 * 2 * 64 * 4  # keys and values, layers, heads, their size, bytes of a float32
+KV_TOKENS = 65_536
+FIT_WORKLOADS, FIT_RATES_RPS = ("sharegpt", "azure2023-code"), (0.5, 1.5, 3.0)
+WORKLOAD = "azure2023-conv"
+MIX = """
+source = "ours: TPOTs that a small model on one core of a CPU can keep"
+ttft_ms = [1500, 3000]
+tiers.quick = { tpot_ms = 40, share = 0.2 }
+tiers.usual = { tpot_ms = 80, share = 0.4 }
+tiers.easy = { tpot_ms = 160, share = 0.4 }
+"""
+STEP_BOUND, FIRST_BOUND, ATTAINMENT_BOUND = 0.10, 0.15, 0.05
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run beside what was foreseen of it. Errors are (foreseen - measured) / measured."""
+
+    step_errors: dict[str, np.ndarray]  # by what the step carried
+    floor_errors: np.ndarray  # of a profile of the same form that was fitted to this very run: the run's own noise
+    first_errors: np.ndarray  # of the gateway's forecasts, a request each
+    simulated_first_s: float  # median
+    first_s: float  # median
+    simulated_attainment: float
+    attainment: float
+    num_failed: int
+    load_average: float  # of the machine, last minute
+
+
+def main() -> None:
+    """Fit, then try."""
+    options = parse()
+    reason = why_not()
+    if reason is not None:
+        sys.exit(f"real engines: {reason}")
+    warm_up()
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(options.keep or made)
+        folder.mkdir(exist_ok=True)
+        profile_file = Path(options.profile) if options.profile else fit(asyncio.run(steps_to_fit(folder, options)))
+        mix = folder / "mix.toml"
+        mix.write_text(MIX)
+        setting = Setting.of(workload=WORKLOAD, profile=profile_file, slo=mix, fleet=config(options))
+        report(asyncio.run(serve(setting, profile_file, folder, options)), setting, options)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--instances", type=int, default=1)
+    parser.add_argument("--fit", type=float, default=60.0, help="seconds of traffic to fit on, for each workload")
+    parser.add_argument("--profile", help="a profile fitted before")
+    parser.add_argument("--duration", type=float, default=60.0, help="seconds of arrivals of a run")
+    parser.add_argument("--load", type=float, default=0.6, help="of the fluid optimum")
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", metavar="FOLDER", help="where logs, steps and the profile stay")
+    return parser.parse_args()
+
+
+def config(options: argparse.Namespace) -> FleetConfig:
+    """Return the fleet as the simulator has it."""
+    return FleetConfig(
+        num_instances=options.instances, max_residents=MOST_RESIDENTS, chunk_limit_tokens=TOKEN_LIMIT,
+        kv_capacity_tokens=KV_TOKENS,
+    )  # fmt: skip
+
+
+def engine(name: str, folder: Path, **polyslo: str) -> RealEngine:
+    """Start an engine."""
+    return RealEngine(
+        environment(), folder / f"{name}.log", name=MODEL, model=MODEL, token_limit=TOKEN_LIMIT,
+        max_num_seqs=MOST_RESIDENTS, max_model_len=MAX_MODEL_LEN, kv_bytes=KV_TOKENS * KV_BYTES_PER_TOKEN,
+        polyslo={"steps_file": str(folder / f"{name}.jsonl"), **polyslo},
+    )  # fmt: skip
+
+
+async def steps_to_fit(folder: Path, options: argparse.Namespace) -> Path:
+    """Return what stock engines wrote down of their steps, all of them in one file."""
+    engines = [engine(f"fit-{k}", folder) for k in range(options.instances)]
+    try:
+        for each in engines:
+            await asyncio.to_thread(each.wait)
+        for k, each in enumerate(engines):
+            print(f"traffic to fit on, engine {k + 1} of {len(engines)}", flush=True)
+            for name in FIT_WORKLOADS:
+                for rate_rps in FIT_RATES_RPS:
+                    part_s = options.fit / len(FIT_RATES_RPS)
+                    workload = Setting.of(workload=name).workload(rate_rps, options.seed + 100 + k, duration_s=part_s)
+                    plan = LoadPlan.of(workload)
+                    await send(plan, each.url, letters(plan, each.url, MODEL, VOCAB, told=False))
+    finally:
+        for each in engines:
+            await asyncio.to_thread(each.stop)
+    merged = folder / "fit.jsonl"
+    merged.write_bytes(b"".join(each.log.with_suffix(".jsonl").read_bytes() for each in engines))
+    return merged
+
+
+def fit(steps: Path) -> Path:
+    """Return the profile that `polyslo profile measure` makes of steps."""
+    file = steps.with_name("fitted.json")
+    command = [
+        sys.executable, "-m", "polyslo.cli.main", "profile", "measure", "--steps", str(steps), "--output", str(file),
+        "--model", MODEL, "--kv-capacity-tokens", str(KV_TOKENS), "--kv-bytes-per-token", str(KV_BYTES_PER_TOKEN),
+    ]  # fmt: skip
+    subprocess.run(command, check=True)
+    return file
+
+
+async def serve(setting: Setting, profile_file: Path, folder: Path, options: argparse.Namespace) -> list[Outcome]:
+    """Serve the workload live, with the profile inside engines and gateway, and simulate it; once for each run."""
+    engines = [engine(f"run-{k}", folder, profile=str(profile_file)) for k in range(options.instances)]
+    gateway = None
+    try:
+        for each in engines:
+            await asyncio.to_thread(each.wait)
+        file = folder / "gateway.toml"
+        file.write_text(configuration(setting, profile_file, engines))
+        gateway = LocalProcess("gateway", ["serve", str(file)])
+        url = (await asyncio.to_thread(gateway.addresses, 1, 300.0))[0]
+        outcomes = []
+        for run in range(options.runs):
+            rate_rps = options.load * setting.optimum_rps()
+            workload = setting.workload(rate_rps, options.seed + run, duration_s=options.duration)
+            plan = LoadPlan.of(workload)
+            before = time.time()
+            streams = await send(plan, url, letters(plan, url, MODEL, VOCAB, told=True))
+            steps = [step for each in engines for step in read_steps(each, before)]
+            outcomes.append(beside_forecasts(plan, streams, steps, setting, options.seed + run))
+        return outcomes
+    finally:
+        if gateway is not None:
+            await asyncio.to_thread(gateway.stop)
+        for each in engines:
+            await asyncio.to_thread(each.stop)
+
+
+def configuration(setting: Setting, profile_file: Path, engines: list[RealEngine]) -> str:
+    """Return the gateway's configuration."""
+    endpoints = "\n".join(f'[[models.endpoints]]\nurl = "{each.url}"' for each in engines)
+    return f"""
+[server]
+port = 0
+metrics_port = 0
+
+[tiers]
+tpots_ms = {list(setting.tpots_ms)}
+
+[[models]]
+name = "{MODEL}"
+profile = "{profile_file}"
+dynamic_chunking = true
+chunk_limit_tokens = {TOKEN_LIMIT}
+max_residents = {MOST_RESIDENTS}
+
+{endpoints}
+"""
+
+
+def read_steps(each: RealEngine, since: float) -> list[dict[str, float]]:
+    """Return the steps that an engine has ended since a moment of wall time."""
+    lines = each.log.with_suffix(".jsonl").read_text().splitlines()
+    return [step for step in map(json.loads, lines) if step["t"] > since]
+
+
+def beside_forecasts(
+    plan: LoadPlan, streams: list[Stream], steps: list[dict[str, float]], setting: Setting, seed: int
+) -> Outcome:
+    """Hold a run against what was foreseen of it."""
+    simulated_first_s, attained = simulated(plan.workload, setting, seed)
+    first_s = np.array([stream.token_s[0] - stream.began_s if stream.token_s else np.nan for stream in streams])
+    foreseen_s = np.array([float(s.headers.get(b"x-polyslo-predicted-ttft-ms", b"nan")) / 1e3 for s in streams])
+    outputs = plan.workload.output_tokens
+    attains = [s.attains(plan.ttft_s[r], plan.tpot_s[r], int(outputs[r])) for r, s in enumerate(streams)]
+    scored = plan.is_scored
+    errors = (foreseen_s / first_s - 1.0)[scored]
+    return Outcome(
+        step_errors=errors_of(steps, setting.named.profile),
+        floor_errors=errors_of(steps, refitted(steps, setting.named.profile))["all"],
+        first_errors=errors[np.isfinite(errors)],
+        simulated_first_s=float(np.nanmedian(simulated_first_s[scored])),
+        first_s=float(np.nanmedian(first_s[scored])),
+        simulated_attainment=float(attained[scored].mean()),
+        attainment=float(np.mean(np.array(attains)[scored])),
+        num_failed=sum(stream.failure is not None for stream in streams),
+        load_average=os.getloadavg()[0],
+    )
+
+
+def simulated(workload: Workload, setting: Setting, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return each request's time to its first token, NaN without one, and whether it attained, in the simulator."""
+    world = build_world(workload, setting.named.profile, PolicySpec.parse("polyserve"), setting.config, seed=seed)
+    run_world(world)
+    first_s = world.jobs["first_token_s"] - workload.arrival_s
+    return np.where(first_s > 0, first_s, np.nan), world.jobs["outcome"] == ATTAINED
+
+
+def errors_of(steps: list[dict[str, float]], profile: Profile) -> dict[str, np.ndarray]:
+    """Return the errors of the profile's step times, of all steps and by what they carried."""
+    errors = np.array(
+        [profile.iteration_s(int(s["decodes"]), int(s["chunk"]), s["kv"], s["context"]) / s["step_s"] for s in steps]
+    )
+    has_chunk = np.array([step["chunk"] > 0 for step in steps])
+    parts = {"all": has_chunk | True, "decodes alone": ~has_chunk, "with prompts": has_chunk}
+    return {name: errors[chosen] - 1.0 for name, chosen in parts.items() if chosen.any()}
+
+
+def refitted(steps: list[dict[str, float]], prior: Profile) -> Profile:
+    """Return the profile of the run's own steps: what any profile of this form could at best have foreseen of it."""
+    columns = ("decodes", "chunk", "kv", "context", "step_s")
+    table = Steps(*(np.array([step[column] for step in steps]) for column in columns))
+    content = {"kv_capacity_tokens": KV_TOKENS, "kv_bytes_per_token": KV_BYTES_PER_TOKEN}
+    return parse_profile(content | fit_steps(table, prior).content, "refitted", where="the run's steps").profile
+
+
+def report(outcomes: list[Outcome], setting: Setting, options: argparse.Namespace) -> None:
+    """Print a table, a column for each run."""
+    rate_rps = options.load * setting.optimum_rps()
+    print(
+        f"\n{time.strftime('%Y-%m-%d')}: {WORKLOAD}, {rate_rps:.2f} rps ({options.load:.0%} of the fluid optimum), "
+        f"{options.duration:g} s, {options.instances} instance(s), real timing\n"
+    )
+    rows = [
+        *((f"step time, {name}: median error", [middle(o.step_errors[name]) for o in outcomes])
+          for name in outcomes[0].step_errors),
+        ("the same of a profile fitted to the run itself", [middle(o.floor_errors) for o in outcomes]),
+        ("gateway's TTFT, a request: median error", [middle(o.first_errors) for o in outcomes]),
+        ("TTFT P50, live", [f"{o.first_s * 1e3:.0f} ms" for o in outcomes]),
+        ("TTFT P50, simulated", [f"{o.simulated_first_s * 1e3:.0f} ms" for o in outcomes]),
+        ("attainment, live", [f"{o.attainment:.1%}" for o in outcomes]),
+        ("attainment, simulated", [f"{o.simulated_attainment:.1%}" for o in outcomes]),
+        ("failed", [str(o.num_failed) for o in outcomes]),
+        ("load average", [f"{o.load_average:.1f}" for o in outcomes]),
+        ("within the bounds", [", ".join(verdict(o)) for o in outcomes]),
+    ]  # fmt: skip
+    print("| | " + " | ".join(f"run {k + 1}" for k in range(len(outcomes))) + " |")
+    print("|---|" + "---|" * len(outcomes))
+    for name, cells in rows:
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def middle(errors: np.ndarray) -> str:
+    """Return the median of the errors' sizes, and their median, with the number of them."""
+    return f"{np.median(np.abs(errors)):.1%} (bias {statistics.median(errors):+.1%}, {len(errors)})"
+
+
+def verdict(outcome: Outcome) -> list[str]:
+    """Tell which bounds were kept."""
+    kept = {
+        "steps": np.median(np.abs(outcome.step_errors["all"])) <= STEP_BOUND,
+        "TTFT": np.median(np.abs(outcome.first_errors)) <= FIRST_BOUND,
+        "attainment": abs(outcome.simulated_attainment - outcome.attainment) <= ATTAINMENT_BOUND,
+    }
+    return [f"{name} {'yes' if is_kept else 'no'}" for name, is_kept in kept.items()]
+
+
+if __name__ == "__main__":
+    main()
