@@ -6,7 +6,9 @@ Needs `make engines`. Engines compute at their own speed, nothing is paced:
 
     1. Stock steps, written down by the plug-in, while the fit's workloads are sent straight to each engine.
     2. `polyslo profile measure --steps` makes a profile of them.
-    3. Engines with that profile, behind the gateway, get another workload, `--runs` times; the simulator gets it, too.
+    3. With that profile the fit's workloads come through the gateway, and a second profile is made of those steps: on
+       a machine that engines, gateway and load share, steps take longer than they did alone.
+    4. Engines with that profile, behind the gateway, get another workload, `--runs` times; the simulator gets it, too.
 
 Bounds, which are for engines that have their cores to themselves: median error of a step at most 10%, of a first token
 15%, and the simulated attainment within 5 points of the live one. On a machine that others keep busy the errors are
@@ -24,6 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,13 +73,22 @@ class Outcome:
 
     step_errors: dict[str, np.ndarray]  # by what the step carried
     floor_errors: np.ndarray  # of a profile of the same form that was fitted to this very run: the run's own noise
-    first_errors: np.ndarray  # of the gateway's forecasts, a request each
+    first_errors: np.ndarray  # of the simulator's first tokens, a request each
+    promised_errors: np.ndarray  # of the gateway's promises, which reckon with iterations that later requests fill
     simulated_first_s: float  # median
     first_s: float  # median
     simulated_attainment: float
     attainment: float
     num_failed: int
     load_average: float  # of the machine, last minute
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Engines, and where they are served."""
+
+    url: str
+    engines: tuple[RealEngine, ...]
 
 
 def main() -> None:
@@ -88,11 +101,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(options.keep or made)
         folder.mkdir(exist_ok=True)
-        profile_file = Path(options.profile) if options.profile else fit(asyncio.run(steps_to_fit(folder, options)))
-        mix = folder / "mix.toml"
-        mix.write_text(MIX)
-        setting = Setting.of(workload=WORKLOAD, profile=profile_file, slo=mix, fleet=config(options))
-        report(asyncio.run(serve(setting, profile_file, folder, options)), setting, options)
+        (folder / "mix.toml").write_text(MIX)
+        profile_file = Path(options.profile) if options.profile else asyncio.run(fitted(folder, options))
+        setting = setting_of(WORKLOAD, profile_file, folder, options)
+        report(asyncio.run(tried(setting, profile_file, folder, options)), setting, options)
 
 
 def parse() -> argparse.Namespace:
@@ -115,6 +127,11 @@ def config(options: argparse.Namespace) -> FleetConfig:
         num_instances=options.instances, max_residents=MOST_RESIDENTS, chunk_limit_tokens=TOKEN_LIMIT,
         kv_capacity_tokens=KV_TOKENS,
     )  # fmt: skip
+
+
+def setting_of(workload: str, profile_file: Path, folder: Path, options: argparse.Namespace) -> Setting:
+    """Return a workload with the mix of SLOs, on the fleet that is run."""
+    return Setting.of(workload=workload, profile=profile_file, slo=folder / "mix.toml", fleet=config(options))
 
 
 def engine(name: str, folder: Path, **polyslo: str) -> RealEngine:
@@ -159,27 +176,56 @@ def fit(steps: Path) -> Path:
     return file
 
 
-async def serve(setting: Setting, profile_file: Path, folder: Path, options: argparse.Namespace) -> list[Outcome]:
+async def fitted(folder: Path, options: argparse.Namespace) -> Path:
+    """Return the profile of the fit's workloads as they come through the gateway."""
+    first = fit(await steps_to_fit(folder, options))
+    steps: list[bytes] = []
+    async with served("fit-served", setting_of(WORKLOAD, first, folder, options), first, folder, options) as fleet:
+        print("traffic to fit on, through the gateway", flush=True)
+        for name in FIT_WORKLOADS:
+            setting = setting_of(name, first, folder, options)
+            workload = setting.workload(
+                options.load * setting.optimum_rps(), options.seed + 200, duration_s=options.fit
+            )
+            plan = LoadPlan.of(workload)
+            await send(plan, fleet.url, letters(plan, fleet.url, MODEL, VOCAB, told=True))
+        steps = [each.log.with_suffix(".jsonl").read_bytes() for each in fleet.engines]
+    second = folder / "second" / "fit.jsonl"
+    second.parent.mkdir(exist_ok=True)
+    second.write_bytes(b"".join(steps))
+    return fit(second)
+
+
+async def tried(setting: Setting, profile_file: Path, folder: Path, options: argparse.Namespace) -> list[Outcome]:
     """Serve the workload live, with the profile inside engines and gateway, and simulate it; once for each run."""
-    engines = [engine(f"run-{k}", folder, profile=str(profile_file)) for k in range(options.instances)]
-    gateway = None
-    try:
-        for each in engines:
-            await asyncio.to_thread(each.wait)
-        file = folder / "gateway.toml"
-        file.write_text(configuration(setting, profile_file, engines))
-        gateway = LocalProcess("gateway", ["serve", str(file)])
-        url = (await asyncio.to_thread(gateway.addresses, 1, 300.0))[0]
-        outcomes = []
+    outcomes = []
+    async with served("run", setting, profile_file, folder, options) as fleet:
         for run in range(options.runs):
             rate_rps = options.load * setting.optimum_rps()
             workload = setting.workload(rate_rps, options.seed + run, duration_s=options.duration)
             plan = LoadPlan.of(workload)
             before = time.time()
-            streams = await send(plan, url, letters(plan, url, MODEL, VOCAB, told=True))
-            steps = [step for each in engines for step in read_steps(each, before)]
+            streams = await send(plan, fleet.url, letters(plan, fleet.url, MODEL, VOCAB, told=True))
+            steps = [step for each in fleet.engines for step in read_steps(each, before)]
             outcomes.append(beside_forecasts(plan, streams, steps, setting, options.seed + run))
-        return outcomes
+    return outcomes
+
+
+@asynccontextmanager
+async def served(
+    name: str, setting: Setting, profile_file: Path, folder: Path, options: argparse.Namespace
+) -> AsyncIterator[Fleet]:
+    """Run engines with a profile and a gateway in front of them."""
+    engines = [engine(f"{name}-{k}", folder, profile=str(profile_file)) for k in range(options.instances)]
+    gateway = None
+    try:
+        for each in engines:
+            await asyncio.to_thread(each.wait)
+        file = folder / f"{name}.toml"
+        file.write_text(configuration(setting, profile_file, engines))
+        gateway = LocalProcess("gateway", ["serve", str(file)])
+        url = (await asyncio.to_thread(gateway.addresses, 1, 300.0))[0]
+        yield Fleet(url, tuple(engines))
     finally:
         if gateway is not None:
             await asyncio.to_thread(gateway.stop)
@@ -225,11 +271,13 @@ def beside_forecasts(
     outputs = plan.workload.output_tokens
     attains = [s.attains(plan.ttft_s[r], plan.tpot_s[r], int(outputs[r])) for r, s in enumerate(streams)]
     scored = plan.is_scored
-    errors = (foreseen_s / first_s - 1.0)[scored]
+    errors = (simulated_first_s / first_s - 1.0)[scored]
+    promised = (foreseen_s / first_s - 1.0)[scored]
     return Outcome(
         step_errors=errors_of(steps, setting.named.profile),
         floor_errors=errors_of(steps, refitted(steps, setting.named.profile))["all"],
         first_errors=errors[np.isfinite(errors)],
+        promised_errors=promised[np.isfinite(promised)],
         simulated_first_s=float(np.nanmedian(simulated_first_s[scored])),
         first_s=float(np.nanmedian(first_s[scored])),
         simulated_attainment=float(attained[scored].mean()),
@@ -276,7 +324,8 @@ def report(outcomes: list[Outcome], setting: Setting, options: argparse.Namespac
         *((f"step time, {name}: median error", [middle(o.step_errors[name]) for o in outcomes])
           for name in outcomes[0].step_errors),
         ("the same of a profile fitted to the run itself", [middle(o.floor_errors) for o in outcomes]),
-        ("gateway's TTFT, a request: median error", [middle(o.first_errors) for o in outcomes]),
+        ("simulated TTFT, a request: median error", [middle(o.first_errors) for o in outcomes]),
+        ("gateway's promise of it: median error", [middle(o.promised_errors) for o in outcomes]),
         ("TTFT P50, live", [f"{o.first_s * 1e3:.0f} ms" for o in outcomes]),
         ("TTFT P50, simulated", [f"{o.simulated_first_s * 1e3:.0f} ms" for o in outcomes]),
         ("attainment, live", [f"{o.attainment:.1%}" for o in outcomes]),
