@@ -179,6 +179,23 @@ def test_through_the_gateway(
         assert lasts_s <= 0.2 + 1e-6  # no tier allows more
 
 
+def test_a_best_effort_stream_gives_way_and_goes_on(gateway: tuple[str, str], steady: RealEngine) -> None:
+    """One that came too late runs on the idle engine until one in time takes that from it; neither loses a token."""
+    late, urgent = (prompt(500, 200), 150), (prompt(501, 100), 20)
+    own = [ask(steady.url, "steady", *each) for each in (late, urgent)]
+    before = steady.metric("vllm:prompt_tokens_total")
+    claims: list[Answer] = []
+    claim = threading.Thread(
+        target=lambda: claims.append(ask(gateway[0], "steady", *urgent, headers=slo_headers(8000, 100)))
+    )
+    given = ask(gateway[0], "steady", *late, headers=slo_headers(0.001, 100), on_first=claim.start)
+    claim.join()
+    assert [given.token_ids, claims[0].token_ids] == [answer.token_ids for answer in own]
+    assert (given.is_done, given.finish_reason) == (True, "length")
+    computed = steady.metric("vllm:prompt_tokens_total") - before
+    assert computed > 2 * len(late[0]) + len(urgent[0])  # the rest came with its prompt, once more
+
+
 def test_a_full_kv_cache_preempts_and_loses_no_token(frail: RealEngine, steady: RealEngine) -> None:
     """Requests that don't fit into memory together are preempted and computed again, to the same tokens."""
     prompts = [prompt(100 + k, 700) for k in range(6)]

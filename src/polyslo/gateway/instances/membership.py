@@ -114,7 +114,8 @@ class Membership:
             self.model.close_instance(i, DRAINING)
         if at_once:
             for relay in list(instance.running):
-                relay.lose_instance()
+                if relay in instance.running:  # what is decided about one may move or end another
+                    relay.lose_instance()
             self.model.take_news()
             if self._holds_nothing(instance):
                 self._go(instance)
