@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from polyslo.claims.cases import Case
 
 USUAL = "azure2023-conv"
-SIZES = (4, 8, 16, 64, 256, 1024)
+SIZES = {"co": (4, 8, 16, 64, 256, 1024), "pd": (4, 8, 16, 64, 256)}  # one search of 1,024 apart takes an hour
 NUM_TIERS = (2, 3, 6, 8)
 
 
@@ -49,5 +49,5 @@ def _levels(usual: Case) -> Iterator[tuple[str, str, Case]]:
     yield "mix that moves", "flips", replace(usual, slo="flipping")
     for count in NUM_TIERS:
         yield "tiers", str(count), replace(usual, slo=f"tiers-{count}")
-    for size in SIZES:
+    for size in SIZES[usual.mode]:
         yield "instances", f"{size:,}", replace(usual, num_instances=size)
