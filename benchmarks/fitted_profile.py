@@ -26,16 +26,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from answered_streams import Stream, letters, send
+from served_engines import RealEngine, environment, served, why_not
 
 from polyslo.core.profile import Profile
-from polyslo.fleets.local_process import LocalProcess
 from polyslo.gateway.warmup import warm_up
 from polyslo.load.plan import LoadPlan
 from polyslo.measure.step_fit import fit_steps
@@ -46,10 +44,6 @@ from polyslo.sim.run import build_world, run_world
 from polyslo.sim.setting import Setting
 from polyslo.sim.world import ATTAINED
 from polyslo.workload.workload import Workload
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "vllm"))
-from real_engine import RealEngine  # the tests' harness
-from vllm_environment import environment, why_not
 
 MODEL, VOCAB = "tiny", 3900
 TOKEN_LIMIT, MOST_RESIDENTS, MAX_MODEL_LEN = 2048, 64, 16_384
@@ -81,14 +75,6 @@ class Outcome:
     attainment: float
     num_failed: int
     load_average: float  # of the machine, last minute
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """Engines, and where they are served."""
-
-    url: str
-    engines: tuple[RealEngine, ...]
 
 
 def main() -> None:
@@ -160,9 +146,7 @@ async def steps_to_fit(folder: Path, options: argparse.Namespace) -> Path:
     finally:
         for each in engines:
             await asyncio.to_thread(each.stop)
-    merged = folder / "fit.jsonl"
-    merged.write_bytes(b"".join(each.log.with_suffix(".jsonl").read_bytes() for each in engines))
-    return merged
+    return merged(engines, folder)
 
 
 def fit(steps: Path) -> Path:
@@ -179,63 +163,48 @@ def fit(steps: Path) -> Path:
 async def fitted(folder: Path, options: argparse.Namespace) -> Path:
     """Return the profile of the fit's workloads as they come through the gateway."""
     first = fit(await steps_to_fit(folder, options))
-    steps: list[bytes] = []
-    async with served("fit-served", setting_of(WORKLOAD, first, folder, options), first, folder, options) as fleet:
+    engines = engines_with(first, "fit-served", folder, options)
+    settings = [setting_of(name, first, folder, options) for name in FIT_WORKLOADS]
+    async with served(engines, configuration(settings[0], first), folder / "fit-served.toml") as url:
         print("traffic to fit on, through the gateway", flush=True)
-        for name in FIT_WORKLOADS:
-            setting = setting_of(name, first, folder, options)
-            workload = setting.workload(
-                options.load * setting.optimum_rps(), options.seed + 200, duration_s=options.fit
-            )
-            plan = LoadPlan.of(workload)
-            await send(plan, fleet.url, letters(plan, fleet.url, MODEL, VOCAB, told=True))
-        steps = [each.log.with_suffix(".jsonl").read_bytes() for each in fleet.engines]
-    second = folder / "second" / "fit.jsonl"
-    second.parent.mkdir(exist_ok=True)
-    second.write_bytes(b"".join(steps))
-    return fit(second)
+        for setting in settings:
+            rate_rps = options.load * setting.optimum_rps()
+            plan = LoadPlan.of(setting.workload(rate_rps, options.seed + 200, duration_s=options.fit))
+            await send(plan, url, letters(plan, url, MODEL, VOCAB, told=True))
+    return fit(merged(engines, folder / "second"))
 
 
 async def tried(setting: Setting, profile_file: Path, folder: Path, options: argparse.Namespace) -> list[Outcome]:
     """Serve the workload live, with the profile inside engines and gateway, and simulate it; once for each run."""
+    engines = engines_with(profile_file, "run", folder, options)
     outcomes = []
-    async with served("run", setting, profile_file, folder, options) as fleet:
+    async with served(engines, configuration(setting, profile_file), folder / "run.toml") as url:
         for run in range(options.runs):
             rate_rps = options.load * setting.optimum_rps()
             workload = setting.workload(rate_rps, options.seed + run, duration_s=options.duration)
             plan = LoadPlan.of(workload)
             before = time.time()
-            streams = await send(plan, fleet.url, letters(plan, fleet.url, MODEL, VOCAB, told=True))
-            steps = [step for each in fleet.engines for step in read_steps(each, before)]
+            streams = await send(plan, url, letters(plan, url, MODEL, VOCAB, told=True))
+            steps = [step for each in engines for step in read_steps(each, before)]
             outcomes.append(beside_forecasts(plan, streams, steps, setting, options.seed + run))
     return outcomes
 
 
-@asynccontextmanager
-async def served(
-    name: str, setting: Setting, profile_file: Path, folder: Path, options: argparse.Namespace
-) -> AsyncIterator[Fleet]:
-    """Run engines with a profile and a gateway in front of them."""
-    engines = [engine(f"{name}-{k}", folder, profile=str(profile_file)) for k in range(options.instances)]
-    gateway = None
-    try:
-        for each in engines:
-            await asyncio.to_thread(each.wait)
-        file = folder / f"{name}.toml"
-        file.write_text(configuration(setting, profile_file, engines))
-        gateway = LocalProcess("gateway", ["serve", str(file)])
-        url = (await asyncio.to_thread(gateway.addresses, 1, 300.0))[0]
-        yield Fleet(url, tuple(engines))
-    finally:
-        if gateway is not None:
-            await asyncio.to_thread(gateway.stop)
-        for each in engines:
-            await asyncio.to_thread(each.stop)
+def engines_with(profile_file: Path, name: str, folder: Path, options: argparse.Namespace) -> list[RealEngine]:
+    """Start engines that size their chunks by a profile."""
+    return [engine(f"{name}-{k}", folder, profile=str(profile_file)) for k in range(options.instances)]
 
 
-def configuration(setting: Setting, profile_file: Path, engines: list[RealEngine]) -> str:
-    """Return the gateway's configuration."""
-    endpoints = "\n".join(f'[[models.endpoints]]\nurl = "{each.url}"' for each in engines)
+def merged(engines: list[RealEngine], folder: Path) -> Path:
+    """Return what engines wrote down of their steps, all of them in one file."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "fit.jsonl"
+    file.write_bytes(b"".join(each.log.with_suffix(".jsonl").read_bytes() for each in engines))
+    return file
+
+
+def configuration(setting: Setting, profile_file: Path) -> str:
+    """Return the gateway's configuration, without endpoints."""
     return f"""
 [server]
 port = 0
@@ -250,8 +219,6 @@ profile = "{profile_file}"
 dynamic_chunking = true
 chunk_limit_tokens = {TOKEN_LIMIT}
 max_residents = {MOST_RESIDENTS}
-
-{endpoints}
 """
 
 

@@ -25,16 +25,12 @@ from pathlib import Path
 
 import numpy as np
 from answered_streams import Stream, letters, post, send
+from served_engines import RealEngine, environment, served, why_not
 
-from polyslo.fleets.local_process import LocalProcess
 from polyslo.gateway.warmup import warm_up
 from polyslo.load.plan import LoadPlan
 from polyslo.sim.setting import Setting
 from polyslo.wire.client import Origin
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "vllm"))
-from real_engine import RealEngine  # the tests' harness
-from vllm_environment import environment, why_not
 
 MODEL, VOCAB = "nano", 1900
 TOKEN_LIMIT, MOST_RESIDENTS, MAX_MODEL_LEN = 2048, 64, 16_384
@@ -130,29 +126,16 @@ async def measure(name: str, plan: LoadPlan, folder: Path, options: argparse.Nam
         )
         for k in range(options.instances)
     ]  # fmt: skip
-    gateway = None
-    try:
-        for engine in engines:
-            await asyncio.to_thread(engine.wait)
-        file = folder / f"{name}.toml"
-        file.write_text(configuration(setup, engines, options))
-        gateway = LocalProcess("gateway", ["serve", str(file)])
-        url = (await asyncio.to_thread(gateway.addresses, 1, 300.0))[0]
+    async with served(engines, configuration(setup, options), folder / f"{name}.toml") as url:
         streams = await send(plan, url, letters(plan, url, MODEL, VOCAB, told=True))
         preemptions = sum(engine.metric("vllm:num_preemptions_total") for engine in engines)
         print(f"\n{name}: policy {setup.policy}, {'chunks by TPOT' if setup.is_dynamic else f'chunk {setup.chunk}'}, "
               f"{preemptions:.0f} preemptions")  # fmt: skip
         return streams
-    finally:
-        if gateway is not None:
-            await asyncio.to_thread(gateway.stop)
-        for engine in engines:
-            await asyncio.to_thread(engine.stop)
 
 
-def configuration(setup: Setup, engines: list[RealEngine], options: argparse.Namespace) -> str:
-    """Return the gateway's configuration."""
-    endpoints = "\n".join(f'[[models.endpoints]]\nurl = "{engine.url}"' for engine in engines)
+def configuration(setup: Setup, options: argparse.Namespace) -> str:
+    """Return the gateway's configuration, without endpoints."""
     tpots_ms = [tpot / options.speed for tpot in Setting.of(slo=options.slo).tpots_ms]
     return f"""
 [server]
@@ -171,8 +154,6 @@ dynamic_chunking = {str(setup.is_dynamic).lower()}
 chunk_limit_tokens = {setup.chunk}
 max_residents = {MOST_RESIDENTS}
 slack_ms = {0.01 / options.speed * 1e3:g}
-
-{endpoints}
 """
 
 

@@ -71,12 +71,6 @@ def fingerprint(module: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def is_warm(module: str = "polyslo.sim.loop") -> bool:
-    """Tell whether a module, by default the simulator's main loop, was compiled before on this machine."""
-    folder = cache_folder() / fingerprint(module)
-    return folder.exists() and any(folder.rglob("*.nbc"))
-
-
 def _collect(module: str, seen: set[str]) -> None:
     if module not in seen:
         seen.add(module)

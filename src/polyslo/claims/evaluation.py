@@ -32,7 +32,7 @@ TUNING_RATIO = 0.3  # length of the runs that choose parameters, or ablate, of t
 CONTENDING_RATIO = 0.9  # of the best baseline's goodput: with less in the first seed a baseline is not the best
 LONGER = ("mix that moves", "cold start")  # these take time to show
 MOST_INSTANCE_S, LEAST_LARGE_S = 16_000.0, 50.0  # runs of large fleets are shorter, down to this
-LARGE = 200  # instances: with more a rival that forecasts for each of them takes hours
+LARGE = 200  # instances: with more the rival that forecasts for each of them is left out, it takes too long
 RIVALS = ("static-tiers", "slo-least-load")  # in disturbed settings, with the parameters that were best in the usual
 
 
