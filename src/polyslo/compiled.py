@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numba.core.caching
 
 unliteral: Any = numba.types.unliteral  # untyped
+FunctionCache: Any = numba.core.caching.FunctionCache  # untyped
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,13 +31,8 @@ _IMPORT = re.compile(r"^from (polyslo[\w.]*) import ([\w, ()\n]+?)$", re.MULTILI
 
 def compiled(function: F) -> F:
     """Compile `function` with numba on first call: cached on disk, without the GIL, IEEE division."""
-    config: Any = numba.config  # its settings are made at run time
-    saved = config.CACHE_DIR
-    config.CACHE_DIR = str(cache_folder() / fingerprint(function.__module__))
-    try:
-        dispatcher: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    finally:
-        config.CACHE_DIR = saved
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher._cache = _LateCache(function)
     resolve = dispatcher.get_call_template
 
     def resolve_values_alike(arguments: Any, keywords: Any) -> Any:
@@ -44,6 +41,28 @@ def compiled(function: F) -> F:
     # numba would compile a function anew for each constant that it is called with: three times the work.
     dispatcher.get_call_template = resolve_values_alike
     return cast(F, dispatcher)
+
+
+class _LateCache:
+    """numba's cache of a function, opened when it is first asked for: most functions are only called by compiled ones.
+
+    Opening one tries out its folder on the disk, and there are hundreds of functions.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._opened: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._opened is None:
+            config: Any = numba.config  # its settings are made at run time
+            saved = config.CACHE_DIR
+            config.CACHE_DIR = str(cache_folder() / fingerprint(self._function.__module__))
+            try:
+                self._opened = FunctionCache(self._function)
+            finally:
+                config.CACHE_DIR = saved
+        return getattr(self._opened, name)
 
 
 @cache

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyslo.compiled import compiled
-from polyslo.core.profile import Profile, decode_attention_s, iteration_s, largest_chunk
+from polyslo.core.profile import USUAL_CHUNK, Profile, decode_attention_s, iteration_s, largest_chunk
 from polyslo.core.state import NONE
 
 SMALLEST_CHUNK = 16  # an instance without decodes always gets on, however small its budget
@@ -55,7 +55,7 @@ def plan_chunk(
             take = min(remaining, limit - chunk)
             if math.isfinite(budget_s):
                 left_s = spare_s - profile.physics[0].prefill_s_per_pair * pairs
-                take = largest_chunk(profile, left_s, decodes + chunk, done, take)
+                take = largest_chunk(profile, left_s, decodes + chunk, done, take, USUAL_CHUNK)
                 if chunk == 0 and take == 0 and decodes == 0:
                     take = min(remaining, limit, SMALLEST_CHUNK)
             if take == 0:

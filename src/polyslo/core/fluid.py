@@ -8,12 +8,14 @@ T <= tau where such an iteration takes at most T and the KV fits. Mixed tiers sh
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from polyslo.core.profile import Profile
+from polyslo.compiled import compiled
+from polyslo.core.profile import Profile, iteration_s
 
 NUM_LENGTHS = 48  # iteration lengths tried per tier, down to a tenth of the TPOT
 RATE_TOLERANCE_RATIO = 1e-3
@@ -84,32 +86,62 @@ def optimum_rps(
 def _largest_rate_rps(
     profile: Profile, limit_s: float, moments: LengthMoments, *, prefill: bool, decode: bool
 ) -> float:
-    lengths = limit_s * np.geomspace(0.1, 1.0, NUM_LENGTHS)
-    return max(_rate_at_rps(profile, float(t), moments, prefill, decode) for t in lengths)
+    return float(
+        largest_rate_rps(
+            profile.handle,
+            limit_s * np.geomspace(0.1, 1.0, NUM_LENGTHS),
+            moments.prompt,
+            moments.prompt if prefill else 0.0,
+            moments.decodes if decode else 0.0,
+            moments.kv if decode else 0.0,
+            moments.pairs_per_token,
+        )
+    )
 
 
-def _rate_at_rps(profile: Profile, t: float, moments: LengthMoments, prefill: bool, decode: bool) -> float:
-    """Bisect for the largest rate whose steady iteration fits into `t` seconds and into memory."""
+@compiled
+def largest_rate_rps(
+    profile: Profile,
+    lengths_s: npt.NDArray[np.float64],
+    context: float,
+    prompt: float,
+    decodes: float,
+    kv: float,
+    pairs_per_token: float,
+) -> float:
+    """Bisect for the largest rate whose steady iteration fits into its length and into memory, over all lengths.
 
-    def fits(rate: float) -> bool:
-        decodes = rate * t * moments.decodes if decode else 0.0
-        chunk = rate * t * moments.prompt if prefill else 0.0
-        kv = rate * t * moments.kv if decode else 0.0
-        whole = int(np.ceil(decodes))
-        if decode and profile.iteration_s(1, 0, moments.prompt, 0.0) > t:
-            return False  # not even one decode keeps this pace
-        time_s = profile.iteration_s(whole, round(chunk), kv, moments.pairs_per_token)
-        if whole > 0:  # between whole batches: linear
-            less_s = profile.iteration_s(whole - 1, round(chunk), kv, moments.pairs_per_token)
-            time_s -= (whole - decodes) * (time_s - less_s)
-        return bool(time_s <= t and kv + chunk <= profile.kv_capacity_tokens)
+    `prompt`, `decodes` and `kv` are what a request brings to an instance, in tokens; `context` is what one decode
+    alone has before it.
+    """
+    best = 0.0
+    for t in lengths_s:
+        if decodes > 0.0 and iteration_s(profile, 1, 0, context, 0.0) > t:
+            continue  # not even one decode keeps this pace
+        if not _is_carried(profile, t, 1e-9, prompt, decodes, kv, pairs_per_token):
+            continue
+        low, high = 0.0, 1.0
+        while _is_carried(profile, t, high, prompt, decodes, kv, pairs_per_token):
+            low, high = high, 2.0 * high
+        while high - low > RATE_TOLERANCE_RATIO * high:
+            middle = (low + high) / 2.0
+            if _is_carried(profile, t, middle, prompt, decodes, kv, pairs_per_token):
+                low = middle
+            else:
+                high = middle
+        best = max(best, low)
+    return best
 
-    if not fits(1e-9):
-        return 0.0
-    low, high = 0.0, 1.0
-    while fits(high):
-        low, high = high, 2 * high
-    while high - low > RATE_TOLERANCE_RATIO * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+
+@compiled
+def _is_carried(
+    profile: Profile, t: float, rate: float, prompt: float, decodes: float, kv: float, pairs_per_token: float
+) -> bool:
+    """Tell whether iterations of `t` seconds carry a rate; between whole batches their time is linear."""
+    batch, chunk, held = rate * t * decodes, round(rate * t * prompt), rate * t * kv
+    whole = math.ceil(batch)
+    time_s = iteration_s(profile, whole, chunk, held, pairs_per_token)
+    if whole > 0:
+        less_s = iteration_s(profile, whole - 1, chunk, held, pairs_per_token)
+        time_s -= (whole - batch) * (time_s - less_s)
+    return time_s <= t and held + rate * t * prompt <= profile.physics[0].kv_capacity_tokens

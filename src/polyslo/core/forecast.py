@@ -17,7 +17,7 @@ import math
 from polyslo.compiled import compiled
 from polyslo.core.chunking import SMALLEST_CHUNK, is_cut
 from polyslo.core.ledger import peak
-from polyslo.core.profile import chunk_bound, decode_attention_s, iteration_s, largest_chunk, matrix_s
+from polyslo.core.profile import USUAL_CHUNK, chunk_bound, decode_attention_s, iteration_s, largest_chunk, matrix_s
 from polyslo.core.state import (
     DECODING,
     FIRST_TOKEN,
@@ -73,7 +73,7 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
         return FIRST_TOKEN, due_s, iteration
     q = instance.queue_head
     q_remaining = requests[q].remaining_tokens if q != NONE else 0
-    own_remaining, leaving = request.remaining_tokens, 0
+    own_remaining, leaving, usual = request.remaining_tokens, 0, USUAL_CHUNK
     first_s, first_iteration = math.inf, iteration
     while True:
         while known and leaving < instance.num_residents and fleet.resident_finish[i, leaving] <= iteration:
@@ -95,7 +95,7 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
             take = min(remaining, limit - chunk)
             if take > 0 and math.isfinite(budget_s):
                 left_s = spare_s - profile.physics[0].prefill_s_per_pair * pairs
-                take = largest_chunk(profile, left_s, decodes + chunk, total - remaining, take)
+                take = largest_chunk(profile, left_s, decodes + chunk, total - remaining, take, usual - chunk)
                 if take == 0 and chunk == 0 and decodes == 0:
                     take = min(remaining, limit, SMALLEST_CHUNK)
                 if take == 0:
@@ -122,6 +122,7 @@ def foresee_first_token(fleet: Fleet, i: int, r: int, now_s: float, budget_s: fl
                     earliest_due_s = min(earliest_due_s, requests[q].prefill_due_s)
                 q = requests[q].next
                 q_remaining = requests[q].remaining_tokens if q != NONE else 0
+        usual = chunk
         if chunk == 0 and decodes == 0 and end_s < now_s:
             end_s = now_s  # nothing to do until the newcomer comes
             continue

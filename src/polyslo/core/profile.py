@@ -21,7 +21,8 @@ from polyslo.compiled import compiled
 from polyslo.native import Native
 
 KV_KNOT_MIN = 64  # the first knot of the KV axis; later ones are 64, 96, 128, 192, 256, ... tokens
-
+EXPONENT_OF_FIRST_KNOT = 1023 + 6  # in the bits of a float64
+USUAL_CHUNK = 512  # where the search for a chunk begins when nothing is known
 
 PHYSICS = np.dtype(
     [
@@ -70,7 +71,7 @@ class Profile(Native):
     def largest_chunk(self, time_s: float, decodes: int, kv_tokens: float, context: int, limit: int) -> int:
         """Return the most tokens of one prompt that an iteration of `time_s` can carry beside its decodes."""
         spare_s = time_s - self.physics["host_s"][0] - decode_attention_s(self.handle, decodes, float(kv_tokens))
-        return int(largest_chunk(self.handle, spare_s, decodes, context, limit))
+        return int(largest_chunk(self.handle, spare_s, decodes, context, limit, USUAL_CHUNK))
 
     def largest_batch(self, time_s: float, context_tokens: float) -> int:
         """Return the most decodes of `context_tokens` each that one iteration of `time_s` can carry."""
@@ -137,8 +138,8 @@ def decode_attention_s(profile: Profile, decodes: int, kv_tokens: float) -> floa
     row = min(row, last - 1)
     low, high = profile.decode_knots[row], profile.decode_knots[row + 1]
     weight = (decodes - low) / (high - low)  # beyond the last knot: the last slope goes on
-    column, left, right = _kv_column(kv_tokens, profile.attention_s.shape[1])
-    share = (kv_tokens - left) / (right - left)
+    column, left, share_per_token = _kv_column(float(kv_tokens), profile.attention_s.shape[1])
+    share = (kv_tokens - left) * share_per_token
     below = profile.attention_s[row, column]
     below += share * (profile.attention_s[row, column + 1] - below)
     above = profile.attention_s[row + 1, column]
@@ -148,14 +149,21 @@ def decode_attention_s(profile: Profile, decodes: int, kv_tokens: float) -> floa
 
 @compiled
 def _kv_column(kv_tokens: float, num_columns: int) -> tuple[int, float, float]:
-    """Return the column left of `kv_tokens` and the KV tokens at both of its ends."""
+    """Return the column left of `kv_tokens`, the KV tokens there, and 1 over those up to the next (a power of two).
+
+    Knots stand at every half of an octave, so they are read off the number itself: its exponent, and the first bit
+    of its mantissa.
+    """
     if kv_tokens < KV_KNOT_MIN:
-        return 0, 0.0, float(KV_KNOT_MIN)
-    mantissa, exponent = math.frexp(kv_tokens)  # kv = mantissa * 2**exponent, mantissa in [0.5, 1)
-    octave = exponent - 7  # 64 = 0.5 * 2**7
-    column = 1 + 2 * octave + (1 if mantissa >= 0.75 else 0)
-    column = min(column, num_columns - 2)
-    return column, kv_knot(column), kv_knot(column + 1)
+        return 0, 0.0, 1.0 / KV_KNOT_MIN
+    bits = np.float64(kv_tokens).view(np.int64)
+    exponent, half = bits >> 52, (bits >> 51) & 1
+    column = 1 + 2 * (exponent - EXPONENT_OF_FIRST_KNOT) + half
+    if column > num_columns - 2:
+        left = kv_knot(num_columns - 2)
+        return num_columns - 2, left, 1.0 / (kv_knot(num_columns - 1) - left)
+    left = np.int64(bits & ~((1 << 51) - 1)).view(np.float64)
+    return int(column), left, 1.0 / np.int64((exponent - 1) << 52).view(np.float64)
 
 
 @compiled
@@ -168,36 +176,38 @@ def kv_knot(column: int) -> float:
 
 
 @compiled
-def largest_chunk(profile: Profile, time_s: float, tokens: int, context: int, limit: int) -> int:
+def largest_chunk(profile: Profile, time_s: float, tokens: int, context: int, limit: int, near: int) -> int:
     """Return how many more tokens of one prompt fit into an iteration, in [0, limit].
 
     `time_s` is what matrix work of the whole batch and this prompt's attention may take together, `tokens` is
     already in the batch, `context` is the prompt's part that was prefilled before. Solves
-    `matrix_s(tokens + c) + pair_s * c * (context + c / 2) = time_s` on the piece of `matrix_s` where it lies.
+    `matrix_s(tokens + c) + pair_s * c * (context + c / 2) = time_s` on the piece of `matrix_s` where it lies, which
+    is looked for from `near` more tokens on: a good guess saves time and changes nothing.
     """
-    return _most_tokens(profile, profile.physics[0].prefill_s_per_pair, time_s, tokens, context, limit)
+    return _most_tokens(profile, profile.physics[0].prefill_s_per_pair, time_s, tokens, context, limit, near)
 
 
 @compiled
 def chunk_bound(profile: Profile, time_s: float, tokens: int, limit: int) -> int:
     """Return what no iteration can exceed, however many prompts share it: `largest_chunk` without attention."""
-    return _most_tokens(profile, 0.0, time_s, tokens, 0, limit)
+    return _most_tokens(profile, 0.0, time_s, tokens, 0, limit, USUAL_CHUNK)
 
 
 @compiled
-def _most_tokens(profile: Profile, pair_s: float, time_s: float, tokens: int, context: int, limit: int) -> int:
+def _most_tokens(
+    profile: Profile, pair_s: float, time_s: float, tokens: int, context: int, limit: int, near: int
+) -> int:
     if limit <= 0:
         return 0
     if matrix_s(profile, tokens + limit) + pair_s * limit * (context + 0.5 * limit) <= time_s:
         return limit
-    g = profile.segment[min(tokens + 1, profile.segment.shape[0] - 1)]
+    first = profile.segment[min(tokens + 1, profile.segment.shape[0] - 1)]
     last = profile.segment_end_tokens.shape[0] - 1
-    while g < last:
-        c = profile.segment_end_tokens[g] - tokens
-        at_end_s = profile.matrix_intercept_s[g] + profile.matrix_slope_s[g] * (tokens + c)
-        if at_end_s + pair_s * c * (context + 0.5 * c) > time_s:
-            break
+    g = profile.segment[min(tokens + max(1, near), profile.segment.shape[0] - 1)]
+    while g < last and _at_end_s(profile, g, tokens, context, pair_s) <= time_s:
         g += 1
+    while g > first and _at_end_s(profile, g - 1, tokens, context, pair_s) > time_s:
+        g -= 1
     constant = profile.matrix_intercept_s[g] + profile.matrix_slope_s[g] * tokens - time_s
     if constant >= 0.0:
         return 0
@@ -206,6 +216,14 @@ def _most_tokens(profile: Profile, pair_s: float, time_s: float, tokens: int, co
     # The positive root in the form that stays exact when the quadratic term is tiny.
     root = -2.0 * constant / (linear + math.sqrt(linear * linear - 4.0 * quadratic * constant))
     return max(0, min(limit, int(root + 1e-9)))
+
+
+@compiled
+def _at_end_s(profile: Profile, g: int, tokens: int, context: int, pair_s: float) -> float:
+    """Return matrix work and attention of a batch that one more prompt fills up to the end of a segment, seconds."""
+    end = profile.segment_end_tokens[g]
+    c = end - tokens
+    return profile.matrix_intercept_s[g] + profile.matrix_slope_s[g] * end + pair_s * c * (context + 0.5 * c)
 
 
 @compiled
