@@ -34,6 +34,7 @@ from answered_streams import Stream, letters, send
 from served_engines import RealEngine, environment, served, why_not
 
 from polyslo.core.profile import Profile
+from polyslo.core.slowness import add_iteration
 from polyslo.gateway.warmup import warm_up
 from polyslo.load.plan import LoadPlan
 from polyslo.measure.step_fit import fit_steps
@@ -58,6 +59,7 @@ tiers.quick = { tpot_ms = 40, share = 0.2 }
 tiers.usual = { tpot_ms = 80, share = 0.4 }
 tiers.easy = { tpot_ms = 160, share = 0.4 }
 """
+ALIKE = 20  # steps with the same batch have a median that says something
 STEP_BOUND, FIRST_BOUND, ATTAINMENT_BOUND = 0.10, 0.15, 0.05
 
 
@@ -66,7 +68,9 @@ class Outcome:
     """A run beside what was foreseen of it. Errors are (foreseen - measured) / measured."""
 
     step_errors: dict[str, np.ndarray]  # by what the step carried
-    floor_errors: np.ndarray  # of a profile of the same form that was fitted to this very run: the run's own noise
+    floor_errors: np.ndarray  # of a profile of the same form that was fitted to this very run
+    spread: np.ndarray  # a step over the median of those with the same batch, less 1: the machine's own noise
+    followed_errors: np.ndarray  # of the profile with what the gateway has learned of the steps before, see slowness.py
     first_errors: np.ndarray  # of the simulator's first tokens, a request each
     promised_errors: np.ndarray  # of the gateway's promises, which reckon with iterations that later requests fill
     simulated_first_s: float  # median
@@ -185,7 +189,7 @@ async def tried(setting: Setting, profile_file: Path, folder: Path, options: arg
             plan = LoadPlan.of(workload)
             before = time.time()
             streams = await send(plan, url, letters(plan, url, MODEL, VOCAB, told=True))
-            steps = [step for each in engines for step in read_steps(each, before)]
+            steps = [read_steps(each, before) for each in engines]
             outcomes.append(beside_forecasts(plan, streams, steps, setting, options.seed + run))
     return outcomes
 
@@ -229,9 +233,10 @@ def read_steps(each: RealEngine, since: float) -> list[dict[str, float]]:
 
 
 def beside_forecasts(
-    plan: LoadPlan, streams: list[Stream], steps: list[dict[str, float]], setting: Setting, seed: int
+    plan: LoadPlan, streams: list[Stream], of_engines: list[list[dict[str, float]]], setting: Setting, seed: int
 ) -> Outcome:
-    """Hold a run against what was foreseen of it."""
+    """Hold a run against what was foreseen of it; the steps are each engine's."""
+    steps = [step for mine in of_engines for step in mine]
     simulated_first_s, attained = simulated(plan.workload, setting, seed)
     first_s = np.array([stream.token_s[0] - stream.began_s if stream.token_s else np.nan for stream in streams])
     foreseen_s = np.array([float(s.headers.get(b"x-polyslo-predicted-ttft-ms", b"nan")) / 1e3 for s in streams])
@@ -243,6 +248,8 @@ def beside_forecasts(
     return Outcome(
         step_errors=errors_of(steps, setting.named.profile),
         floor_errors=errors_of(steps, refitted(steps, setting.named.profile))["all"],
+        spread=spread_of_alike(steps),
+        followed_errors=np.concatenate([followed_errors(mine, setting.named.profile) for mine in of_engines]),
         first_errors=errors[np.isfinite(errors)],
         promised_errors=promised[np.isfinite(promised)],
         simulated_first_s=float(np.nanmedian(simulated_first_s[scored])),
@@ -264,12 +271,36 @@ def simulated(workload: Workload, setting: Setting, seed: int) -> tuple[np.ndarr
 
 def errors_of(steps: list[dict[str, float]], profile: Profile) -> dict[str, np.ndarray]:
     """Return the errors of the profile's step times, of all steps and by what they carried."""
-    errors = np.array(
-        [profile.iteration_s(int(s["decodes"]), int(s["chunk"]), s["kv"], s["context"]) / s["step_s"] for s in steps]
-    )
+    errors = np.array([step_time_s(step, profile) / step["step_s"] for step in steps])
     has_chunk = np.array([step["chunk"] > 0 for step in steps])
     parts = {"all": has_chunk | True, "decodes alone": ~has_chunk, "with prompts": has_chunk}
     return {name: errors[chosen] - 1.0 for name, chosen in parts.items() if chosen.any()}
+
+
+def step_time_s(step: dict[str, float], profile: Profile) -> float:
+    """Return what a profile says of a step."""
+    return profile.iteration_s(int(step["decodes"]), int(step["chunk"]), step["kv"], step["context"])
+
+
+def followed_errors(steps: list[dict[str, float]], profile: Profile) -> np.ndarray:
+    """Return the errors of an engine's steps when the profile is corrected by the steps before, as the gateway does."""
+    errors, observed_s, nominal_s = [], 0.0, 0.0
+    for step in steps:
+        expected_s = step_time_s(step, profile)
+        ratio = observed_s / nominal_s if nominal_s > 0.0 else 1.0
+        errors.append(ratio * expected_s / step["step_s"] - 1.0)
+        observed_s, nominal_s = add_iteration(step["step_s"], expected_s, observed_s, nominal_s)
+    return np.array(errors)
+
+
+def spread_of_alike(steps: list[dict[str, float]]) -> np.ndarray:
+    """Return how far steps without prompts are off the median of those with as many decodes and about the same KV."""
+    alike: dict[tuple[int, int], list[float]] = {}
+    for step in steps:
+        if step["chunk"] == 0:
+            batch = int(step["decodes"]), int(4 * np.log2(1 + step["kv"]))
+            alike.setdefault(batch, []).append(step["step_s"])
+    return np.concatenate([np.array(mine) / np.median(mine) - 1.0 for mine in alike.values() if len(mine) >= ALIKE])
 
 
 def refitted(steps: list[dict[str, float]], prior: Profile) -> Profile:
@@ -290,7 +321,9 @@ def report(outcomes: list[Outcome], setting: Setting, options: argparse.Namespac
     rows = [
         *((f"step time, {name}: median error", [middle(o.step_errors[name]) for o in outcomes])
           for name in outcomes[0].step_errors),
-        ("the same of a profile fitted to the run itself", [middle(o.floor_errors) for o in outcomes]),
+        ("a profile fitted to the run itself", [middle(o.floor_errors) for o in outcomes]),
+        ("the same batch, off its own median", [middle(o.spread) for o in outcomes]),
+        ("the profile, corrected by the steps before", [middle(o.followed_errors) for o in outcomes]),
         ("simulated TTFT, a request: median error", [middle(o.first_errors) for o in outcomes]),
         ("gateway's promise of it: median error", [middle(o.promised_errors) for o in outcomes]),
         ("TTFT P50, live", [f"{o.first_s * 1e3:.0f} ms" for o in outcomes]),
@@ -316,6 +349,7 @@ def verdict(outcome: Outcome) -> list[str]:
     """Tell which bounds were kept."""
     kept = {
         "steps": np.median(np.abs(outcome.step_errors["all"])) <= STEP_BOUND,
+        "steps, corrected": np.median(np.abs(outcome.followed_errors)) <= STEP_BOUND,
         "TTFT": np.median(np.abs(outcome.first_errors)) <= FIRST_BOUND,
         "attainment": abs(outcome.simulated_attainment - outcome.attainment) <= ATTAINMENT_BOUND,
     }

@@ -15,7 +15,7 @@ from polyslo.sim.world import READY
 @pytest.mark.parametrize("mode", ["co", "pd"])
 def test_an_instance_starts_once_at_a_time(mode):
     """However often it is claimed, one event at most ends an instance's cold start, and none begins work before it."""
-    setting = Setting.of(instances=4, fleet=FleetConfig(mode=mode, cold_start_s=20.0))
+    setting = Setting.of(instances=4, fleet=FleetConfig(mode=mode, cold_start_s=20.0, keep_warm_s=0.0))
     workload = setting.workload(40.0, 0, duration_s=120.0)
     world = build_world(workload, setting.named.profile, PolicySpec.parse("polyserve"), setting.config)
     starts = 0

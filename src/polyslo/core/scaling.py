@@ -46,9 +46,9 @@ def claim_of(fleet: Fleet, group: int, either: bool, now_s: float) -> int:
     """Claim one of those bound to the group's side, or of those that may do either: without PD, all.
 
     The least loaded comes first: one without best-effort work where there is one, else that work yields at once. One
-    that is slower than others comes after them.
+    that is slower than others comes after them, and so does, among equals, one that has to be started.
     """
-    pool, chosen, least = idle_group(fleet), NONE, math.inf
+    pool, chosen, least, shortest_s = idle_group(fleet), NONE, math.inf, math.inf
     if not either and fleet.settings[0].num_roles == 0:
         return NONE
     for rank in range(fleet.group_size[pool] - 1, -1, -1):
@@ -56,19 +56,46 @@ def claim_of(fleet: Fleet, group: int, either: bool, now_s: float) -> int:
         instance = fleet.instances[i]
         if instance.closed != FITS or (instance.role == EITHER) != either or not may_join(fleet, i, group):
             continue
-        if instance.slowness < least:
-            chosen, least = i, instance.slowness
-        if least == fleet.settings[0].least_slowness:
+        starts_s = start_s(fleet, i, now_s)
+        if instance.slowness < least or (instance.slowness == least and starts_s < shortest_s):
+            chosen, least, shortest_s = i, instance.slowness, starts_s
+        if least == fleet.settings[0].least_slowness and shortest_s == 0.0:
             break
     if chosen == NONE:
         return NONE
     clear(fleet, chosen)
     instance = fleet.instances[chosen]
-    instance.ready_s = now_s + fleet.settings[0].cold_start_s
+    fleet.settings[0].standby_s += _warm_s(fleet, chosen, now_s)
+    instance.ready_s = max(instance.ready_s, now_s + shortest_s)  # it may be in a start that it was claimed for before
     assign(fleet, chosen, group, now_s)
     if instance.ready_s > now_s:
         act(fleet, START, NONE, chosen)
     return chosen
+
+
+@compiled
+def start_s(fleet: Fleet, i: int, now_s: float) -> float:
+    """Return the cold start of an idle instance that is claimed now, seconds: none while it is kept warm."""
+    if now_s - fleet.instances[i].idle_since_s < fleet.settings[0].keep_warm_s:
+        return 0.0
+    return fleet.settings[0].cold_start_s
+
+
+@compiled
+def _warm_s(fleet: Fleet, i: int, now_s: float) -> float:
+    """Return how long an idle instance has been kept warm; 0 where starting one costs nothing."""
+    if fleet.settings[0].cold_start_s == 0.0:
+        return 0.0
+    return min(now_s - fleet.instances[i].idle_since_s, fleet.settings[0].keep_warm_s)
+
+
+@compiled
+def standby_s(fleet: Fleet, now_s: float) -> float:
+    """Return the instance-seconds that were spent on keeping idle instances warm until now."""
+    spent_s, pool = fleet.settings[0].standby_s, idle_group(fleet)
+    for rank in range(fleet.group_size[pool]):
+        spent_s += _warm_s(fleet, fleet.order[pool, rank], now_s)
+    return spent_s
 
 
 @compiled
@@ -163,6 +190,7 @@ def leave_if_unneeded(fleet: Fleet, i: int, now_s: float) -> None:
 @compiled
 def release(fleet: Fleet, i: int, now_s: float) -> None:
     """Return an instance to the idle pool."""
+    fleet.instances[i].idle_since_s = now_s
     assign(fleet, i, idle_group(fleet), now_s)
 
 

@@ -69,6 +69,7 @@ INSTANCE = np.dtype(
         ("slowness", np.float64),  # its time over the profile's, as believed: see `slowness.py`
         ("iteration_end_s", np.float64),  # expected end of the running iteration
         ("ready_s", np.float64),  # a cold start ends
+        ("idle_since_s", np.float64),  # when it was given back to the idle pool, last
     ],
     align=True,
 )
@@ -119,6 +120,8 @@ SETTINGS = np.dtype(
         ("num_roles", np.int64),  # PD: instances that can do one side only
         ("without", np.int64),  # mechanisms switched off, a bit each: see `lacks`
         ("cold_start_s", np.float64),
+        ("keep_warm_s", np.float64),  # how long an instance stays warm in the idle pool: it then needs no cold start
+        ("standby_s", np.float64),  # instance-seconds kept warm by those that have been claimed since
         ("margin_ratio", np.float64),  # of the TPOT, kept free by router and engine alike
         ("transfer_s", np.float64),  # KV transfer: fixed part
         ("transfer_s_per_token", np.float64),

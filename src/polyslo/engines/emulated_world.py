@@ -61,7 +61,7 @@ def new_world(
         event=np.zeros((8, 3), dtype=np.int64),
         fact_s=np.zeros((num_facts, 2)),
         fact=np.zeros((num_facts, 3), dtype=np.int64),
-        owned_at_s=np.zeros((2, 2)),
+        owned_at_s=np.zeros((3, 2)),
         sample_s=np.zeros(0),
         sample_groups=np.zeros((0, 3), dtype=np.int64),
         sample_pending=np.zeros((0, 1), dtype=np.int64),

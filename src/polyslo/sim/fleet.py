@@ -65,6 +65,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "known_ratio": (0.01, 100.0),
     "margin_ratio": (0.0, 0.9),
     "cold_start_s": (0.0, 86_400.0),
+    "keep_warm_s": (0.0, 86_400.0),
     "transfer_s": (0.0, 86_400.0),
     "transfer_gb_per_s": (1e-6, 1e6),
     "prefill_budget_s": (1e-6, 86_400.0),
@@ -94,6 +95,7 @@ class FleetConfig:
     promote: bool = True
     margin_ratio: float = 0.0
     cold_start_s: float = 0.0
+    keep_warm_s: float | None = None  # how long an idle instance needs no cold start; None: as long as that takes
     transfer_s: float = 0.001
     transfer_gb_per_s: float = 50.0
     prefill_budget_s: float = 0.05
@@ -254,6 +256,7 @@ def build_fleet(
     settings["promote"] = config.promote and "promotion" not in policy.without
     settings["without"] = sum(1 << MECHANISMS[name] for name in policy.without if MECHANISMS[name] != NONE)
     settings["cold_start_s"] = config.cold_start_s
+    settings["keep_warm_s"] = config.cold_start_s if config.keep_warm_s is None else config.keep_warm_s
     settings["margin_ratio"] = config.margin_ratio
     settings["transfer_s"] = config.transfer_s
     settings["transfer_s_per_token"] = profile.physics["kv_bytes_per_token"] / (config.transfer_gb_per_s * 1e9)

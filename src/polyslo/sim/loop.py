@@ -22,7 +22,7 @@ from polyslo.core.belief import (
 from polyslo.core.ladder import settle_hopeless
 from polyslo.core.pending import head
 from polyslo.core.profile import iteration_s
-from polyslo.core.scaling import owned_instance_s
+from polyslo.core.scaling import owned_instance_s, standby_s
 from polyslo.core.state import (
     DISPATCH,
     DONE,
@@ -212,8 +212,9 @@ def _watch(world: World, next_s: float) -> None:
         clock.next_sample_s += clock.sample_every_s
     for column, at_s in ((0, clock.window_start_s), (1, clock.window_end_s)):
         if world.owned_at_s[0, column] < 0.0 and next_s >= at_s:
-            for group in range(world.owned_at_s.shape[0]):
+            for group in range(prefill_group(fleet) + 1):
                 world.owned_at_s[group, column] = owned_instance_s(fleet, group, at_s)
+            world.owned_at_s[-1, column] = standby_s(fleet, at_s)
 
 
 @compiled

@@ -37,7 +37,9 @@ class PlanResult:
 
     def mean_prefill_instances(self) -> float:
         """Return the prefill instances owned on average; 0 when co-located."""
-        owned_s = [r.instance_seconds - sum(tier.instance_seconds for tier in r.tiers) for r in self.runs]
+        owned_s = [
+            r.instance_seconds - r.standby_seconds - sum(tier.instance_seconds for tier in r.tiers) for r in self.runs
+        ]
         return max(0.0, sum(s / r.span_s for s, r in zip(owned_s, self.runs, strict=True)) / len(self.runs))
 
     def mean_idle_instances(self) -> float:

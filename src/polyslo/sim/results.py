@@ -71,11 +71,12 @@ class RunResult:
     num_instances: int
     span_s: float  # length of the scored window
     tiers: tuple[TierResult, ...]
-    instance_seconds: float  # owned by tiers (and prefill instances in PD) inside the scored window
+    instance_seconds: float  # owned by tiers, prefill (PD) or kept warm in the idle pool, inside the scored window
     num_iterations: int
     num_preemptions: int
     placements_by_rung: dict[str, int] = field(default_factory=dict)
     refusals_by_reason: dict[str, int] = field(default_factory=dict)
+    standby_seconds: float = 0.0  # of `instance_seconds`: in the idle pool, kept warm because starting takes time
     num_ttft_raised: int = 0  # requests whose drawn TTFT was out of reach even alone
     notices: tuple[str, ...] = ()  # what was done to the workload's rows: sorted, dropped, repeated
     timeline: Timeline | None = None

@@ -117,7 +117,7 @@ class World(Native):
     event: npt.NDArray[np.int64]  # (E, 3) kind, instance, request
     fact_s: npt.NDArray[np.float64]  # (F, 2) ring: when seen, when it happened
     fact: npt.NDArray[np.int64]  # (F, 3) kind, instance, request
-    owned_at_s: npt.NDArray[np.float64]  # (K + 1, 2) instance-seconds of tiers and prefill at window's ends
+    owned_at_s: npt.NDArray[np.float64]  # (K + 2, 2) instance-seconds of tiers, prefill and standby at window's ends
     sample_s: npt.NDArray[np.float64]  # (M,)
     sample_groups: npt.NDArray[np.int64]  # (M, K + 2)
     sample_pending: npt.NDArray[np.int64]  # (M, K)
