@@ -21,7 +21,7 @@ from polyslo.claims.results import Ablation, Cell, Claims, Disturbed, Load, Tier
 from polyslo.claims.search import HIGHEST_RATIO
 from polyslo.claims.sweep import Sweep
 from polyslo.claims.tuning import variants, without_relegation
-from polyslo.claims.work import Found, Outcome, Search, Trial
+from polyslo.claims.work import TOLERANCE_RATIO, Found, Outcome, Search, Trial
 from polyslo.sim.results import GoodputResult
 from polyslo.sim.setting import Setting
 from polyslo.sim.statistics import confidence_interval
@@ -29,6 +29,8 @@ from polyslo.sim.statistics import confidence_interval
 SEEDS, QUICK_SEEDS = 3, 2
 LOADS = (0.2, 0.4, 0.6, 0.8)
 TUNING_RATIO = 0.3  # length of the runs that choose parameters, or ablate, of those that are scored
+# Of the fluid optimum, to which such searches go; crossings are interpolated and about a third of it off (P95).
+TUNING_TOLERANCE, ABLATION_TOLERANCE = 0.03, 0.04
 CONTENDING_RATIO = 0.9  # of the best baseline's goodput: with less in the first seed a baseline is not the best
 LONGER = ("mix that moves", "cold start")  # these take time to show
 MOST_INSTANCE_S, LEAST_LARGE_S = 16_000.0, 50.0  # runs of large fleets are shorter, down to this
@@ -128,7 +130,9 @@ def _compare(
     sweep: Sweep, stage: str, drafts: Sequence[_Draft], policies: Callable[[_Draft], list[str]], quick: bool
 ) -> None:
     pairs = [(draft, policy) for draft in drafts for policy in policies(draft)]
-    answers = sweep.do(stage, [Search(d.case, policy, 0, _tuning_length_s(d, quick)) for d, policy in pairs])
+    tolerance = TOLERANCE_RATIO if quick else TUNING_TOLERANCE  # quick: these are the scores, too
+    units = [Search(d.case, policy, 0, _tuning_length_s(d, quick), tolerance_ratio=tolerance) for d, policy in pairs]
+    answers = sweep.do(stage, units)
     for (draft, policy), found in zip(pairs, answers, strict=True):
         draft.tuned[policy] = found
     for draft in drafts:
@@ -223,7 +227,7 @@ def _ablate(sweep: Sweep, drafts: Sequence[_Draft], finished: bool) -> list[list
     """Switch each mechanism off, in short runs; search near what the whole policy gave in runs as short."""
     wanted = [
         [
-            Search(d.case, policy, 0, _tuning_length_s(d, quick=False), d.tuned[OURS].rates_rps)
+            Search(d.case, policy, 0, _tuning_length_s(d, quick=False), d.tuned[OURS].rates_rps, ABLATION_TOLERANCE)
             for policy in ablations().values()
         ]
         for d in drafts
@@ -238,7 +242,10 @@ def _disturb(sweep: Sweep, drafts: Sequence[_Draft], finished: bool) -> list[Dis
     levels = [level for mode in MODES for level in disturbances(mode)]
     settings = [level.case.setting() for level in levels]
     wanted = [
-        [Search(level.case, policy, 0, length_s) for policy in _rivals(drafts, level)]
+        [
+            Search(level.case, policy, 0, length_s, _usual_guesses(drafts, level, policy, setting.optimum_rps()))
+            for policy in _rivals(drafts, level)
+        ]
         for level, setting in zip(levels, settings, strict=True)
         for length_s in [_disturbed_length_s(level, setting)]
     ]
@@ -257,8 +264,22 @@ def _disturb(sweep: Sweep, drafts: Sequence[_Draft], finished: bool) -> list[Dis
     ]
 
 
+def _usual(drafts: Sequence[_Draft], level: Disturbance) -> _Draft:
+    return next(d for d in drafts if d.case.workload == level.case.workload and d.case.mode == level.case.mode)
+
+
+def _usual_guesses(drafts: Sequence[_Draft], level: Disturbance, policy: str, optimum_rps: float) -> tuple[float, ...]:
+    """Return what short runs of the usual case gave, scaled by the optimum: disturbances that do little end soon.
+
+    The usual case itself is then the very search that has scored it.
+    """
+    usual = _usual(drafts, level)
+    scale, found = optimum_rps / usual.optimum_rps, usual.tuned.get(policy)
+    return tuple(scale * rate for rate in found.rates_rps) if found else ()
+
+
 def _rivals(drafts: Sequence[_Draft], level: Disturbance) -> list[str]:
-    usual = next(d for d in drafts if d.case.workload == level.case.workload and d.case.mode == level.case.mode)
+    usual = _usual(drafts, level)
     names = RIVALS if level.case.num_instances <= LARGE else RIVALS[:1]
     rivals = [usual.chosen[name, TARGETS[0]] for name in names]
     # a split of 20 instances says nothing about other sizes

@@ -10,13 +10,15 @@ from functools import lru_cache
 
 from polyslo.claims.cases import TARGETS, Case
 from polyslo.claims.search import crossings
+from polyslo.sim.bounded import attainment_or_bound
 from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import RunResult
 from polyslo.sim.setting import Setting
 
-TOLERANCE_RATIO = 0.02  # of the fluid optimum; the crossing itself is interpolated
+TOLERANCE_RATIO = 0.02  # of the fluid optimum, in what is scored; the crossing itself is interpolated
 GUESSES = (0.9, 1.0)  # of the fluid optimum, one a target
 LEAST_GUESS = 0.1
+LEAST_TOLD = 0.5  # attainment: how far below it is says nothing about goodput
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Search:
     seed: int
     duration_s: float
     guesses_rps: tuple[float, ...] = ()  # one a target, where a similar search has been made
+    tolerance_ratio: float = TOLERANCE_RATIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Found:
     """What a search found: requests per second at each target, and what it saw on the way."""
 
     rates_rps: tuple[float, ...]
-    seen: tuple[tuple[float, float], ...]  # (rate, attainment), rising
+    seen: tuple[tuple[float, float], ...]  # (rate, attainment, below `LEAST_TOLD` a bound of it), rising
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +76,11 @@ def _search(unit: Search) -> Found:
     setting = resolved(unit.case)
     spec, optimum = PolicySpec.parse(unit.policy), setting.optimum_rps()
     rates, seen = crossings(
-        lambda rate: _run(setting, spec, rate, unit.seed, unit.duration_s).attainment,
+        lambda rate: _attainment(setting, spec, rate, unit.seed, unit.duration_s),
         TARGETS,
         [max(guess, LEAST_GUESS * optimum) for guess in unit.guesses_rps or [ratio * optimum for ratio in GUESSES]],
         scale=optimum,
-        tolerance=TOLERANCE_RATIO,
+        tolerance=unit.tolerance_ratio,
     )
     return Found(tuple(rates), tuple(sorted(seen.items())))
 
@@ -91,6 +94,12 @@ def _try(unit: Trial) -> Outcome:
         tier_attained=tuple(tier.num_attained for tier in run.tiers),
         num_preemptions=run.num_preemptions,
     )
+
+
+def _attainment(setting: Setting, spec: PolicySpec, rate_rps: float, seed: int, duration_s: float) -> float:
+    workload = setting.workload(rate_rps, seed, duration_s=duration_s)
+    profile, config = setting.named.profile, setting.config
+    return attainment_or_bound(workload, profile, spec, config, seed=seed, least=LEAST_TOLD)
 
 
 def _run(setting: Setting, spec: PolicySpec, rate_rps: float, seed: int, duration_s: float) -> RunResult:
