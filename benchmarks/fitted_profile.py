@@ -12,7 +12,8 @@ Needs `make engines`. Engines compute at their own speed, nothing is paced:
 
 Bounds, which are for engines that have their cores to themselves: median error of a step at most 10%, of a first token
 15%, and the simulated attainment within 5 points of the live one. On a machine that others keep busy the errors are
-theirs: the load average is printed beside.
+theirs: the load average is printed beside, how far steps of the same batch are off their own median, and what is left
+of the error when the profile is corrected by the steps before, as the gateway corrects it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from polyslo.claims.markdown import NBSP
 from polyslo.claims.mechanisms import INSTEAD
 from polyslo.claims.page import page_text
 from polyslo.claims.results import Claims
+from polyslo.claims.sensitivity_section import REASONS
 
 
 def text_of(claims: Claims) -> str:
@@ -203,6 +204,15 @@ def test_a_quick_run_says_that_it_is_no_evidence() -> None:
     assert "nothing ablated" in text
     assert "## What each mechanism" not in text
     assert "**A quick run**" not in text_of(winning())
+
+
+def test_every_reason_stands_under_the_topic_that_it_explains() -> None:
+    """What made requests miss is told once, between the topic's heading and its first table."""
+    text = text_of(synthetic_claims(synthetic_cell(), disturbed=synthetic_disturbed()))
+    for topic, reason in REASONS.items():
+        heading, table = f"### {topic[0].upper()}{topic[1:]}\n\n", "\n\n**Co-located"
+        assert text.count(reason) == 1
+        assert heading + reason + table in text
 
 
 def test_sensitivity_is_in_shares_of_each_levels_own_optimum() -> None:

@@ -13,6 +13,31 @@ from polyslo.report.notation import MISSING, mode_text, percent_cell_text, rate_
 
 UNDISTURBED = "nothing"  # the topic of the usual case, which heads every other topic's table
 
+# What requests that missed have shown, by topic.
+REASONS = {
+    "iteration noise": (
+        "`polyserve` packs: some instances use every deadline to the last, so iterations that are longer than foreseen "
+        "make whole batches late. A margin (`margin_ratio`) as large as the noise mends that."
+    ),
+    "profile error": (
+        "Engines that are slower than their profile make batches late in the same way. The router of these runs keeps "
+        "to its profile; the gateway learns the speed of each instance from its streams."
+    ),
+    "output lengths": (
+        "Where lengths are known, forecasts count on decodes that end. Told half of the lengths, those that miss have "
+        "a first token that is some hundredths of a second late, since decodes stay that were to leave; no request is "
+        "preempted."
+    ),
+    "telemetry delay": (
+        "Disaggregated, the router must hear of a prefill's end before it sends the KV on. With news that is 500 ms "
+        "late the second token comes as much later than the first, so that only those requests attain whose first token "
+        "was that early, whatever the policy."
+    ),
+    "cold start": (
+        "Instances that were given back stay warm for as long as a start takes; they count as owned meanwhile."
+    ),
+}
+
 
 def sensitivity_section(claims: Claims) -> str:
     """Tabulate goodput as a share of each level's own fluid optimum; empty where nothing was disturbed."""
@@ -27,6 +52,7 @@ def sensitivity_section(claims: Claims) -> str:
     ]
     for topic in topics or [UNDISTURBED]:
         parts.append(f"### {plain(opening(topic))}")
+        parts += [REASONS[topic]] if topic in REASONS else []
         for mode in dict.fromkeys(d.mode for d in claims.disturbed):
             levels = [d for d in claims.disturbed if d.mode == mode and d.topic in (UNDISTURBED, topic)]
             if any(d.topic == topic for d in levels):
