@@ -30,7 +30,7 @@ REASONS = {
     ),
     "telemetry delay": (
         "Disaggregated, the router must hear of a prefill's end before it sends the KV on. With news that is 500 ms "
-        "late the second token comes as much later than the first, so that only those requests attain whose first token "
+        "late the second token comes as much later than the first, so that only those attain whose first token "
         "was that early, whatever the policy."
     ),
     "cold start": (
