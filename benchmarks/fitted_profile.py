@@ -13,7 +13,7 @@ Needs `make engines`. Engines compute at their own speed, nothing is paced:
 Bounds, which are for engines that have their cores to themselves: median error of a step at most 10%, of a first token
 15%, and the simulated attainment within 5 points of the live one. On a machine that others keep busy the errors are
 theirs: the load average is printed beside, how far steps of the same batch are off their own median, and what is left
-of the error when the profile is corrected by the steps before, as the gateway corrects it.
+of the error when the profile is corrected by the ratio that the gateway learns of the steps before.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Outcome:
     step_errors: dict[str, np.ndarray]  # by what the step carried
     floor_errors: np.ndarray  # of a profile of the same form that was fitted to this very run
     spread: np.ndarray  # a step over the median of those with the same batch, less 1: the machine's own noise
-    followed_errors: np.ndarray  # of the profile with what the gateway has learned of the steps before, see slowness.py
+    followed_errors: np.ndarray  # of the profile times the ratio of the steps before, as slowness.py learns it
     first_errors: np.ndarray  # of the simulator's first tokens, a request each
     promised_errors: np.ndarray  # of the gateway's promises, which reckon with iterations that later requests fill
     simulated_first_s: float  # median
@@ -284,7 +284,10 @@ def step_time_s(step: dict[str, float], profile: Profile) -> float:
 
 
 def followed_errors(steps: list[dict[str, float]], profile: Profile) -> np.ndarray:
-    """Return the errors of an engine's steps when the profile is corrected by the steps before, as the gateway does."""
+    """Return the errors of an engine's steps when the profile is corrected by the ratio that the steps before had.
+
+    It is the ratio that the gateway learns; it follows it in steps, and believes no engine to be faster than told.
+    """
     errors, observed_s, nominal_s = [], 0.0, 0.0
     for step in steps:
         expected_s = step_time_s(step, profile)
@@ -301,7 +304,8 @@ def spread_of_alike(steps: list[dict[str, float]]) -> np.ndarray:
         if step["chunk"] == 0:
             batch = int(step["decodes"]), int(4 * np.log2(1 + step["kv"]))
             alike.setdefault(batch, []).append(step["step_s"])
-    return np.concatenate([np.array(mine) / np.median(mine) - 1.0 for mine in alike.values() if len(mine) >= ALIKE])
+    often = [np.array(mine) for mine in alike.values() if len(mine) >= ALIKE]
+    return np.concatenate([np.full(1, np.nan)[:0], *(mine / np.median(mine) - 1.0 for mine in often)])
 
 
 def refitted(steps: list[dict[str, float]], prior: Profile) -> Profile:
@@ -324,7 +328,7 @@ def report(outcomes: list[Outcome], setting: Setting, options: argparse.Namespac
           for name in outcomes[0].step_errors),
         ("a profile fitted to the run itself", [middle(o.floor_errors) for o in outcomes]),
         ("the same batch, off its own median", [middle(o.spread) for o in outcomes]),
-        ("the profile, corrected by the steps before", [middle(o.followed_errors) for o in outcomes]),
+        ("the profile times the ratio that the gateway learns", [middle(o.followed_errors) for o in outcomes]),
         ("simulated TTFT, a request: median error", [middle(o.first_errors) for o in outcomes]),
         ("gateway's promise of it: median error", [middle(o.promised_errors) for o in outcomes]),
         ("TTFT P50, live", [f"{o.first_s * 1e3:.0f} ms" for o in outcomes]),
@@ -343,6 +347,8 @@ def report(outcomes: list[Outcome], setting: Setting, options: argparse.Namespac
 
 def middle(errors: np.ndarray) -> str:
     """Return the median of the errors' sizes, and their median, with the number of them."""
+    if len(errors) == 0:
+        return "-"
     return f"{np.median(np.abs(errors)):.1%} (bias {statistics.median(errors):+.1%}, {len(errors)})"
 
 

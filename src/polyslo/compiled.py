@@ -46,18 +46,20 @@ def compiled(function: F) -> F:
 class _LateCache:
     """numba's cache of a function, opened when it is first asked for: most functions are only called by compiled ones.
 
-    Opening one tries out its folder on the disk, and there are hundreds of functions.
+    Opening one tries out its folder on the disk, and there are hundreds of functions. Which folder it is is settled
+    at once: the source may change while a process runs.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
+        self._folder = cache_folder() / fingerprint(function.__module__)
         self._opened: Any = None
 
     def __getattr__(self, name: str) -> Any:
         if self._opened is None:
             config: Any = numba.config  # its settings are made at run time
             saved = config.CACHE_DIR
-            config.CACHE_DIR = str(cache_folder() / fingerprint(self._function.__module__))
+            config.CACHE_DIR = str(self._folder)
             try:
                 self._opened = FunctionCache(self._function)
             finally:

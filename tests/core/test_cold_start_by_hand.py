@@ -59,3 +59,14 @@ def test_without_cold_starts_nothing_is_kept_warm(hand):
     i = claim(filled.handle, 0, 5.0)
     assert filled.fleet.instances["ready_s"][i] == 5.0
     assert standby_s(filled.handle, 5.0) == 0.0
+
+
+def test_one_that_works_comes_before_one_in_its_start(cold):
+    """Both given back at 10.5 s, one while it starts (ready at 12 s), the other while it works: that one is taken."""
+    starting = claim(cold.handle, 0, 10.0)
+    cold.fleet.instances["ready_s"][1 - starting] = 9.0
+    for i in (1 - starting, starting):
+        release(cold.handle, i, 10.5)
+    assert claim(cold.handle, 1, 11.0) == 1 - starting
+    assert claim(cold.handle, 1, 11.0) == starting
+    assert cold.fleet.instances["ready_s"].tolist() == ([12.0, 11.0] if starting == 0 else [11.0, 12.0])

@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,6 +174,27 @@ def test_a_state_of_other_fields_is_refused(journal: Path) -> None:
     with pytest.raises(InputError, match="can't be read"):
         decode_state(b"PK nonsense")
     assert set(decode_state(encode_state(state))) == set(state)
+
+
+def test_an_older_state_is_read_by_the_names_of_its_fields(journal: Path) -> None:
+    """Fields in another order, and one that came later: that one is as in a new fleet, all others as written."""
+    state = JournalReader(journal).state
+    written = state["instances"]
+    older = np.zeros(written.shape, dtype=[(n, written.dtype[n]) for n in sorted(written.dtype.names) if n != "busy"])
+    for name in older.dtype.names:
+        older[name] = written[name]
+    instances = restore(state | {"instances": older}, 0, lambda kind, r, i: None).fleet.instances
+    assert not instances["busy"].any()
+    for name in older.dtype.names:
+        assert (instances[name] == written[name]).all(), name
+
+
+def test_a_state_with_a_field_of_its_own_is_refused(journal: Path) -> None:
+    """Whoever wrote it knew something that this version would forget."""
+    state = JournalReader(journal).state
+    newer = np.zeros(state["requests"].shape, dtype=[*state["requests"].dtype.descr, ("mood", "f8")])
+    with pytest.raises(InputError, match=r"none of this version \(requests:"):
+        restore(state | {"requests": newer}, 0, lambda kind, r, i: None)
 
 
 def test_records_name_only_what_is_there(journal: Path, tmp_path: Path) -> None:

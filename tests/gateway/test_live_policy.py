@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from polyslo.errors import ConfigError
 from polyslo.gateway.config.gateway import GatewayConfig
 from polyslo.gateway.live_policy import live_policy, too_large_chunk
 from polyslo.profiles.library import DEFAULT_PROFILE, load_profile
@@ -53,3 +54,11 @@ def test_stock_engines_with_a_large_chunk_get_the_least_loaded_instance(model, p
 def test_other_policies_stay_as_they_are(model, profile):
     """What does not promise anything is never replaced."""
     assert live_policy(replace(model, policy="lmetric"), profile, TIERS_S).name == "lmetric"
+
+
+def test_a_function_of_ones_own_is_refused(model, profile):
+    """The gateway decides in compiled code and would never ask it: requests would wait for ever."""
+    with pytest.raises(
+        ConfigError, match=r"is a function, which only the simulator asks .* the gateway takes polyserve"
+    ):
+        live_policy(replace(model, policy="json:dumps"), profile, TIERS_S)

@@ -10,8 +10,8 @@ from polyslo.claims.cases import Case
 USUAL = "azure2023-conv"
 SIZES = {
     "co": (4, 8, 16, 64, 256, 1024),
-    "pd": (4, 8, 16, 64, 256),
-}  # one search at 1,024 takes over 25 min of CPU apart
+    "pd": (4, 8, 16, 64, 256),  # one search at 1,024 takes over 25 min of CPU
+}
 NUM_TIERS = (2, 3, 6, 8)
 
 

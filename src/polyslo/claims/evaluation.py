@@ -29,7 +29,8 @@ from polyslo.sim.statistics import confidence_interval
 SEEDS, QUICK_SEEDS = 3, 2
 LOADS = (0.2, 0.4, 0.6, 0.8)
 TUNING_RATIO = 0.3  # length of the runs that choose parameters, or ablate, of those that are scored
-# Of the fluid optimum, to which such searches go; crossings are interpolated and about a third of it off (P95).
+# Shares of the fluid optimum to which these searches narrow the rate; what they interpolate then is about a third of
+# that off (P95).
 TUNING_TOLERANCE, ABLATION_TOLERANCE = 0.03, 0.04
 CONTENDING_RATIO = 0.9  # of the best baseline's goodput: with less in the first seed a baseline is not the best
 LONGER = ("mix that moves", "cold start")  # these take time to show

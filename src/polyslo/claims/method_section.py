@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polyslo.claims.evaluation import CONTENDING_RATIO, TUNING_RATIO
+from polyslo.claims.evaluation import ABLATION_TOLERANCE, CONTENDING_RATIO, TUNING_RATIO, TUNING_TOLERANCE
 from polyslo.claims.markdown import bullets, plain, table
 from polyslo.claims.numbers import target_text
 from polyslo.claims.results import Claims
@@ -19,6 +19,12 @@ def method_section(claims: Claims) -> str:
     near = "if it is the best of all" if claims.is_quick else f"with {CONTENDING_RATIO:.0%} of the best of all or more"
     further = f" and, {near}, scored with {count_text(claims.seeds - 1, 'further seed')}" if claims.seeds > 1 else ""
     without = "" if claims.is_quick else "; the best ones also without relegation, which all others have"
+    coarser = (
+        ""
+        if claims.is_quick
+        else f" (to {TUNING_TOLERANCE:.0%} where parameters are chosen, to {ABLATION_TOLERANCE:.0%} where mechanisms "
+        "are switched off)"
+    )
     short = "" if claims.is_quick else f", in runs of {TUNING_RATIO:.0%} of the length"
     sentences = [
         "**DSLO**: token i of a request (i = 0, 1, …) is due at arrival + TTFT + i · TPOT. A request attains its SLO "
@@ -26,7 +32,7 @@ def method_section(claims: Claims) -> str:
         "**Attainment**: the share of requests that attain their SLO, of all that arrived. Refused, relegated and "
         "unfinished ones are misses.",
         f"**Goodput** at a target ({targets}): the highest offered rate at which attainment is at least the target. A "
-        f"search narrows it to {TOLERANCE_RATIO:.0%} of the fluid optimum and interpolates.",
+        f"search narrows it to {TOLERANCE_RATIO:.0%} of the fluid optimum and interpolates{coarser}.",
         "**Fluid optimum**: what as many instances would serve with perfect batches, every request at its own TPOT, "
         "without bursts or whole instances.",
         f"**Scored**: the first {WARMUP_RATIO:.0%} of the arrivals' span are warm-up, the last {COOLDOWN_RATIO:.0%} "

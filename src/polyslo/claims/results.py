@@ -14,7 +14,7 @@ class Tried:
 
     policy: str
     rates_rps: tuple[float, ...]
-    seen: tuple[tuple[float, float], ...]  # (rate, attainment), rising
+    seen: tuple[tuple[float, float], ...]  # (rate, attainment, below `work.LEAST_TOLD` a bound of it), rising
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from polyslo.claims.cases import OURS, family
 from polyslo.claims.results import Cell, Tried
+from polyslo.claims.work import LEAST_TOLD
 from polyslo.report.canvas import TITLE_PX, add_axes, drawing, new_figure, write_title
 from polyslo.report.labels import draw_legend, draw_line, legend_height_px, policy_keys
 from polyslo.report.scales import BOTTOM_PX, HEADER_PX, scale_rate, scale_share
@@ -50,10 +51,12 @@ def seen_figure(cell: Cell, targets: Sequence[float], width_px: float = WIDE_PX)
 
 
 def _shown(seen: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return what lies above the floor, and where the line leaves through it."""
+    """Return what lies above the floor, and where the line leaves through it, if that was seen exactly."""
     points = [point for point in seen if point[1] >= FLOOR]
     for (rate, attainment), (later, lower) in pairwise(seen):
         if attainment >= FLOOR > lower:
+            if lower < LEAST_TOLD:
+                return [p for p in points if p[0] <= rate]
             part = (attainment - FLOOR) / (attainment - lower)
             return [p for p in points if p[0] <= rate] + [(rate + part * (later - rate), FLOOR)]
     return points

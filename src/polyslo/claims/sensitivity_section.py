@@ -34,7 +34,8 @@ REASONS = {
         "was that early, whatever the policy."
     ),
     "cold start": (
-        "Instances that were given back stay warm for as long as a start takes; they count as owned meanwhile."
+        "Instances that were given back stay warm for as long as a start takes; they count as owned meanwhile. A run "
+        "begins with all of them warm."
     ),
 }
 

@@ -57,7 +57,7 @@ class Outcome:
     """What a trial came to."""
 
     attainment: float
-    mean_instances: float  # owned by tiers, and by the prefill side
+    mean_instances: float  # owned by tiers and by the prefill side, or kept warm
     tier_requests: tuple[int, ...]
     tier_attained: tuple[int, ...]
     num_preemptions: int

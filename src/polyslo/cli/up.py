@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -32,6 +31,8 @@ from polyslo.fleets.served_fleet import ServedFleet
 from polyslo.gateway.config.gateway import GatewayConfig, parse_config
 from polyslo.gateway.config.server import LOG_LEVELS
 from polyslo.gateway.fleets import live_fleet
+from polyslo.gateway.journal.learned_tiers import with_learned_tiers
+from polyslo.gateway.observability.log_lines import log_to_stderr
 from polyslo.gateway.warmup import warm_up
 
 HEALTH = {"interval_s": 2.0, "success_threshold": 1}  # an engine on this machine is asked often, at no cost
@@ -85,9 +86,9 @@ def up_command(
     ports = free_ports(instances) if engine_port is None else list(range(engine_port, engine_port + instances))
     flags = {name: options[name] for name in ("policy", "host", "port", "prometheus_port", "api_key", "log_level")}
     urls = [f"http://127.0.0.1:{port}" for port in ports]
-    config = _config(table, model, config_file or "polyslo up", spec, urls, flags)
+    config = with_learned_tiers(_config(table, model, config_file or "polyslo up", spec, urls, flags))
     live_fleet(config.models[0], config.tiers_s, num_records=1)  # what is wrong there is told before engines start
-    logging.basicConfig(level=config.server.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr(config.server.log_level)
     folder = _log_folder(log_dir)
     warm_up()
 

@@ -66,7 +66,7 @@ def claim_of(fleet: Fleet, group: int, either: bool, now_s: float) -> int:
     clear(fleet, chosen)
     instance = fleet.instances[chosen]
     fleet.settings[0].standby_s += _warm_s(fleet, chosen, now_s)
-    instance.ready_s = max(instance.ready_s, now_s + shortest_s)  # it may be in a start that it was claimed for before
+    instance.ready_s = now_s + shortest_s
     assign(fleet, chosen, group, now_s)
     if instance.ready_s > now_s:
         act(fleet, START, NONE, chosen)
@@ -75,9 +75,13 @@ def claim_of(fleet: Fleet, group: int, either: bool, now_s: float) -> int:
 
 @compiled
 def start_s(fleet: Fleet, i: int, now_s: float) -> float:
-    """Return the cold start of an idle instance that is claimed now, seconds: none while it is kept warm."""
-    if now_s - fleet.instances[i].idle_since_s < fleet.settings[0].keep_warm_s:
-        return 0.0
+    """Return how long an idle instance that is claimed now takes to start, seconds.
+
+    While it is kept warm it is what is left of the start that it was claimed for before, mostly nothing.
+    """
+    instance = fleet.instances[i]
+    if now_s - instance.idle_since_s < fleet.settings[0].keep_warm_s:
+        return max(0.0, instance.ready_s - now_s)
     return fleet.settings[0].cold_start_s
 
 

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from polyslo.core.profile import Profile
+from polyslo.errors import ConfigError
 from polyslo.gateway.config.models import DISAGGREGATED, ModelConfig
+from polyslo.policies.table import EXTERNAL, POLICIES
 from polyslo.sim.fleet import PolicySpec
 
 FALLBACK = "minimal"
@@ -24,8 +26,16 @@ log = logging.getLogger("polyslo")
 
 
 def live_policy(model: ModelConfig, profile: Profile, tiers_s: Sequence[float], *, warns: bool = True) -> PolicySpec:
-    """Return the configured policy as it can work with a model's engines, or the fallback, with a warning."""
+    """Return the configured policy as it can work with a model's engines, or the fallback, with a warning.
+
+    Raises `ConfigError` for a function of one's own: the gateway decides in compiled code.
+    """
     spec = PolicySpec.parse(model.policy)
+    if spec.kind.code == EXTERNAL:
+        raise ConfigError(
+            f"policy {model.policy!r} is a function, which only the simulator asks (polyslo compare); "
+            f"the gateway takes {', '.join(POLICIES)}"
+        )
     if not spec.kind.elastic or model.dynamic_chunking:
         return spec
     warning = None if model.mode == DISAGGREGATED else too_large_chunk(model, profile, tiers_s)

@@ -22,8 +22,8 @@ class Point:
     attainment: float
     lowest_attainment: float
     highest_attainment: float
-    cost: float  # instance-seconds owned by tiers per 1,000 attained requests
-    mean_instances: float  # owned by tiers, averaged over the scored window
+    cost: float  # instance-seconds per 1,000 attained requests, see `RunResult`
+    mean_instances: float  # owned or kept warm, averaged over the scored window
     tier_attainments: tuple[float, ...]  # by tier, tightest first; NaN where no request arrived
 
 

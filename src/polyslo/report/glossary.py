@@ -19,7 +19,7 @@ _ATTAINMENT = (
 _COST = (
     "Cost",
     "Instance-seconds owned by tiers per 1,000 attained requests. Instances in the idle pool belong to "
-    "no tier and cost nothing here.",
+    "no tier and cost nothing here, unless they are kept warm because starting takes time.",
 )
 
 _COMMON = (_TIER, _DSLO, _ATTAINMENT, _COST)

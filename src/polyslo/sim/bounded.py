@@ -14,7 +14,7 @@ import numpy.typing as npt
 from polyslo.core.profile import Profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec
 from polyslo.sim.loop import PAUSED, advance
-from polyslo.sim.run import build_world, run_world, summarize
+from polyslo.sim.run import build_world, run_world, scored_requests, summarize
 from polyslo.sim.world import MISSED, REFUSED_OUT, RELEGATED_OUT, World
 from polyslo.workload.workload import Workload
 
@@ -26,10 +26,9 @@ def attainment_or_bound(
 ) -> float:
     """Return a run's attainment; where that is sure to be below `least`, an upper bound of it that is below, too."""
     world = build_world(workload, profile, policy, config, seed=seed)
-    start_s, end_s = (float(world.clock[name][0]) for name in ("window_start_s", "window_end_s"))
-    scored = (workload.arrival_s >= start_s) & (workload.arrival_s <= end_s)
+    scored = scored_requests(world, workload)
     if policy.place is None:
-        for pause_s in np.linspace(start_s, workload.arrival_s[-1], LOOKS):
+        for pause_s in np.linspace(world.clock["window_start_s"][0], workload.arrival_s[-1], LOOKS):
             world.clock["pause_s"] = pause_s
             if advance(world.handle) != PAUSED:
                 break

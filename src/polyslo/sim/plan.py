@@ -37,15 +37,15 @@ class PlanResult:
 
     def mean_prefill_instances(self) -> float:
         """Return the prefill instances owned on average; 0 when co-located."""
-        owned_s = [
-            r.instance_seconds - r.standby_seconds - sum(tier.instance_seconds for tier in r.tiers) for r in self.runs
-        ]
-        return max(0.0, sum(s / r.span_s for s, r in zip(owned_s, self.runs, strict=True)) / len(self.runs))
+        in_tiers = sum(sum(tier.instance_seconds for tier in r.tiers) / r.span_s for r in self.runs) / len(self.runs)
+        return max(0.0, self._mean_working_instances() - in_tiers)
 
     def mean_idle_instances(self) -> float:
-        """Return the instances that neither a tier nor prefill owned, on average."""
-        owned = sum(r.instance_seconds / r.span_s for r in self.runs) / len(self.runs)
-        return max(0.0, self.num_instances - owned)
+        """Return the instances that neither a tier nor prefill owned, on average; some may have been kept warm."""
+        return max(0.0, self.num_instances - self._mean_working_instances())
+
+    def _mean_working_instances(self) -> float:
+        return sum((r.instance_seconds - r.standby_seconds) / r.span_s for r in self.runs) / len(self.runs)
 
     def tier_attainment(self, tier: int) -> float:
         """Return a tier's attainment over all seeds; NaN when none of its requests arrived."""

@@ -98,7 +98,7 @@ class RunResult:
 
     @property
     def cost(self) -> float:
-        """Instance-seconds owned by tiers per 1,000 attained requests (inf when none attained)."""
+        """`instance_seconds` per 1,000 attained requests (inf when none attained)."""
         return 1000 * self.instance_seconds / self.num_attained if self.num_attained else float("inf")
 
 

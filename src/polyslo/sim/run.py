@@ -178,9 +178,8 @@ def summarize(
     world: World, workload: Workload, policy: PolicySpec, config: FleetConfig, *, seed: int, profile_name: str
 ) -> RunResult:
     """Score the requests that arrived inside the window."""
-    clock, jobs = world.clock[0], world.jobs
+    clock, jobs, scored = world.clock[0], world.jobs, scored_requests(world, workload)
     start_s, end_s = float(clock["window_start_s"]), float(clock["window_end_s"])
-    scored = (workload.arrival_s >= start_s) & (workload.arrival_s <= end_s)
     world.owned_at_s[world.owned_at_s < 0] = 0.0
     owned_s = world.owned_at_s[:, 1] - world.owned_at_s[:, 0]
     tiers = tuple(
@@ -209,6 +208,12 @@ def summarize(
         notices=workload.notices,
         timeline=_timeline(world, workload) if len(world.sample_s) else None,
     )
+
+
+def scored_requests(world: World, workload: Workload) -> npt.NDArray[np.bool_]:
+    """Tell of each request whether it arrived inside the window, shape (n,)."""
+    start_s, end_s = (float(world.clock[name][0]) for name in ("window_start_s", "window_end_s"))
+    return np.asarray((workload.arrival_s >= start_s) & (workload.arrival_s <= end_s))
 
 
 def _score_tier(

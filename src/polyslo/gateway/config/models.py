@@ -95,13 +95,11 @@ class ModelConfig:
     mode: str = setting(
         Choice((COLOCATED, DISAGGREGATED)), "Co-located, or prefill and decode on instances of their own.", COLOCATED
     )
-    policy: str = setting(
-        Text("a policy, such as polyserve"), "A policy by name, with its options, or `module:function`.", "polyserve"
-    )
+    policy: str = setting(Text("a policy, such as polyserve"), "A policy by name, with its options.", "polyserve")
     shadow: str | None = setting(
         Text("a policy without tiers, such as lmetric"),
-        "A second policy that is asked about each request too; how often it agrees is counted, what it says is not "
-        "done.",
+        "In mode co a second policy that is asked about each request too; how often it agrees is counted, what it says "
+        "is not done.",
         None,
     )
     relegate: bool = setting(

@@ -104,6 +104,7 @@ class KeyConfig:
     )
     tenant: str | None = setting(
         Text(),
-        "Whom its requests count for, whatever they say; without it whom they say, else the name of the key.",
+        "Whom its requests count for, whatever they say; without it whom they say (`x-llm-d-inference-fairness-id`), "
+        "else the name of the key.",
         None,
     )

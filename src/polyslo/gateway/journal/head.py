@@ -1,6 +1,6 @@
 """What a journal file says of itself first: who wrote it, and the model that was served.
 
-With the state that follows it (`journal_state`: the profile's numbers, the whole belief) a file needs no other file
+With the state that follows it (`state.py`: the profile's numbers, the whole belief) a file needs no other file
 to be replayed. It holds no prompts, no keys and no names of clients.
 """
 

@@ -1,7 +1,7 @@
 """What a journal says, one record after the other: inputs of a decider with what it decided, and what became of it.
 
 Times are seconds of the gateway's monotonic clock, bit for bit as decisions were made on them. How records become
-bytes is `journal_coding`.
+bytes is `coding.py`.
 """
 
 from __future__ import annotations

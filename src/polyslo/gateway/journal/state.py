@@ -100,10 +100,20 @@ def _empty_fleet(arrays: Mapping[str, npt.NDArray[Any]]) -> Fleet:
 
 
 def _fill(own: npt.NDArray[Any], told: npt.NDArray[Any], name: str) -> None:
-    """Copy an array into its place; what it leaves out stays as new."""
-    if told.dtype.names != own.dtype.names or told.ndim != own.ndim or any(np.greater(told.shape, own.shape)):
+    """Copy an array into its place; what it leaves out, and fields that its version did not have, stay as new."""
+    fields, known = told.dtype.names or (), own.dtype.names or ()
+    if (
+        not set(fields) <= set(known)
+        or bool(fields) != bool(known)
+        or told.ndim != own.ndim
+        or any(np.greater(told.shape, own.shape))
+    ):
         raise ValueError(f"{name}: {told.dtype} of shape {told.shape} where {own.dtype} of {own.shape} was expected")
-    own[tuple(map(slice, told.shape))] = told
+    place = own[tuple(map(slice, told.shape))]
+    for field in fields:
+        place[field] = told[field]
+    if not fields:
+        place[...] = told
 
 
 def _check_sizes(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
