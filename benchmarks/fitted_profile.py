@@ -305,7 +305,7 @@ def spread_of_alike(steps: list[dict[str, float]]) -> np.ndarray:
             batch = int(step["decodes"]), int(4 * np.log2(1 + step["kv"]))
             alike.setdefault(batch, []).append(step["step_s"])
     often = [np.array(mine) for mine in alike.values() if len(mine) >= ALIKE]
-    return np.concatenate([np.full(1, np.nan)[:0], *(mine / np.median(mine) - 1.0 for mine in often)])
+    return np.concatenate([mine / np.median(mine) - 1.0 for mine in often]) if often else np.empty(0)
 
 
 def refitted(steps: list[dict[str, float]], prior: Profile) -> Profile:
