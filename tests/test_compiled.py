@@ -97,7 +97,7 @@ def test_what_another_installation_has_compiled_is_not_warm(tmp_path):
 def test_a_name_means_the_same_in_every_bundle():
     """Another dtype for a name that a bundle has already is refused, naming both."""
     assert "tpots_s" in Fleet.ARRAYS
-    with pytest.raises(TypeError, match=r"'tpots_s': int64 with 1 dimensions in slot 100 here, .*float64"):
+    with pytest.raises(TypeError, match=r"'tpots_s': array\(int64, 1d, C\) in slot 100 here, array\(float64"):
         type("Other", (Native,), {"FIRST_SLOT": 100, "ARRAYS": {"tpots_s": (np.int64, 1)}})
 
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numba.core.caching
 
+njit: Any = numba.njit  # typed without one of its options
 unliteral: Any = numba.types.unliteral  # untyped
 FunctionCache: Any = numba.core.caching.FunctionCache  # untyped
 
@@ -31,7 +32,7 @@ _IMPORT = re.compile(r"^from (polyslo[\w.]*) import ([\w, ()\n]+?)$", re.MULTILI
 
 def compiled(function: F) -> F:
     """Compile `function` with numba on first call: cached on disk, without the GIL, IEEE division."""
-    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher: Any = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)  # nobody asks for a cfunc
     dispatcher._cache = _LateCache(function)
     resolve = dispatcher.get_call_template
 

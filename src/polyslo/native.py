@@ -15,11 +15,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numba.core.cgutils
+import numba.extending
+import numba.np.arrayobj
 import numpy as np
-from numba import carray, types  # type: ignore[attr-defined]
-from numba.core import cgutils
+from numba import types
 from numba.core.typing.arraydecl import RecordAttribute
-from numba.extending import intrinsic, overload_attribute
+from numba.extending import intrinsic
+
+cgutils: Any = numba.core.cgutils  # these are untyped
+arrayobj: Any = numba.np.arrayobj
+lower_getattr: Any = numba.extending.lower_getattr
+from_dtype: Any = numba.np.numpy_support.from_dtype
 
 MAX_SLOTS = 128  # names over all bundles
 
@@ -28,16 +35,24 @@ RECORD = np.dtype(
     align=True,
 )
 
+RECORD_TYPE = from_dtype(RECORD)
+
 _slot_of: dict[str, int] = {}
-_kind_of: dict[str, tuple[np.dtype[Any], int]] = {}
+_type_of: dict[str, Any] = {}  # numba's
 
 
-def _field_type(self: Any, record: Any, name: str) -> Any:
-    """Type a record's field; None for other names, where numba raises KeyError and never asks our attributes."""
-    return record.fields[name].type if name in record.fields else None
+def _resolve(self: Any, record: Any, name: str) -> Any:
+    """Type what a record has by a name: a field; in bundles, an array; None where it has nothing."""
+    if name in record.fields:
+        return record.fields[name].type
+    return _type_of.get(name) if _is_bundle(record) else None
 
 
-RecordAttribute.generic_resolve = _field_type  # type: ignore[method-assign]
+def _is_bundle(record: Any) -> bool:
+    return "addresses" in record.fields
+
+
+RecordAttribute.generic_resolve = _resolve  # type: ignore[method-assign]
 
 
 class Native:
@@ -78,25 +93,34 @@ class Native:
 
 
 @intrinsic
-def _pointer(typing_context: Any, address: Any) -> Any:
-    """Turn an address into a pointer that `carray` accepts."""
+def _move(typing_context: Any, table: Any, row: Any, start: Any, target: Any, count: Any) -> Any:
+    """Move entries of a row as one block: LLVM makes loops over two ends of the same array entry by entry."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+        table_type = signature.args[0]
+        array = context.make_array(table_type)(context, builder, arguments[0])
+        source, place = (
+            cgutils.get_item_pointer(context, builder, table_type, array, [arguments[1], index])
+            for index in arguments[2:4]
+        )
+        item_bytes = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(table_type.dtype)))
+        cgutils.raw_memmove(builder, place, source, arguments[4], item_bytes)
+        return context.get_dummy_value()
 
-    return types.voidptr(types.int64), generate
+    return types.none(table, types.intp, types.intp, types.intp, types.intp), generate
 
 
-_as_pointer: Any = _pointer  # numba hides the first argument from callers; type checkers don't know
+move_entries: Any = _move  # (table, row, start, target, count); the ends may overlap and are not checked
 
 
 def _define(name: str, slot: int, dtype: np.dtype[Any], ndim: int) -> None:
     """Teach compiled code the attribute `name` of bundles; a name means the same in every bundle."""
+    attribute_type = types.Array(from_dtype(dtype), ndim, "C") if ndim else RECORD_TYPE
     if name in _slot_of:
-        if (_slot_of[name], *_kind_of[name]) != (slot, dtype, ndim):
+        if (_slot_of[name], _type_of[name]) != (slot, attribute_type):
             raise TypeError(
-                f"array {name!r}: {dtype} with {ndim} dimensions in slot {slot} here, "
-                f"{_kind_of[name]} in slot {_slot_of[name]} in another bundle"
+                f"array {name!r}: {attribute_type} in slot {slot} here, "
+                f"{_type_of[name]} in slot {_slot_of[name]} in another bundle"
             )
         return
     other = next((name for name, taken in _slot_of.items() if taken == slot), None)
@@ -105,21 +129,27 @@ def _define(name: str, slot: int, dtype: np.dtype[Any], ndim: int) -> None:
             f"array {name!r}: slot {slot} is {other!r}'s or beyond {MAX_SLOTS - 1}; give FIRST_SLOT another"
         )
     _slot_of[name] = slot
-    _kind_of[name] = (dtype, ndim)
+    _type_of[name] = attribute_type
 
-    @overload_attribute(types.Record, name)
-    def attribute(record: Any) -> Any:
-        if "addresses" not in record.fields:
-            return None
+    @lower_getattr(types.Record, name)
+    def read(context: Any, builder: Any, record_type: Any, record: Any) -> Any:
+        if not _is_bundle(record_type):
+            return arrayobj.record_getattr(context, builder, record_type, record, name)
+        address = _load(context, builder, record, record_type.offset("addresses"), slot)
+        if ndim == 0:
+            return builder.inttoptr(address, context.get_value_type(RECORD_TYPE))
+        shape = [_load(context, builder, record, record_type.offset("shapes"), 2 * slot + d) for d in range(ndim)]
+        array = context.make_array(attribute_type)(context, builder)
+        item_bytes = context.get_constant(types.intp, dtype.itemsize)
+        strides = [item_bytes] if ndim == 1 else [builder.mul(item_bytes, shape[1]), item_bytes]
+        data = builder.inttoptr(address, array.data.type)
+        arrayobj.populate_array(array, data=data, shape=shape, strides=strides, itemsize=item_bytes, meminfo=None)
+        return array._getvalue()
 
-        def bundle(record: Any) -> Any:
-            return carray(_as_pointer(record.addresses[slot]), 1, dtype)[0]
 
-        def line(record: Any) -> Any:
-            return carray(_as_pointer(record.addresses[slot]), record.shapes[slot, 0], dtype)
-
-        def table(record: Any) -> Any:
-            shape = (record.shapes[slot, 0], record.shapes[slot, 1])
-            return carray(_as_pointer(record.addresses[slot]), shape, dtype)
-
-        return (bundle, line, table)[ndim]
+def _load(context: Any, builder: Any, record: Any, offset: int, index: int) -> Any:
+    """Load a number of a bundle's record. It never changes: LLVM need not load it again after whatever is written."""
+    place = cgutils.get_record_member(builder, record, offset + 8 * index, context.get_value_type(types.int64))
+    number = builder.load(place)
+    number.set_metadata("invariant.load", builder.module.add_metadata([]))
+    return number

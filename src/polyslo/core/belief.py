@@ -61,6 +61,7 @@ def _enter_queue(fleet: Fleet, r: int, i: int, now_s: float) -> None:
     request.stage = QUEUED
     insert_in_queue(fleet.requests, instance, r, fleet.settings[0].by_deadline == 1)
     instance.queued_tokens += request.remaining_tokens
+    instance.last_sent_s = max(instance.last_sent_s, request.decided_s)
     change_load(fleet, i, _load(fleet, r, i))
     _count_own(fleet, r, i, 1)
     if instance.busy == 0 and now_s >= instance.ready_s:
@@ -283,8 +284,8 @@ def begin_iteration(fleet: Fleet, i: int, began_s: float) -> None:
     """
     instance = fleet.instances[i]
     if instance.num_decodes == 0:
-        began_s = max(began_s, _first_sent_s(fleet, i))
-    hidden = _hide_sent_after(fleet, i, began_s)
+        began_s = _had_work_s(fleet, i, began_s)
+    hidden = instance.last_sent_s > began_s and _hide_sent_after(fleet, i, began_s)
     cuts = fleet.settings[0].by_deadline == 1 and instance.group != prefill_group(fleet)
     plan_from_s = began_s if cuts else math.inf
     chunk, pairs = plan_chunk(fleet.profile, fleet.requests, instance, instance.max_residents, plan_from_s)
@@ -301,13 +302,13 @@ def begin_iteration(fleet: Fleet, i: int, began_s: float) -> None:
 
 
 @compiled
-def _first_sent_s(fleet: Fleet, i: int) -> float:
-    """Return when the first of an instance's queued prompts was sent there."""
+def _had_work_s(fleet: Fleet, i: int, from_s: float) -> float:
+    """Return from when on an instance without decodes had a prompt: `from_s`, or when the first was sent, if later."""
     first_s, r = math.inf, fleet.instances[i].queue_head
-    while r != NONE:
+    while r != NONE and first_s > from_s:
         first_s = min(first_s, fleet.requests[r].decided_s)
         r = fleet.requests[r].next
-    return first_s
+    return max(first_s, from_s)
 
 
 @compiled

@@ -228,7 +228,7 @@ def foresee_batch(fleet: Fleet, i: int, r: int, start_iteration: int, limit_s: f
     if promised <= capacity and at_peak_s <= limit_s:
         return FITS, at_peak_s
     outstanding = max(1, request.expected_tokens - request.emitted_tokens - 1)
-    held, _ = peak(fleet, i, start_iteration + outstanding, request.prefill_tokens - start_iteration)
+    held = peak(fleet, i, start_iteration + outstanding, request.prefill_tokens - start_iteration)
     if held > capacity and not lacks(fleet, MEMORY_TEST):
         return MEMORY, 0.0
     at_peak_s = instance.slowness * iteration_s(fleet.profile, count, chunk, held, 0.0)

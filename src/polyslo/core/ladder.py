@@ -335,7 +335,15 @@ def _spreads(fleet: Fleet, side: int) -> bool:
     group = prefill_group(fleet) if side == PREFILL else 0
     if side == DECODE or num_claimable(fleet, group) > POOL_LOW_RATIO * fleet.instances.shape[0]:
         return False
-    return side == PREFILL or fleet.pending_size[: prefill_group(fleet)].sum() == 0
+    return side == PREFILL or _num_pending(fleet) == 0
+
+
+@compiled
+def _num_pending(fleet: Fleet) -> int:
+    count = 0
+    for tier in range(fleet.tpots_s.shape[0]):
+        count += fleet.pending_size[tier]
+    return count
 
 
 @compiled

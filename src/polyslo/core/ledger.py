@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from polyslo.compiled import compiled
 from polyslo.core.state import NONE, Fleet
+from polyslo.native import move_entries
+
+LEAST = -(1 << 62)
 
 
 @compiled
@@ -25,31 +28,29 @@ def add_resident(fleet: Fleet, i: int, r: int, start_iteration: int) -> None:
     request.finish_iteration = finish
     if count == fleet.resident.shape[1]:
         return
-    index = count
-    while index > 0 and fleet.resident_finish[i, index - 1] > finish:
-        fleet.resident_finish[i, index] = fleet.resident_finish[i, index - 1]
-        fleet.resident_base[i, index] = fleet.resident_base[i, index - 1]
-        fleet.resident[i, index] = fleet.resident[i, index - 1]
-        index -= 1
+    index = _after(fleet, i, finish)
+    for table in (fleet.resident_finish, fleet.resident_base, fleet.resident):
+        move_entries(table, i, index, index + 1, count - index)
     fleet.resident_finish[i, index] = finish
     fleet.resident_base[i, index] = request.prefill_tokens - start_iteration
     fleet.resident[i, index] = r
     fleet.instances[i].num_residents = count + 1
+    fleet.is_foreseen[i] = 0
 
 
 @compiled
 def remove_resident(fleet: Fleet, i: int, r: int) -> None:
     """Strike a request out; one that is not there is left alone."""
-    count, index = fleet.instances[i].num_residents, 0
-    while index < count and fleet.resident[i, index] != r:
-        index += 1
-    if index == count:
+    count, finish = fleet.instances[i].num_residents, fleet.requests[r].finish_iteration
+    index = _after(fleet, i, finish) - 1
+    while index >= 0 and fleet.resident_finish[i, index] == finish and fleet.resident[i, index] != r:
+        index -= 1
+    if index < 0 or fleet.resident[i, index] != r:
         return
-    for k in range(index, count - 1):
-        fleet.resident_finish[i, k] = fleet.resident_finish[i, k + 1]
-        fleet.resident_base[i, k] = fleet.resident_base[i, k + 1]
-        fleet.resident[i, k] = fleet.resident[i, k + 1]
+    for table in (fleet.resident_finish, fleet.resident_base, fleet.resident):
+        move_entries(table, i, index + 1, index, count - index - 1)
     fleet.instances[i].num_residents = count - 1
+    fleet.is_foreseen[i] = 0
 
 
 @compiled
@@ -63,24 +64,52 @@ def overdue_resident(fleet: Fleet, i: int) -> int:
 
 
 @compiled
-def peak(fleet: Fleet, i: int, finish: int, base: int) -> tuple[int, int]:
-    """Return the largest KV tokens that the instance will hold with one more resident, and the residents then.
+def peak(fleet: Fleet, i: int, finish: int, base: int) -> int:
+    """Return the largest KV tokens that the instance will hold with one more resident.
 
-    The newcomer ends at `finish` and holds `base + j`. KV rises between departures, so the peak is at one of
-    them: walk from the last departure back.
+    The newcomer ends at `finish` and holds `base + j`. KV rises between departures, so the peak is at one of them:
+    its own, a later one, or one before, where its `base + j` comes on top.
     """
-    index = fleet.instances[i].num_residents - 1
-    total, count, most, at_most, entered = 0, 0, 0, 0, False
-    while index >= 0 or not entered:
-        if not entered and (index < 0 or fleet.resident_finish[i, index] <= finish):
-            end, added = finish, base
-            entered = True
+    if fleet.is_foreseen[i] == 0:
+        _foresee(fleet, i)
+    count, index = fleet.instances[i].num_residents, _after(fleet, i, finish)
+    most, total = 0, base
+    if index < count:
+        most = fleet.peak_from[i, index]
+        total += fleet.base_from[i, index]
+    most = max(most, total + (count - index + 1) * finish)
+    if index > 0:
+        most = max(most, base + fleet.peak_until[i, index - 1])
+    return most
+
+
+@compiled
+def _foresee(fleet: Fleet, i: int) -> None:
+    """Walk the departures, from the last one back and then on, and note what `peak` asks for."""
+    count = fleet.instances[i].num_residents
+    finish, base, base_from = fleet.resident_finish[i], fleet.resident_base[i], fleet.base_from[i]
+    peak_from, peak_until = fleet.peak_from[i], fleet.peak_until[i]
+    total, most = 0, 0
+    for k in range(count - 1, -1, -1):
+        total += base[k]
+        most = max(most, total + (count - k) * finish[k])
+        base_from[k] = total
+        peak_from[k] = most
+    most = LEAST
+    for k in range(count):
+        most = max(most, base_from[k] + (count - k + 1) * finish[k])
+        peak_until[k] = most
+    fleet.is_foreseen[i] = 1
+
+
+@compiled
+def _after(fleet: Fleet, i: int, finish: int) -> int:
+    """Return the index of the first resident that ends after iteration `finish`."""
+    low, high = 0, fleet.instances[i].num_residents
+    while low < high:
+        middle = (low + high) // 2
+        if fleet.resident_finish[i, middle] <= finish:
+            low = middle + 1
         else:
-            end, added = fleet.resident_finish[i, index], fleet.resident_base[i, index]
-            index -= 1
-        total += added
-        count += 1
-        held = total + count * end
-        if held > most:
-            most, at_most = held, count
-    return most, at_most
+            high = middle
+    return low

@@ -28,9 +28,13 @@ def learn_length(fleet: Fleet, tier: int, tokens: int) -> None:
     """Count a finished request."""
     fleet.length_weight[tier, length_bin(tokens)] += 1.0
     fleet.length_tokens[tier, length_bin(tokens)] += tokens
-    if fleet.length_weight[tier].sum() > FADE_AT_WEIGHT:
-        fleet.length_weight[tier] *= 0.5
-        fleet.length_tokens[tier] *= 0.5
+    weight = 0.0
+    for index in range(LENGTH_BINS):
+        weight += fleet.length_weight[tier, index]
+    if weight > FADE_AT_WEIGHT:
+        for index in range(LENGTH_BINS):
+            fleet.length_weight[tier, index] *= 0.5
+            fleet.length_tokens[tier, index] *= 0.5
 
 
 @compiled

@@ -68,6 +68,7 @@ INSTANCE = np.dtype(
         ("budget_s", np.float64),  # longest iteration allowed, by the profile (inf: none, a constant chunk)
         ("slowness", np.float64),  # its time over the profile's, as believed: see `slowness.py`
         ("iteration_end_s", np.float64),  # expected end of the running iteration
+        ("last_sent_s", np.float64),  # when a prompt was sent to it, last
         ("ready_s", np.float64),  # a cold start ends
         ("idle_since_s", np.float64),  # when it was given back to the idle pool, last
     ],
@@ -150,6 +151,10 @@ class Fleet(Native):
     resident_finish: npt.NDArray[np.int64]  # (N, S) iteration of the last token, rising
     resident_base: npt.NDArray[np.int64]  # (N, S) KV tokens at iteration j are base + j
     resident: npt.NDArray[np.int64]  # (N, S) request
+    base_from: npt.NDArray[np.int64]  # (N, S) sum of `resident_base` from a resident on
+    peak_from: npt.NDArray[np.int64]  # (N, S) largest KV tokens at its end or a later one's
+    peak_until: npt.NDArray[np.int64]  # (N, S) at its end or an earlier one's, with one token more an iteration
+    is_foreseen: npt.NDArray[np.int64]  # (N,) whether the last three are those of the present residents
     pending: npt.NDArray[np.int64]  # (K + 1, pending capacity) heaps by deadline; the last is best-effort
     pending_size: npt.NDArray[np.int64]  # (K + 1,)
     length_weight: npt.NDArray[np.float64]  # (K, LENGTH_BINS) finished requests by output length
@@ -173,6 +178,10 @@ class Fleet(Native):
         "resident_finish": (np.int64, 2),
         "resident_base": (np.int64, 2),
         "resident": (np.int64, 2),
+        "base_from": (np.int64, 2),
+        "peak_from": (np.int64, 2),
+        "peak_until": (np.int64, 2),
+        "is_foreseen": (np.int64, 1),
         "pending": (np.int64, 2),
         "pending_size": (np.int64, 1),
         "length_weight": (np.float64, 2),
@@ -232,6 +241,10 @@ def new_fleet(
         resident_finish=np.zeros(shape, dtype=np.int64),
         resident_base=np.zeros(shape, dtype=np.int64),
         resident=np.zeros(shape, dtype=np.int64),
+        base_from=np.zeros(shape, dtype=np.int64),
+        peak_from=np.zeros(shape, dtype=np.int64),
+        peak_until=np.zeros(shape, dtype=np.int64),
+        is_foreseen=np.zeros(num_instances, dtype=np.int64),
         pending=np.zeros((len(tpots) + 1, num_pending or num_requests), dtype=np.int64),
         pending_size=np.zeros(len(tpots) + 1, dtype=np.int64),
         length_weight=np.zeros((len(tpots), LENGTH_BINS)),

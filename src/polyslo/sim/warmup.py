@@ -1,7 +1,7 @@
 """Compile everything once, with a word to the person who waits.
 
-What a policy does when a prefill ends reaches most of the decision core and takes as long to compile as the
-rest: a second process does it at the same time, and the disk cache brings the two together.
+A second process compiles the decisions while this one compiles the simulated engine; the disk cache brings the two
+together. What both need at the same moment both compile, so what they share comes late here.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import subprocess
 import sys
 from typing import Any
 
-from numba import typeof, types
+from numba import types
 
+from polyslo.native import RECORD_TYPE
 from polyslo.warmth import is_warm
+
+INDEX, TIME_S, BUNDLE = types.int64, types.float64, RECORD_TYPE
 
 
 def warm_up() -> None:
@@ -26,6 +29,7 @@ def warm_up() -> None:
 
     # It only saves time: whatever it can't do is compiled here.
     helper = subprocess.Popen([sys.executable, "-m", __name__], stderr=subprocess.DEVNULL)
+    _compile_engine()
     setting = Setting.of(instances=2)
     simulate(
         setting.workload(2.0, 0, duration_s=5.0),
@@ -37,16 +41,30 @@ def warm_up() -> None:
     print("polyslo: compiled.", file=sys.stderr)
 
 
-def _compile_placing() -> None:
-    """Compile, without calling it, what happens in the core when a prefill ends."""
-    from polyslo.core.state import new_fleet
-    from polyslo.policies.decide import on_prefilled
-    from polyslo.profiles.library import DEFAULT_PROFILE, load_profile
+def _compile_engine() -> None:
+    from polyslo.sim.engine import end_iteration, join_batch, start_iteration, submit, take_back
+    from polyslo.sim.events import pop_event
 
-    fleet = new_fleet(load_profile(DEFAULT_PROFILE).profile, num_instances=1, tpots_s=[0.05], num_requests=1)
-    dispatcher: Any = on_prefilled
-    dispatcher.compile((types.int64, typeof(fleet.handle), types.int64, types.float64))  # type: ignore[no-untyped-call]
+    _compile(pop_event, BUNDLE)
+    _compile(submit, BUNDLE, INDEX, INDEX, TIME_S)
+    _compile(join_batch, BUNDLE, INDEX, INDEX, TIME_S)
+    _compile(take_back, BUNDLE, INDEX, INDEX)
+    _compile(end_iteration, BUNDLE, INDEX, TIME_S)
+    _compile(start_iteration, BUNDLE, INDEX, TIME_S)
+
+
+def _compile_decisions() -> None:
+    from polyslo.policies.decide import on_arrival, on_iteration_settled, on_prefilled
+
+    _compile(on_iteration_settled, INDEX, BUNDLE, INDEX, TIME_S, TIME_S)
+    _compile(on_prefilled, INDEX, BUNDLE, INDEX, TIME_S)
+    _compile(on_arrival, INDEX, BUNDLE, INDEX, TIME_S)
+
+
+def _compile(function: Any, *argument_types: Any) -> None:
+    """Compile a function for arguments, without calling it."""
+    function.compile(argument_types)
 
 
 if __name__ == "__main__":
-    _compile_placing()
+    _compile_decisions()

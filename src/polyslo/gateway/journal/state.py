@@ -24,7 +24,10 @@ from polyslo.gateway.decider import CarryOut, Decider
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-_SCRATCH = {"actions", "num_actions", "news", "ended", "touched", "is_touched"}
+_SCRATCH = {
+    "actions", "num_actions", "news", "ended", "touched", "is_touched",
+    "base_from", "peak_from", "peak_until", "is_foreseen",
+}  # fmt: skip
 _BY_RECORD = {
     "requests", "stream_tokens", "stream_remaining", "stream_hidden", "transfer_end_s", "transfers"
 }  # fmt: skip
