@@ -58,6 +58,7 @@ class FakeExchange:
     """A client's request. It may be answered once, in order, and not after its client has left."""
 
     method, path, query, peer = b"POST", b"/v1/completions", b"", "192.0.2.1"
+    takes_chunks = True
 
     def __init__(self):
         self.on_gone = self.on_blocked = None
@@ -86,6 +87,12 @@ class FakeExchange:
         assert self.status is not None
         assert self.ending is None, f"written to after it {self.ending}"
         self.sent += data
+
+    def write_chunk(self, chunk):
+        """Take a piece with its framing."""
+        size, _, rest = chunk.partition(b"\r\n")
+        assert (int(size, 16), rest[-2:]) == (len(rest) - 2, b"\r\n")
+        self.write(rest[:-2])
 
     def end(self):
         """Take the end."""
@@ -117,8 +124,8 @@ class FakeCall:
     def __init__(self, origin, sink, body, headers):
         self.origin, self.sink, self.body, self.headers = origin, sink, body, headers
         self.is_over = self.is_paused = self.has_head = False
-        self.num_tokens = 0
-        self.idle_timeout_s = None
+        self.num_tokens = self.num_pieces = 0
+        self.idle_timeout_s = self.on_chunk = None
 
     def abort(self):
         """Be given up by the gateway."""
@@ -139,9 +146,13 @@ class FakeCall:
         self.sink.on_head(status, [(b"content-type", b"text/event-stream")])
 
     def data(self, data):
-        """Send a piece of the body."""
+        """Send a piece of the body: every other one that may as a chunk that comes alone."""
         assert not self.is_over
-        self.sink.on_data(data)
+        self.num_pieces += 1
+        if self.on_chunk is not None and self.num_pieces % 2:
+            self.on_chunk(data, b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self.sink.on_data(data)
 
     def end(self):
         """End the body."""

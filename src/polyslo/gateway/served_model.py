@@ -152,9 +152,9 @@ class ServedModel:
     def started(self, relay: Relay) -> None:
         """See `Watcher`."""
 
-    def saw_tokens(self, r: int, tokens: int, seen_s: float | None = None) -> None:
+    def saw_tokens(self, r: int, tokens: int, now_s: float, seen_s: float | None = None) -> None:
         """See `Watcher`; `seen_s` is when the tokens came, where that is not now."""
-        self.decider.saw_tokens(r, tokens, self._clock(), seen_s)
+        self.decider.saw_tokens(r, tokens, now_s, seen_s)
         self._heartbeat.digest_soon()
 
     def prefilled(self, relay: Relay) -> None:

@@ -7,6 +7,7 @@ inside `Origin.send`. What a sink raises is reported to the event loop and fails
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -53,13 +54,16 @@ class Call:
     """A request under way."""
 
     __slots__ = (
-        "bearer", "dialling", "head_timeout_s", "idle_timeout_s", "is_head", "is_over", "is_paused", "request", "sink",
+        "bearer", "dialling", "head_timeout_s", "idle_timeout_s", "is_head", "is_over", "is_paused", "on_chunk",
+        "request", "sink",
     )  # fmt: skip
 
     def __init__(
         self, sink: Sink, request: tuple[bytes, bytes], is_head: bool, head_timeout_s: float, idle_timeout_s: float
     ) -> None:
         self.sink = sink
+        # Once it is set, takes a piece that came as a chunk of its own in the sink's place: payload, and with framing.
+        self.on_chunk: Callable[[bytes, bytes], None] | None = None
         self.request = request  # head and body, kept for a second connection
         self.is_head = is_head
         self.head_timeout_s = head_timeout_s

@@ -78,6 +78,11 @@ class Exchange:
         return self._phase >= _ENDED
 
     @property
+    def takes_chunks(self) -> bool:
+        """Whether pieces go on as chunks, so that one that is a chunk already can go on as it is."""
+        return self._is_chunked and self._sends_body
+
+    @property
     def has_started(self) -> bool:
         """Whether a response head was sent."""
         return self._phase != _WAITING
@@ -127,6 +132,14 @@ class Exchange:
         if not data or not self._sends_body:
             return  # an empty chunk would end the body
         self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+        if self._carrier.is_blocked:
+            self._carrier.check_unsent()
+
+    def write_chunk(self, chunk: bytes) -> None:
+        """Send a piece of the body that is framed already; for an exchange that `takes_chunks`."""
+        if self._phase != _STREAMING and self._is_cut(_STREAMING):
+            return
+        self._write(chunk)
         if self._carrier.is_blocked:
             self._carrier.check_unsent()
 

@@ -19,7 +19,7 @@ from polyslo.wire.deadline import Deadline
 _MAX_FRAMING_BYTES = 64 * 1024  # of heads, chunk sizes or trailers in a row
 _STALE_S = 1.0  # a kept connection that the peer had closed before says so within a round trip
 _BODILESS = (204, 304)
-_SIZE_LINE_BYTES = 10  # of a chunk that is recognized at sight
+_MOST_SIGHT_BYTES = 4096  # a chunk shorter than that is recognized at sight
 _TURN_BYTES = 128 * 1024  # after which other connections have their turn; libuv reads on for up to 8 MB
 
 
@@ -125,7 +125,7 @@ class OriginConnection(asyncio.Protocol):
             self._deadline.set(call.idle_timeout_s)
         start = _start_of_only_chunk(data) if self._between else 0
         if start:
-            self._hand_over(call, data[start:-2])
+            self._hand_over(call, data[start:-2], data)
         else:
             self._parse(data)
             self._deliver(call)
@@ -187,11 +187,14 @@ class OriginConnection(asyncio.Protocol):
         else:
             self._bound_framing(len(data))
 
-    def _hand_over(self, call: Call, payload: bytes) -> None:
+    def _hand_over(self, call: Call, payload: bytes, chunk: bytes) -> None:
         """Pass on a chunk that the parser was not shown; its response goes on."""
         self._num_framing_bytes = 0
         try:
-            call.sink.on_data(payload)
+            if call.on_chunk is None:
+                call.sink.on_data(payload)
+            else:
+                call.on_chunk(payload, chunk)
         except Exception as error:
             report(call.sink, error)
             self._fail("reset", "the sink failed")
@@ -312,9 +315,19 @@ class OriginConnection(asyncio.Protocol):
             self._fail("reset", detail)
 
 
+def _size_lines() -> list[bytes]:
+    """Return by their length in bytes how whole chunks begin; what can't begin one where there is none so long."""
+    sizes = {len(b"%x\r\n" % size) + size + 2: size for size in range(1, _MOST_SIGHT_BYTES)}
+    return [b"%x\r\n" % sizes[num] if num in sizes else b"-" for num in range(_MOST_SIGHT_BYTES)]
+
+
+_SIZE_LINES = _size_lines()
+
+
 def _start_of_only_chunk(data: bytes) -> int:
     """Return where the payload begins if these bytes are a chunk, whole and with a payload; 0 if not surely so."""
-    start = data.find(b"\r\n", 0, _SIZE_LINE_BYTES) + 2
-    size = len(data) - start - 2
-    is_chunk = start > 2 and size > 0 and data[: start - 2].lower() == b"%x" % size and data[-2:] == b"\r\n"
-    return start if is_chunk else 0
+    num_bytes = len(data)
+    if num_bytes >= _MOST_SIGHT_BYTES:
+        return 0
+    line = _SIZE_LINES[num_bytes]
+    return len(line) if data.startswith(line) and data.endswith(b"\r\n") else 0

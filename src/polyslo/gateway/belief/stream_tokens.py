@@ -35,5 +35,5 @@ class TokenCounter:
             first, _, _ = data[:_MOST_OPENING_BYTES].partition(b"\n\n")
             tokens -= _OPENING.search(first) is not None
         if self._counts_usage and _NO_CHOICES in data:
-            tokens -= data.count(_NO_CHOICES)
-        return max(0, tokens)
+            tokens = max(0, tokens - data.count(_NO_CHOICES))
+        return tokens

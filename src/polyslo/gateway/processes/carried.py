@@ -86,9 +86,9 @@ class Carried:
         """See `Watcher`."""
         self._news.add(relay.r, 0, self._clock())
 
-    def saw_tokens(self, r: int, tokens: int) -> None:
+    def saw_tokens(self, r: int, tokens: int, now_s: float) -> None:
         """See `Watcher`."""
-        self._news.add(r, tokens, self._clock())
+        self._news.add(r, tokens, now_s)
 
     def prefilled(self, relay: NearRelay) -> None:
         """See `Watcher`."""

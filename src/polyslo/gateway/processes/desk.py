@@ -177,7 +177,7 @@ class Desk:
                 passage.tokens += tokens
                 passage.last_token_s = seen_s
                 if not relay.is_being_taken:
-                    relay.model.saw_tokens(relay.r, tokens, seen_s)
+                    relay.model.saw_tokens(relay.r, tokens, self._clock(), seen_s)
 
     def _let_go(self, relay: FarRelay) -> None:
         """A request was taken back; what its client was sent meanwhile goes with it."""
@@ -196,7 +196,7 @@ class Desk:
             return False
         relay.model.stayed(relay, stays)
         if relay.unseen_tokens:
-            relay.model.saw_tokens(relay.r, relay.unseen_tokens)
+            relay.model.saw_tokens(relay.r, relay.unseen_tokens, self._clock())
         return True
 
     def _follow(self, relay: FarRelay, kind: int, content: bytes) -> None:

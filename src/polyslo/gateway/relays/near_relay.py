@@ -168,6 +168,13 @@ class NearRelay:
             return
         self._start(tokens)
 
+    def on_chunk(self, data: bytes, chunk: bytes) -> None:
+        """Take a piece of a stream under way that came as one chunk: as `on_data`, but it goes on with its framing."""
+        tokens = self._reply.count(data)
+        if tokens:
+            self._count(tokens)
+        self.exchange.write_chunk(chunk)
+
     def on_end(self) -> None:
         """See `Sink`."""
         self._call = None
@@ -213,6 +220,8 @@ class NearRelay:
             if not self._is_blocked:
                 call.resume()
         self._pass_on(reply.held, tokens)
+        if self._call is not None and self._one is None and self.exchange.takes_chunks:
+            self._call.on_chunk = self.on_chunk
 
     def _pass_on(self, data: bytes, tokens: int) -> None:
         """Count tokens, then send them: what is sent last may find that the client has left."""
@@ -271,7 +280,7 @@ class NearRelay:
         if now_s > self._due_s + judged // request.num_sequences * request.tpot_s:
             passage.is_late = True
         if request.shows_tokens:
-            self._watcher.saw_tokens(self.r, tokens)
+            self._watcher.saw_tokens(self.r, tokens, now_s)
 
     def _on_gone(self) -> None:
         self._drop()

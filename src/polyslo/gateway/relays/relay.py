@@ -68,7 +68,7 @@ class Watcher(Protocol):
     def started(self, relay: NearRelay) -> None:
         """The client is sent the first of a stream, or of its rest: nobody can answer it from its beginning now."""
 
-    def saw_tokens(self, r: int, tokens: int) -> None:
+    def saw_tokens(self, r: int, tokens: int, now_s: float) -> None:
         """Tokens came on a request's stream."""
 
     def prefilled(self, relay: NearRelay) -> None:

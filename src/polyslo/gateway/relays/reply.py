@@ -62,15 +62,15 @@ class Reply:
 
     def follow(self, data: bytes) -> tuple[bytes, int]:
         """Take note of a piece that goes on at once; return it and its tokens, none where it tells of an error."""
-        data, tokens = self._read(data)
-        self._pieces.append(data)
-        self._num_bytes += len(data)
-        if self._num_bytes > 3 * TAIL_BYTES // 2:
-            self.cut()
-        if ERROR in data and is_broken(self.cut()):
-            self.has_failed = True
-            return data, 0
-        return data, tokens
+        if self._one is None:
+            return data, self.count(data)
+        data, tokens = self._one.feed(data)
+        return data, 0 if self._note(data) else tokens
+
+    def count(self, data: bytes) -> int:
+        """Take note of a piece that goes on as it is; return its tokens, none where it tells of an error."""
+        tokens = self._counter.feed(data)
+        return 0 if self._note(data) else tokens
 
     def finish(self) -> bytes:
         """Take note of its end; return what of it is still to go on."""
@@ -88,6 +88,17 @@ class Reply:
         tail = self.held[-TAIL_BYTES:]
         self._pieces, self._num_bytes = [tail], len(tail)
         return tail
+
+    def _note(self, data: bytes) -> bool:
+        """Keep a piece that goes on; tell whether it tells of an error."""
+        self._pieces.append(data)
+        self._num_bytes = num_bytes = self._num_bytes + len(data)
+        if num_bytes > 3 * TAIL_BYTES // 2:
+            self.cut()
+        if ERROR not in data or not is_broken(self.cut()):
+            return False
+        self.has_failed = True
+        return True
 
     def _read(self, data: bytes) -> tuple[bytes, int]:
         """Return what the client is sent of a piece of a stream, and its tokens."""
