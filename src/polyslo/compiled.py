@@ -8,6 +8,7 @@ polyslo module that it imports, directly or not. The folder is `NUMBA_CACHE_DIR`
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -56,7 +57,17 @@ class _LateCache:
         self._folder = cache_folder() / fingerprint(function.__module__)
         self._opened: Any = None
 
+    def save_overload(self, signature: Any, result: Any) -> None:
+        """Save one at a time: numba numbers the files of a function's signatures by what is there already."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with open(self._folder / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._cache().save_overload(signature, result)
+
     def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache(), name)
+
+    def _cache(self) -> Any:
         if self._opened is None:
             config: Any = numba.config  # its settings are made at run time
             saved = config.CACHE_DIR
@@ -65,7 +76,7 @@ class _LateCache:
                 self._opened = FunctionCache(self._function)
             finally:
                 config.CACHE_DIR = saved
-        return getattr(self._opened, name)
+        return self._opened
 
 
 @cache

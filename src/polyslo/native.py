@@ -94,7 +94,7 @@ class Native:
 
 @intrinsic
 def _move(typing_context: Any, table: Any, row: Any, start: Any, target: Any, count: Any) -> Any:
-    """Move entries of a row as one block: LLVM makes loops over two ends of the same array entry by entry."""
+    """Move entries of a row as one block; a loop that shifts a row onto itself is compiled entry by entry."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         table_type = signature.args[0]
@@ -110,11 +110,14 @@ def _move(typing_context: Any, table: Any, row: Any, start: Any, target: Any, co
     return types.none(table, types.intp, types.intp, types.intp, types.intp), generate
 
 
-move_entries: Any = _move  # (table, row, start, target, count); the ends may overlap and are not checked
+# (table, row, start, target, count): both ends may overlap. Indices are not checked, and negative ones do not wrap.
+move_entries: Any = _move
 
 
 def _define(name: str, slot: int, dtype: np.dtype[Any], ndim: int) -> None:
     """Teach compiled code the attribute `name` of bundles; a name means the same in every bundle."""
+    if ndim > 2:
+        raise TypeError(f"array {name!r} has {ndim} dimensions; bundles hold lines and tables")
     attribute_type = types.Array(from_dtype(dtype), ndim, "C") if ndim else RECORD_TYPE
     if name in _slot_of:
         if (_slot_of[name], _type_of[name]) != (slot, attribute_type):

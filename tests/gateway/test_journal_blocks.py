@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from journaled_fleet import JournaledFleet, workload
 
+from polyslo.core.state import DECODING, QUEUED, new_requests
 from polyslo.errors import InputError
 from polyslo.gateway.journal.blocks import (
     HEAD,
@@ -187,6 +188,38 @@ def test_an_older_state_is_read_by_the_names_of_its_fields(journal: Path) -> Non
     assert not instances["busy"].any()
     for name in older.dtype.names:
         assert (instances[name] == written[name]).all(), name
+
+
+def test_a_state_without_when_prompts_were_sent_last_has_it_again(journal: Path) -> None:
+    """`last_sent_s` is never earlier than when a queued prompt was sent; those that are not queued don't matter."""
+    state = JournalReader(journal).state
+    requests = new_requests(3)
+    requests["stage"] = QUEUED, QUEUED, DECODING
+    requests["instance"] = 1
+    requests["decided_s"] = 3.5, 2.5, 4.5
+    written = state["instances"].copy()
+    written["num_residents"] = 0
+    older = written[[name for name in written.dtype.names if name != "last_sent_s"]]
+    state |= {"instances": older, "requests": requests, "free": np.zeros(0, np.int64)}
+    assert restore(state, 0, lambda kind, r, i: None).fleet.instances["last_sent_s"][:2].tolist() == [0.0, 3.5]
+
+
+def test_residents_out_of_order_are_refused(journal: Path) -> None:
+    """A ledger whose numbers are not those of its requests would never let go of them."""
+    state = JournalReader(journal).state
+    requests = new_requests(2)
+    requests["finish_iteration"] = 5, 7
+    instances = state["instances"].copy()
+    instances["num_residents"] = [2, *[0] * (len(instances) - 1)]
+    names = ("resident_base", "resident_finish", "resident")
+    tables = {name: np.zeros((len(instances), 2), np.int64) for name in names}
+    tables["resident"][0], tables["resident_finish"][0] = (0, 1), (5, 7)
+    state |= {"instances": instances, "requests": requests, "free": np.zeros(0, np.int64), **tables}
+    restore(state, 0, lambda kind, r, i: None)
+    for wrong in ((7, 5), (5, 8)):
+        tables["resident_finish"][0] = wrong
+        with pytest.raises(InputError, match="in order of their end"):
+            restore(state, 0, lambda kind, r, i: None)
 
 
 def test_a_state_with_a_field_of_its_own_is_refused(journal: Path) -> None:

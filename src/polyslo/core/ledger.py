@@ -85,7 +85,7 @@ def peak(fleet: Fleet, i: int, finish: int, base: int) -> int:
 
 @compiled
 def _foresee(fleet: Fleet, i: int) -> None:
-    """Walk the departures, from the last one back and then on, and note what `peak` asks for."""
+    """Walk the departures, from the last one back, then forwards, and note what `peak` asks for."""
     count = fleet.instances[i].num_residents
     finish, base, base_from = fleet.resident_finish[i], fleet.resident_base[i], fleet.base_from[i]
     peak_from, peak_until = fleet.peak_from[i], fleet.peak_until[i]

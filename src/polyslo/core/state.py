@@ -68,7 +68,7 @@ INSTANCE = np.dtype(
         ("budget_s", np.float64),  # longest iteration allowed, by the profile (inf: none, a constant chunk)
         ("slowness", np.float64),  # its time over the profile's, as believed: see `slowness.py`
         ("iteration_end_s", np.float64),  # expected end of the running iteration
-        ("last_sent_s", np.float64),  # when a prompt was sent to it, last
+        ("last_sent_s", np.float64),  # no prompt in its queue was sent later
         ("ready_s", np.float64),  # a cold start ends
         ("idle_since_s", np.float64),  # when it was given back to the idle pool, last
     ],
@@ -153,7 +153,7 @@ class Fleet(Native):
     resident: npt.NDArray[np.int64]  # (N, S) request
     base_from: npt.NDArray[np.int64]  # (N, S) sum of `resident_base` from a resident on
     peak_from: npt.NDArray[np.int64]  # (N, S) largest KV tokens at its end or a later one's
-    peak_until: npt.NDArray[np.int64]  # (N, S) at its end or an earlier one's, with one token more an iteration
+    peak_until: npt.NDArray[np.int64]  # (N, S) at its end or an earlier one's, with the newcomer's token an iteration
     is_foreseen: npt.NDArray[np.int64]  # (N,) whether the last three are those of the present residents
     pending: npt.NDArray[np.int64]  # (K + 1, pending capacity) heaps by deadline; the last is best-effort
     pending_size: npt.NDArray[np.int64]  # (K + 1,)

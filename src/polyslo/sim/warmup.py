@@ -28,32 +28,33 @@ def warm_up() -> None:
     from polyslo.sim.setting import Setting
 
     # It only saves time: whatever it can't do is compiled here.
-    helper = subprocess.Popen([sys.executable, "-m", __name__], stderr=subprocess.DEVNULL)
-    _compile_engine()
-    setting = Setting.of(instances=2)
-    simulate(
-        setting.workload(2.0, 0, duration_s=5.0),
-        setting.named.profile,
-        PolicySpec.parse("minimal"),
-        setting.config,
-    )
-    helper.wait()
+    with subprocess.Popen([sys.executable, "-m", __name__], stderr=subprocess.DEVNULL):
+        compile_engine()
+        setting = Setting.of(instances=2)
+        simulate(
+            setting.workload(2.0, 0, duration_s=5.0),
+            setting.named.profile,
+            PolicySpec.parse("minimal"),
+            setting.config,
+        )
     print("polyslo: compiled.", file=sys.stderr)
 
 
-def _compile_engine() -> None:
+def compile_engine() -> None:
+    """Compile the simulated engine, what it does not share with the decisions first."""
     from polyslo.sim.engine import end_iteration, join_batch, start_iteration, submit, take_back
     from polyslo.sim.events import pop_event
 
     _compile(pop_event, BUNDLE)
-    _compile(submit, BUNDLE, INDEX, INDEX, TIME_S)
-    _compile(join_batch, BUNDLE, INDEX, INDEX, TIME_S)
     _compile(take_back, BUNDLE, INDEX, INDEX)
     _compile(end_iteration, BUNDLE, INDEX, TIME_S)
     _compile(start_iteration, BUNDLE, INDEX, TIME_S)
+    _compile(submit, BUNDLE, INDEX, INDEX, TIME_S)
+    _compile(join_batch, BUNDLE, INDEX, INDEX, TIME_S)
 
 
-def _compile_decisions() -> None:
+def compile_decisions() -> None:
+    """Compile what the core does as things happen."""
     from polyslo.policies.decide import on_arrival, on_iteration_settled, on_prefilled
 
     _compile(on_iteration_settled, INDEX, BUNDLE, INDEX, TIME_S, TIME_S)
@@ -67,4 +68,4 @@ def _compile(function: Any, *argument_types: Any) -> None:
 
 
 if __name__ == "__main__":
-    _compile_decisions()
+    compile_decisions()

@@ -71,7 +71,7 @@ class Shadow:
     def choose(self, r: int, request: Request, now_s: float) -> int | None:
         """Return the instance for a request that is about to arrive in the free record `r`; None refuses.
 
-        The record is filled as the arrival will fill it again; nothing else of the live belief is touched.
+        The record is filled as the arrival will fill it again; nothing else that the live belief says is touched.
         """
         enter(
             self._streams.handle, r, request.arrival_s, request.arrival_s + request.ttft_s, request.tpot_s,

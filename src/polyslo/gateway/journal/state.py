@@ -1,9 +1,9 @@
 """The whole belief of a decider, as arrays: what each journal file begins with.
 
-A gateway that is never idle has no moment at which the state could be left out, so every file has it. Left out is
-what no decision reads: scratch space, news that was not yet digested (it is part of the next input), records that
-were never in use and columns of tables beyond the last one in use. So what is copied grows with the load, not with
-the room for it.
+A gateway that is never idle has no moment at which the state could be left out, so every file has it. Left out are
+scratch space, what is summed up anew when it is asked for, news that was not yet digested (it is part of the next
+input), records that were never in use and columns of tables beyond the last one in use. So what is copied grows with
+the load, not with the room for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyslo.core.profile import Profile
-from polyslo.core.state import Fleet, new_fleet
+from polyslo.core.state import QUEUED, Fleet, new_fleet
 from polyslo.core.streams import Streams
 from polyslo.errors import InputError
 from polyslo.gateway.decider import CarryOut, Decider
@@ -68,6 +68,7 @@ def restore(arrays: Mapping[str, npt.NDArray[Any]], policy: int, carry_out: Carr
             f"the journal's state is none of this version ({error}); use the version that wrote it"
         ) from error
     _check_indices(decider)
+    _note_last_sent(fleet)
     return decider
 
 
@@ -119,6 +120,12 @@ def _fill(own: npt.NDArray[Any], told: npt.NDArray[Any], name: str) -> None:
         place[...] = told
 
 
+def _note_last_sent(fleet: Fleet) -> None:
+    """Make good for a state that did not have `last_sent_s`: no queued prompt was sent later."""
+    queued = fleet.requests[fleet.requests["stage"] == QUEUED]
+    np.maximum.at(fleet.instances["last_sent_s"], queued["instance"], queued["decided_s"])
+
+
 def _check_sizes(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Raise for a state that no gateway has, before anything is allocated for it."""
     records, residents, pending = arrays["room"].tolist()
@@ -159,3 +166,10 @@ def _check_indices(decider: Decider) -> None:
     for name, (array, low, high) in bounds.items():
         if array.size and not (low <= array.min() and array.max() <= high):
             raise InputError(f"the journal's state is none: {name} must be from {low} to {high}; use another file")
+    count = instances["num_residents"]
+    for i in np.flatnonzero(count):
+        finish, told = fleet.resident_finish[i, : count[i]], fleet.requests["finish_iteration"]
+        if (np.diff(finish) < 0).any() or (finish != told[fleet.resident[i, : count[i]]]).any():
+            raise InputError(
+                "the journal's state is none: residents must stand in order of their end; use another file"
+            )
