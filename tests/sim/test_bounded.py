@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
+import numpy as np
 import pytest
 
 from polyslo.sim.bounded import attainment_or_bound
@@ -40,3 +43,13 @@ def test_of_a_lost_run_a_bound_is_told(setting, policy):
     bound, attainment = _both(setting, policy, 2.0)
     assert attainment <= bound < LEAST
     assert bound > attainment + 0.05, "the run went on although it was lost"
+
+
+def test_a_run_that_scores_nobody_is_run_to_its_end(setting):
+    """The only requests come before and after the window that is scored."""
+    workload = setting.workload(setting.optimum_rps(), 0, duration_s=20.0)
+    arrays = {f.name: getattr(workload, f.name) for f in fields(workload)}
+    ends = replace(workload, **{k: v[[0, -1]] for k, v in arrays.items() if np.shape(v) == workload.arrival_s.shape})
+    spec = PolicySpec.parse("polyserve")
+    bound = attainment_or_bound(ends, setting.named.profile, spec, setting.config, seed=0, least=LEAST)
+    assert bound == 1.0

@@ -27,12 +27,13 @@ def attainment_or_bound(
     """Return a run's attainment; where that is sure to be below `least`, an upper bound of it that is below, too."""
     world = build_world(workload, profile, policy, config, seed=seed)
     scored = scored_requests(world, workload)
-    if policy.place is None:
+    num_scored = np.count_nonzero(scored)
+    if policy.place is None and num_scored:
         for pause_s in np.linspace(world.clock["window_start_s"][0], workload.arrival_s[-1], LOOKS):
             world.clock["pause_s"] = pause_s
             if advance(world.handle) != PAUSED:
                 break
-            attained = 1.0 - np.count_nonzero(scored & has_missed(world, pause_s)) / np.count_nonzero(scored)
+            attained = 1.0 - np.count_nonzero(scored & _has_missed(world, pause_s)) / num_scored
             if attained < least:
                 return float(attained)
         world.clock["pause_s"] = math.inf
@@ -40,7 +41,7 @@ def attainment_or_bound(
     return summarize(world, workload, policy, config, seed=seed, profile_name="").attainment
 
 
-def has_missed(world: World, now_s: float) -> npt.NDArray[np.bool_]:
+def _has_missed(world: World, now_s: float) -> npt.NDArray[np.bool_]:
     """Tell of each request whether it has missed its SLO by now, shape (n,)."""
     jobs = world.jobs
     lost = np.isin(jobs["outcome"], (MISSED, RELEGATED_OUT, REFUSED_OUT)) | (jobs["late"] == 1)
