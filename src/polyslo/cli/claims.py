@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import fmean
 
 import click
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -81,7 +82,10 @@ def claims_command(
     if folder is not None:
         write_page(claims, None if quick and not silicon else _silicon(silicon), folder)
         click.echo(f"wrote {folder / 'claims.md'}", err=True)
-    Console().print(_table(claims))
+    console = Console()
+    console.print(f"{claims.num_instances} instances of {claims.profile}")
+    for table in _tables(claims):
+        console.print("", table, sep="\n")
 
 
 def _silicon(file: Path | None) -> str | None:
@@ -118,30 +122,34 @@ def _bars() -> Iterator[Progress]:
         yield progress
 
 
-def _table(claims: Claims) -> Table:
-    table = Table(title=f"Goodput, requests/s, {claims.num_instances} instances of {claims.profile}")
-    for heading in ("mode", "workload", "optimum"):
-        table.add_column(heading, justify="right" if heading == "optimum" else "left")
-    for target in claims.targets:
-        for heading in (f"at {target:g}", "of optimum", "best baseline", "ratio"):
-            table.add_column(heading, justify="right")
+def _tables(claims: Claims) -> Iterator[Table]:
+    """Tabulate each mode at each target, narrow enough for 80 columns."""
     for mode in dict.fromkeys(cell.mode for cell in claims.cells):
-        mine = [cell for cell in claims.cells if cell.mode == mode]
-        for cell in mine:
-            table.add_row(mode.upper(), cell.workload, rate_text(cell.optimum_rps), *_numbers(cell, claims))
-        means: list[str] = []
+        cells = [cell for cell in claims.cells if cell.mode == mode]
         for target in claims.targets:
-            share = fmean(cell.share(target) for cell in mine)
-            ratio = finite_mean([cell.ratio(target) for cell in mine])
-            means += ["", percent_cell_text(share), "", ratio_text(ratio)]
-        table.add_row(mode.upper(), "mean", "", *means, end_section=True)
-    return table
+            yield _table(f"{mode.upper()}, goodput at {target:.2f}, requests/s", cells, target)
 
 
-def _numbers(cell: Cell, claims: Claims) -> Iterator[str]:
-    for target in claims.targets:
+def _table(title: str, cells: Sequence[Cell], target: float) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
+                  padding=(0, 1, 0, 0))  # fmt: skip
+    table.add_column("workload", no_wrap=True, min_width=max(len(cell.workload) for cell in cells))
+    for heading in ("fluid\noptimum", "polyserve", "of the\noptimum", "best\nbaseline", "ratio"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, overflow="ellipsis")
+    for cell in cells:
         best = cell.best_baseline(target)
-        yield rate_text(cell.ours(target).rate_rps)
-        yield percent_cell_text(cell.share(target))
-        yield f"{rate_text(best.rate_rps)} {best.policy}"
-        yield ratio_text(cell.ratio(target))
+        table.add_row(
+            cell.workload,
+            rate_text(cell.optimum_rps),
+            rate_text(cell.ours(target).rate_rps),
+            percent_cell_text(cell.share(target)),
+            rate_text(best.rate_rps),
+            ratio_text(cell.ratio(target)),
+            best.policy,
+        )
+    table.add_section()
+    share = fmean(cell.share(target) for cell in cells)
+    ratio = finite_mean([cell.ratio(target) for cell in cells])
+    table.add_row("mean", "", "", percent_cell_text(share), "", ratio_text(ratio), "")
+    return table
