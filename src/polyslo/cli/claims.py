@@ -131,12 +131,12 @@ def _tables(claims: Claims) -> Iterator[Table]:
 
 
 def _table(title: str, cells: Sequence[Cell], target: float) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, expand=True, show_edge=False, pad_edge=False,
                   padding=(0, 1, 0, 0))  # fmt: skip
-    table.add_column("workload", no_wrap=True, min_width=max(len(cell.workload) for cell in cells))
+    table.add_column("workload", no_wrap=True)
     for heading in ("fluid\noptimum", "polyserve", "of the\noptimum", "best\nbaseline", "ratio"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, overflow="ellipsis")
+    table.add_column("", no_wrap=True, ratio=1)  # what is left
     for cell in cells:
         best = cell.best_baseline(target)
         table.add_row(
