@@ -8,10 +8,7 @@ from dataclasses import dataclass, replace
 from polyslo.claims.cases import Case
 
 USUAL = "azure2023-conv"
-SIZES = {
-    "co": (4, 8, 16, 64, 256, 1024),
-    "pd": (4, 8, 16, 64, 256),  # one search at 1,024 takes over 25 min of CPU
-}
+SIZES = (4, 8, 16, 64, 256, 1024)
 NUM_TIERS = (2, 3, 6, 8)
 
 
@@ -52,5 +49,5 @@ def _levels(usual: Case) -> Iterator[tuple[str, str, Case]]:
     yield "mix that moves", "flips", replace(usual, slo="flipping")
     for count in NUM_TIERS:
         yield "tiers", str(count), replace(usual, slo=f"tiers-{count}")
-    for size in SIZES[usual.mode]:
+    for size in SIZES:
         yield "instances", f"{size:,}", replace(usual, num_instances=size)
