@@ -22,7 +22,7 @@ demo: $(STAMP)
 compare: $(STAMP)
 	@$(BIN)/polyslo compare --html compare.html
 
-# 50 minutes on two cores; goes on where it was stopped.
+# Under an hour on two cores; goes on where it was stopped.
 claims: $(STAMP)
 	@$(BIN)/polyslo claims
 
