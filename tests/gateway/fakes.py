@@ -88,7 +88,7 @@ class FakeExchange:
         assert self.ending is None, f"written to after it {self.ending}"
         self.sent += data
 
-    def write_chunk(self, chunk):
+    def write_framed(self, chunk):
         """Take a piece with its framing."""
         size, _, rest = chunk.partition(b"\r\n")
         assert (int(size, 16), rest[-2:]) == (len(rest) - 2, b"\r\n")

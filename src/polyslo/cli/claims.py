@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import fmean
 
 import click
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -28,6 +27,7 @@ from polyslo.cli.output import output_option, write_file
 from polyslo.errors import InputError
 from polyslo.report.data import plain
 from polyslo.report.notation import percent_cell_text, rate_text
+from polyslo.report.table import new_table
 from polyslo.sim.warmup import warm_up
 
 TRACES = Path("../shared/traces")
@@ -131,8 +131,8 @@ def _tables(claims: Claims) -> Iterator[Table]:
 
 
 def _table(title: str, cells: Sequence[Cell], target: float) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, expand=True, show_edge=False, pad_edge=False,
-                  padding=(0, 1, 0, 0))  # fmt: skip
+    table = new_table(title)
+    table.expand = True
     table.add_column("workload", no_wrap=True)
     for heading in ("fluid\noptimum", "polyserve", "of the\noptimum", "best\nbaseline", "ratio"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from polyslo.load.result import LoadResult, LoadScore
 from polyslo.report.notation import MISSING, amount_text, ms_text, percent_text, rate_text, share_text, tier_name
+from polyslo.report.table import new_table
 
 _QUIET = "dim"
 _ROWS: tuple[tuple[str, Callable[[LoadScore], str]], ...] = (
@@ -58,7 +58,7 @@ def load_table(result: LoadResult) -> LoadTable:
 
 
 def _scores(result: LoadResult) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = new_table()
     table.add_column("tier")
     scores = (*result.tiers, result.total)
     for score in scores:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from polyslo.gateway.journal.head import JournalHead
 from polyslo.gateway.journal.replay import Replayed
 from polyslo.gateway.journal.requests import LiveScore, RequestsSeen, live_scores
 from polyslo.report.notation import MISSING, ms_text, percent_text, share_text, tier_name
+from polyslo.report.table import new_table
 
 _ROWS: tuple[tuple[str, Callable[[LiveScore], str]], ...] = (
     ("requests", lambda s: f"{s.num_requests:,}"),
@@ -37,15 +37,9 @@ def replay_table(head: JournalHead, found: Replayed, seen: RequestsSeen, tpots_s
     """Tabulate a replay."""
     scores = live_scores(seen.requests, tpots_s)
     began = datetime.fromtimestamp(head.began_unix_s, UTC)
-    table = Table(
-        title=f"{head.policy} served {head.model or 'its model'} on {head.num_instances} instances from "
-        f"{began:%Y-%m-%d %H:%M:%S} UTC",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
+    table = new_table(
+        f"{head.policy} served {head.model or 'its model'} on {head.num_instances} instances from "
+        f"{began:%Y-%m-%d %H:%M:%S} UTC"
     )
     table.add_column("tier")
     for score in scores:

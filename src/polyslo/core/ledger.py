@@ -12,7 +12,7 @@ from polyslo.compiled import compiled
 from polyslo.core.state import NONE, Fleet
 from polyslo.native import move_entries
 
-LEAST = -(1 << 62)
+LEAST = -(1 << 62)  # below any sum of tokens
 
 
 @compiled

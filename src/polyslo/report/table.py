@@ -83,7 +83,7 @@ def comparison_table(comparison: Comparison) -> ComparisonTable:
 
 def run_table(run: RunResult) -> Table:
     """Tabulate one run by tier and in all, then placements by rung, refusals by reason and the rest."""
-    table = _new_table(
+    table = new_table(
         f"{run.policy} on {run.workload}: {rate_text(run.rate_rps)} requests/s, "
         f"{run.mode.upper()}, {run.num_instances} instances, seed {run.seed}"
     )
@@ -122,7 +122,7 @@ def _spaced(rates: Sequence[float], count: int) -> list[float]:
 
 
 def _goodput_table(comparison: Comparison, omitted: Sequence[str]) -> Table:
-    table = _new_table()
+    table = new_table()
     table.add_column("")
     columns: list[list[Text]] = []
     for target in targets_of(comparison):
@@ -148,7 +148,7 @@ def _goodput_table(comparison: Comparison, omitted: Sequence[str]) -> Table:
 
 def _quantity_table(comparison: Comparison, quantity: Quantity, rates: Sequence[float]) -> Table:
     _, value, text, score = quantity
-    table = _new_table()
+    table = new_table()
     table.add_column("")
     columns = []
     for rate in rates:
@@ -177,7 +177,8 @@ def _spread(goodput: GoodputResult | None) -> str:
     return MISSING if goodput is None else f"±{amount_text((goodput.high_rps - goodput.low_rps) / 2)}"
 
 
-def _new_table(title: str | None = None) -> Table:
+def new_table(title: str | None = None) -> Table:
+    """Return an empty table as all of polyslo's are drawn in a terminal: one rule, nothing around."""
     return Table(
         title=title,
         title_justify="left",

@@ -131,15 +131,13 @@ class Exchange:
             return
         if not data or not self._sends_body:
             return  # an empty chunk would end the body
-        self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
-        if self._carrier.is_blocked:
-            self._carrier.check_unsent()
+        self.write_framed(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
-    def write_chunk(self, chunk: bytes) -> None:
-        """Send a piece of the body that is framed already; for an exchange that `takes_chunks`."""
+    def write_framed(self, data: bytes) -> None:
+        """Send a piece of the body as it is on the wire: where it `takes_chunks`, a chunk."""
         if self._phase != _STREAMING and self._is_cut(_STREAMING):
             return
-        self._write(chunk)
+        self._write(data)
         if self._carrier.is_blocked:
             self._carrier.check_unsent()
 

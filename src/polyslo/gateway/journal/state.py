@@ -166,10 +166,9 @@ def _check_indices(decider: Decider) -> None:
     for name, (array, low, high) in bounds.items():
         if array.size and not (low <= array.min() and array.max() <= high):
             raise InputError(f"the journal's state is none: {name} must be from {low} to {high}; use another file")
-    count = instances["num_residents"]
-    for i in np.flatnonzero(count):
-        finish, told = fleet.resident_finish[i, : count[i]], fleet.requests["finish_iteration"]
-        if (np.diff(finish) < 0).any() or (finish != told[fleet.resident[i, : count[i]]]).any():
+    for i, count in enumerate(instances["num_residents"]):
+        finish, residents = fleet.resident_finish[i, :count], fleet.resident[i, :count]
+        if (np.diff(finish) < 0).any() or (finish != requests["finish_iteration"][residents]).any():
             raise InputError(
                 "the journal's state is none: residents must stand in order of their end; use another file"
             )

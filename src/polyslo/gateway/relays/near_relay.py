@@ -173,7 +173,7 @@ class NearRelay:
         tokens = self._reply.count(data)
         if tokens:
             self._count(tokens)
-        self.exchange.write_chunk(chunk)
+        self.exchange.write_framed(chunk)
 
     def on_end(self) -> None:
         """See `Sink`."""

@@ -62,9 +62,7 @@ class Reply:
 
     def follow(self, data: bytes) -> tuple[bytes, int]:
         """Take note of a piece that goes on at once; return it and its tokens, none where it tells of an error."""
-        if self._one is None:
-            return data, self.count(data)
-        data, tokens = self._one.feed(data)
+        data, tokens = self._read(data)
         return data, 0 if self._note(data) else tokens
 
     def count(self, data: bytes) -> int:
