@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from polyslo.claims.cases import Case, family
-from polyslo.claims.work import Found, Outcome, Search
+from polyslo.claims.work import Found, Inspection, Misses, Outcome, Search
 
 # Goodput at 0.99 and 0.90 as shares of the fluid optimum.
 SHARES = {
@@ -28,8 +28,8 @@ def scale(case: Case) -> tuple[float, int]:
 class Formula:
     """Workers that know what every policy serves; further seeds serve a percent less each."""
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, ours=SHARES["polyserve"]):
+        self.asked, self.shares = [], SHARES | {"polyserve": ours}
 
     def answers(self, units):
         """See `Workers`."""
@@ -40,12 +40,15 @@ class Formula:
     def _answer(self, unit):
         optimum, tiers = scale(unit.case)
         if isinstance(unit, Search):
-            shares = SHARES.get(unit.policy, OTHERS)
+            shares = self.shares.get(unit.policy, OTHERS)
             rates = tuple(share * (1 - 0.01 * unit.seed) * optimum for share in shares)
             return Found(rates, ((rates[0], 0.99), (rates[1], 0.9)))
+        if isinstance(unit, Inspection):
+            return Misses((100,) * tiers, (5,) * tiers, 4 * tiers, 3 * tiers, 10 * tiers, 4 * tiers, 800, 9000, 0.99)
         attained = 99 if family(unit.policy) == "polyserve" else 50
         instances = 1.05 * unit.case.num_instances * unit.rate_rps / optimum
-        return Outcome(attained / 100, instances, (100,) * tiers, (attained,) * tiers, 0)
+        owners = (instances / tiers,) * tiers
+        return Outcome(attained / 100, instances, (*owners, 0.0), (100,) * tiers, (attained,) * tiers, 0)
 
     def close(self):
         """See `Workers`."""

@@ -10,6 +10,7 @@ from polyslo.claims.disturbances import disturbances
 from polyslo.claims.mechanisms import INSTEAD
 from polyslo.claims.results import Ablation, Cell, Claims, Disturbed, Load, TierRow, Tried
 from polyslo.claims.shown import ShownRuns
+from polyslo.claims.work import Misses
 from polyslo.sim.results import GoodputResult, RunResult, TierResult, Timeline
 from polyslo.sim.statistics import confidence_interval
 
@@ -52,6 +53,7 @@ def synthetic_cell(
     cost: float = 1.05,
     attainment: float = 0.995,
     without: dict[str, Shares] | None = None,
+    misses: Misses | None = None,
     is_quick: bool = False,
 ) -> Cell:
     """Build a cell from polyserve's and the best baseline's shares of the fluid optimum.
@@ -76,7 +78,8 @@ def synthetic_cell(
         goodputs=tuple(goodputs),
         tuned=tried,
         tried=tried,
-        loads=tuple(Load(s, attainment, cost * 20 * s, 20 * s) for s in (0.2, 0.4, 0.6, 0.8)),
+        loads=tuple(_load(s, attainment, cost) for s in (0.2, 0.4, 0.6, 0.8)),
+        misses=misses,
         tiers=tuple(TierRow(policy, (0.99, 0.995, 0.991, 1.0)) for policy in shares),
         ablations=()
         if is_quick
@@ -176,6 +179,13 @@ def runs() -> ShownRuns:
 def _goodput(policy: str, target: float, rate_rps: float, spread_rps: float) -> GoodputResult:
     rates = tuple(max(0.0, rate_rps + side * spread_rps) if rate_rps > 0 else 0.0 for side in (-1, 0, 1))
     return GoodputResult(policy, target, *confidence_interval(rates), rates, OPTIMUM_RPS)
+
+
+def _load(share: float, attainment: float, cost: float) -> Load:
+    """Build a load whose second tier owns all that is above the need."""
+    needs = tuple(part * 20 * share for part in (0.1, 0.2, 0.3, 0.4, 0.0))
+    owners = (needs[0], needs[1] + (cost - 1) * 20 * share, *needs[2:])
+    return Load(share, attainment, cost * 20 * share, 20 * share, owners, needs)
 
 
 def _tried(policy: str, shares: Shares) -> Tried:

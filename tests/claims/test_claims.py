@@ -11,7 +11,7 @@ import pytest
 
 from polyslo.claims.cases import Case
 from polyslo.claims.mechanisms import ablations
-from polyslo.claims.work import Found, Outcome, Search, Trial, do, resolved
+from polyslo.claims.work import Found, Inspection, Misses, Outcome, Search, Trial, do, resolved
 
 pytestmark = pytest.mark.slow
 
@@ -86,3 +86,29 @@ def test_claim_relegation_keeps_most_in_time_beyond_the_knee():
 def test_claim_each_mechanism_earns_its_place(mechanism):
     """At the fluid optimum fewer requests are in time without it."""
     assert outcome(ablations()[mechanism], 1.0).attainment < outcome("polyserve", 1.0).attainment - 0.002
+
+
+def test_claim_misses_near_the_optimum_are_tight_first_tokens():
+    """Long prompts with tight TTFTs: nobody could promise them in time, and twice the TTFT lets most of them in."""
+    case = Case("mooncake-conversation", "co")
+    rate_rps = 0.925 * resolved(case).optimum_rps()
+    found = do(Inspection(case, 0, 2 * DURATION_S, rate_rps))
+    assert isinstance(found, Misses)
+    requests, missed = sum(found.tier_requests), sum(found.tier_missed)
+    assert missed > 0.02 * requests
+    assert found.num_unpromised >= found.num_first_token > 0.9 * missed
+    assert found.num_tight_missed / missed > 1.5 * found.num_tight / requests
+    assert found.missed_prompt_tokens > 1.5 * found.prompt_tokens
+    assert 1 - found.relaxed_attainment < 0.6 * missed / requests
+    same = do(Trial(case, "polyserve", 0, 2 * DURATION_S, rate_rps))
+    assert isinstance(same, Outcome)
+    assert same.tier_requests == found.tier_requests
+    assert tuple(n - m for n, m in zip(found.tier_requests, found.tier_missed, strict=True)) == same.tier_attained
+
+
+@pytest.mark.parametrize("mode", ["co", "pd"])
+def test_what_each_owner_has_adds_up(mode):
+    """Tiers and the prefill side together own the instances that are counted; nothing is kept warm here."""
+    found = outcome("polyserve", 0.6, mode=mode)
+    assert sum(found.owner_instances) == pytest.approx(found.mean_instances)
+    assert (found.owner_instances[-1] > 0) == (mode == "pd")

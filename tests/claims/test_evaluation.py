@@ -12,7 +12,7 @@ from polyslo.claims.evaluation import QUICK_SEEDS, SEEDS, TUNING_RATIO, evaluate
 from polyslo.claims.mechanisms import INSTEAD
 from polyslo.claims.store import Store
 from polyslo.claims.sweep import Sweep
-from polyslo.claims.work import Search
+from polyslo.claims.work import Inspection, Search
 from polyslo.cli.main import cli
 
 CASE = Case(WORKLOADS[0], "co")
@@ -97,6 +97,16 @@ def test_every_mechanism_is_ablated_on_every_workload(evaluated):
         assert {u.duration_s for u in mine} == {round(TUNING_RATIO * cell.duration_s, 1)}
         promotion = next(a for a in cell.ablations if a.mechanism == "promotion")
         assert promotion.rates_rps[0] == pytest.approx(0.9 * cell.optimum_rps)
+
+
+def test_misses_are_inspected_where_too_little_is_served(evaluated, tmp_path):
+    """At 95% of the optimum nobody looks; at 80% every cell has the misses of a run at 92.5%."""
+    assert all(cell.misses is None for cell in evaluated[True][0].cells)
+    workers = Formula(ours=(0.8, 0.9))
+    claims = evaluate(Sweep(Store(tmp_path), workers), quick=True)
+    looks = [unit for unit in workers.asked if isinstance(unit, Inspection)]
+    assert [look.rate_rps for look in looks] == [pytest.approx(0.925 * c.optimum_rps, abs=1e-3) for c in claims.cells]
+    assert all(cell.misses is not None for cell in claims.cells)
 
 
 def test_disturbed_settings_are_measured_by_their_own_optimum(evaluated):

@@ -10,6 +10,7 @@ from polyslo.claims.mechanisms import INSTEAD
 from polyslo.claims.page import page_text
 from polyslo.claims.results import Claims
 from polyslo.claims.sensitivity_section import REASONS
+from polyslo.claims.work import Misses
 
 
 def text_of(claims: Claims) -> str:
@@ -109,15 +110,28 @@ def test_cost_falls_short_when_requests_are_late() -> None:
 
 
 def test_costs_beyond_the_bound_are_bold_and_counted_by_load() -> None:
-    """The remark names the worst workload at each load with its instances and the fluid need."""
+    """The remark names the worst workload at each load with its instances, the fluid need, and the tier to blame."""
     text = text_of(synthetic_claims(synthetic_cell("sharegpt"), synthetic_cell("burstgpt", mode="co", cost=1.25)))
     assert (
         "CO, cost: more than 1.10x at 20% load on 1 of 2 workloads, most on burstgpt (5.00 instances, the fluid need "
-        "is "
-        "4.00);" in text
+        "is 4.00; furthest above its need the 30 ms tier, 1.80 for 0.80);" in text
     )
     assert "That is up to 4.00 instances more: one or more for each of 4 tiers, which own whole instances." in text
     assert rows_of(section(text, "## Cost below the optimum"), "burstgpt")[0][1] == "**1.25x** (5.00 of 4.00)"
+
+
+def test_who_misses_is_said_where_too_little_is_served() -> None:
+    """Of 400 requests 20 miss, 10 in a tier of 40; 16 were promised nothing, 12 of them no first token."""
+    found = Misses((40, 80, 120, 160), (10, 4, 4, 2), 16, 12, 60, 15, 800.0, 9000.0, 0.9955)
+    text = section(text_of(synthetic_claims(synthetic_cell(misses=found), synthetic_cell(mode="pd"))), "## Verdict")
+    assert "who misses" not in text.lower()  # nothing falls short
+    short = synthetic_cell("burstgpt", ours=(0.9, 1.1), misses=found)
+    text = text_of(synthetic_claims(short, synthetic_cell("burstgpt", mode="pd")))
+    text = section(text, "### Who misses at 92.5% of the fluid optimum")
+    assert rows_of(text, "burstgpt") == [
+        ["burstgpt", "0.950", "0.750", "0.950", "0.966", "0.987", "80%", "60%", "15%", "75%", "800", "9,000", "0.995"]
+    ]
+    assert "Disaggregated (PD)" not in text
 
 
 def test_a_baseline_that_never_attains_is_left_out_of_the_mean() -> None:

@@ -7,7 +7,7 @@ import pytest
 from polyslo.claims.cases import Case
 from polyslo.claims.store import Store
 from polyslo.claims.sweep import LocalProcesses, RayCluster, Sweep
-from polyslo.claims.work import Found, Outcome, Search, Trial, do
+from polyslo.claims.work import Found, Inspection, Misses, Outcome, Search, Trial, do
 from polyslo.errors import ConfigError
 
 CASE = Case("uniform-512-512", "co", num_instances=2)
@@ -58,15 +58,18 @@ def test_a_stopped_sweep_goes_on(tmp_path):
     assert told == [("stage", 2, 3), ("stage", 3, 3)]
 
 
-def test_both_kinds_of_answers_survive_the_disk(tmp_path):
-    """A search's and a trial's answers are read back equal."""
-    trial = Trial(CASE, "minimal", 0, 10.0, 5.0)
-    outcome = Outcome(0.5, 1.25, (3, 4), (2, 1), 0)
+def test_all_kinds_of_answers_survive_the_disk(tmp_path):
+    """A search's, a trial's and an inspection's answers are read back equal."""
+    trial, inspection = Trial(CASE, "minimal", 0, 10.0, 5.0), Inspection(CASE, 0, 10.0, 5.0)
+    outcome = Outcome(0.5, 1.25, (1.0, 0.25, 0.0), (3, 4), (2, 1), 0)
+    misses = Misses((3, 4), (2, 1), 2, 1, 3, 2, 800.0, 9000.0, 0.75)
     store = Store(tmp_path)
     store.put(trial, outcome)
+    store.put(inspection, misses)
     store.put(SEARCHES[0], Found((1.0, 2.0), ((1.0, 0.5), (2.0, 0.25))))
     again = Store(tmp_path)
     assert again.get(trial) == outcome
+    assert again.get(inspection) == misses
     assert again.get(SEARCHES[0]) == Found((1.0, 2.0), ((1.0, 0.5), (2.0, 0.25)))
     assert again.get(SEARCHES[1]) is None
 

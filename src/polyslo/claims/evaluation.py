@@ -21,7 +21,8 @@ from polyslo.claims.results import Ablation, Cell, Claims, Disturbed, Load, Tier
 from polyslo.claims.search import HIGHEST_RATIO
 from polyslo.claims.sweep import Sweep
 from polyslo.claims.tuning import variants, without_relegation
-from polyslo.claims.work import TOLERANCE_RATIO, Found, Outcome, Search, Trial
+from polyslo.claims.verdict import LEAST_SHARE
+from polyslo.claims.work import TOLERANCE_RATIO, Found, Inspection, Misses, Outcome, Search, Trial
 from polyslo.sim.results import GoodputResult
 from polyslo.sim.setting import Setting
 from polyslo.sim.statistics import confidence_interval
@@ -65,6 +66,7 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None, f
     goodputs = _score(sweep, drafts, seeds, quick)
     loads = _weigh(sweep, drafts)
     tiers = _by_tier(sweep, drafts, goodputs)
+    misses = _inspect(sweep, drafts, goodputs)
     ablated = [[] for _ in drafts] if quick else _ablate(sweep, drafts, finished)
     disturbed = [] if quick else _disturb(sweep, drafts, finished)
     num_levels = sum(len(disturbances(mode)) for mode in MODES)
@@ -81,6 +83,7 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None, f
             tried=_as_tried(draft.tried),
             loads=tuple(loads[k]),
             tiers=tuple(tiers[k]),
+            misses=misses[k],
             ablations=tuple(ablated[k]),
         )
         for k, draft in enumerate(drafts)
@@ -204,7 +207,14 @@ def _weigh(sweep: Sweep, drafts: Sequence[_Draft]) -> list[list[Load]]:
     outcomes = iter(sweep.do("light load", units))
     return [
         [
-            Load(share, outcome.attainment, outcome.mean_instances, share * draft.case.num_instances)
+            Load(
+                share=share,
+                attainment=outcome.attainment,
+                mean_instances=outcome.mean_instances,
+                fluid_instances=share * draft.case.num_instances,
+                owners=outcome.owner_instances,
+                owner_needs=tuple((share * draft.optimum_rps * draft.setting.need_per_rps()).tolist()),
+            )
             for share, outcome in zip(LOADS, [next(outcomes) for _ in LOADS], strict=True)
         ]
         for draft in drafts
@@ -217,11 +227,30 @@ def _by_tier(
     """Look at each tier at the rate that polyserve serves, with every baseline as it is best."""
     wanted: list[list[Trial]] = []
     for d, mine in zip(drafts, goodputs, strict=True):
-        rate = next(g.rate_rps for g in mine if g.policy == OURS) or d.optimum_rps
+        rate = _ours_rps(mine) or d.optimum_rps
         chosen = [policy for (_, target), policy in d.chosen.items() if target == TARGETS[0]]
         wanted.append([Trial(d.case, policy, 0, d.duration_s, round(rate, 3)) for policy in chosen])
     outcomes = iter(sweep.do("tier by tier", [unit for units in wanted for unit in units]))
     return [[TierRow(unit.policy, _shares(next(outcomes))) for unit in units] for units in wanted]
+
+
+def _inspect(
+    sweep: Sweep, drafts: Sequence[_Draft], goodputs: Sequence[Sequence[GoodputResult]]
+) -> list[Misses | None]:
+    """Look at who misses at the least share that polyserve should serve, where it serves less."""
+    wanted = [
+        Inspection(d.case, 0, d.duration_s, round(LEAST_SHARE * d.optimum_rps, 3))
+        if _ours_rps(mine) < LEAST_SHARE * d.optimum_rps
+        else None
+        for d, mine in zip(drafts, goodputs, strict=True)
+    ]
+    found = iter(sweep.do("who misses", [unit for unit in wanted if unit]))
+    return [next(found) if unit else None for unit in wanted]
+
+
+def _ours_rps(goodputs: Sequence[GoodputResult]) -> float:
+    """Return polyserve's goodput at the first target."""
+    return next(g.rate_rps for g in goodputs if g.policy == OURS)
 
 
 def _ablate(sweep: Sweep, drafts: Sequence[_Draft], finished: bool) -> list[list[Ablation]]:

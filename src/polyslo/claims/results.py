@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from polyslo.claims.cases import OURS, RECORDED, families, family
+from polyslo.claims.work import Misses
 from polyslo.sim.results import GoodputResult
 
 
@@ -25,6 +26,8 @@ class Load:
     attainment: float
     mean_instances: float
     fluid_instances: float  # what the fluid optimum would use
+    owners: tuple[float, ...]  # instances owned: one number a tier, then the prefill side's (0 in CO)
+    owner_needs: tuple[float, ...]  # what the fluid optimum would use, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Cell:
     tried: tuple[Tried, ...]  # polyserve, and the variants that were chosen, first seed
     loads: tuple[Load, ...]
     tiers: tuple[TierRow, ...]  # at the rate that polyserve serves at the first target
+    misses: Misses | None  # at `verdict.LEAST_SHARE` of the fluid optimum, where polyserve serves less
     ablations: tuple[Ablation, ...]
 
     @property

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from polyslo.claims.work import Answer, Found, Outcome, Unit
+from polyslo.claims.work import Answer, Found, Misses, Outcome, Unit
 from polyslo.compiled import fingerprint
 from polyslo.errors import ConfigError
 from polyslo.report.data import plain, read
 
-KINDS: dict[str, type[Found] | type[Outcome]] = {"found": Found, "outcome": Outcome}
+KINDS: dict[str, type[Found] | type[Outcome] | type[Misses]] = {"found": Found, "outcome": Outcome, "misses": Misses}
 
 
 class Store:

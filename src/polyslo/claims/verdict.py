@@ -167,7 +167,7 @@ def _cost_remarks(mode: str, target: float, pairs: Sequence[tuple[Cell, Load]]) 
     if dear:
         most = [
             f"{_where(here, pairs)}, most on {plain(cell.workload)} ({amount_text(load.mean_instances)} instances, the "
-            f"fluid need is {amount_text(load.fluid_instances)})"
+            f"fluid need is {amount_text(load.fluid_instances)}; {_owner_text(cell, load)})"
             for here in _by_load(dear)
             for cell, load in [max(here, key=lambda pair: over_need(pair[1]))]
         ]
@@ -187,6 +187,14 @@ def _cost_remarks(mode: str, target: float, pairs: Sequence[tuple[Cell, Load]]) 
         ]
         remarks.append(f"attainment below {target_text(target)} {'; '.join(least)}.")
     return [f"{mode.upper()}, cost: {remarks[0]}", *map(opening, remarks[1:])] if remarks else []
+
+
+def _owner_text(cell: Cell, load: Load) -> str:
+    """Say which tier, or the prefill side, owns most above its need."""
+    excess = [owned - need for owned, need in zip(load.owners, load.owner_needs, strict=True)]
+    k = excess.index(max(excess))
+    name = f"the {cell.tpots_ms[k]:g} ms tier" if k < len(cell.tpots_ms) else "the prefill side"
+    return f"furthest above its need {name}, {amount_text(load.owners[k])} for {amount_text(load.owner_needs[k])}"
 
 
 def _by_load(pairs: Sequence[tuple[Cell, Load]]) -> list[list[tuple[Cell, Load]]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from polyslo.claims.markdown import bold, bullets, code, listed, opening, plain, table
+from polyslo.claims.misses_section import misses_section
 from polyslo.claims.numbers import finite_mean, ratio_text, target_text
 from polyslo.claims.results import Cell, Claims
 from polyslo.claims.verdict import Judgement, by_mode, judge, nobody_attains
@@ -18,11 +19,11 @@ def verdict_section(claims: Claims) -> str:
     parts = ["## Verdict", headline(judged), _summary(claims), _table(judged), on_the_optimum(claims)]
     short = [judgement.remark for judgement in judged if not judgement.holds]
     if short:
-        parts += ["### What falls short", bullets(short)]
+        parts += ["### What falls short", bullets(short), misses_section(claims)]
     behind = _behind(claims)
     if behind:
         parts += ["### Where a baseline is ahead", bullets(behind)]
-    return "\n\n".join([*parts, *nobody_attains(claims)])
+    return "\n\n".join(part for part in [*parts, *nobody_attains(claims)] if part)
 
 
 def headline(judged: Sequence[Judgement]) -> str:

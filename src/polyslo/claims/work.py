@@ -5,19 +5,26 @@ A unit is a key: equal units give equal answers on equal code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from polyslo.claims.cases import TARGETS, Case
+import numpy as np
+
+from polyslo.claims.cases import OURS, TARGETS, Case
 from polyslo.claims.search import crossings
+from polyslo.core.state import FIRST_TOKEN
 from polyslo.sim.bounded import attainment_or_bound
 from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import RunResult
+from polyslo.sim.run import build_world, run_world, scored_requests, simulate
 from polyslo.sim.setting import Setting
+from polyslo.sim.world import ATTAINED, RELEGATED_OUT
+from polyslo.workload.slo import RAISED_TO_IDLE
 
 TOLERANCE_RATIO = 0.02  # of the fluid optimum, in what is scored; the crossing itself is interpolated
 GUESSES = (0.9, 1.0)  # of the fluid optimum, one a target
 LEAST_GUESS = 0.1
+RELAXED_RATIO = 2.0  # TTFTs of an inspection's second run, over those of the first
 LEAST_TOLD = 0.5  # attainment: how far below it is says nothing about goodput
 
 
@@ -45,6 +52,16 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspection:
+    """Run polyserve once at a rate and look at the requests that miss."""
+
+    case: Case
+    seed: int
+    duration_s: float
+    rate_rps: float
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What a search found: requests per second at each target, and what it saw on the way."""
 
@@ -58,18 +75,40 @@ class Outcome:
 
     attainment: float
     mean_instances: float  # owned by tiers and by the prefill side, or kept warm
+    owner_instances: tuple[float, ...]  # of `mean_instances`: one number a tier, then the prefill side's (0 in CO)
     tier_requests: tuple[int, ...]
     tier_attained: tuple[int, ...]
     num_preemptions: int
 
 
-Unit = Search | Trial
-Answer = Found | Outcome
+@dataclass(frozen=True, slots=True)
+class Misses:
+    """What an inspection saw. Tight: a TTFT of at most `RAISED_TO_IDLE` times what the prompt takes alone."""
+
+    tier_requests: tuple[int, ...]
+    tier_missed: tuple[int, ...]
+    num_unpromised: int  # of those that missed: never placed, as no instance could promise to be in time
+    num_first_token: int  # of these: some instance could not promise the first token
+    num_tight: int
+    num_tight_missed: int
+    prompt_tokens: float  # median
+    missed_prompt_tokens: float  # median; 0 where none missed
+    relaxed_attainment: float  # of the same requests with TTFTs `RELAXED_RATIO` times as long
+
+
+Unit = Search | Trial | Inspection
+Answer = Found | Outcome | Misses
 
 
 def do(unit: Unit) -> Answer:
     """Do one unit of work."""
-    return _search(unit) if isinstance(unit, Search) else _try(unit)
+    match unit:
+        case Search():
+            return _search(unit)
+        case Trial():
+            return _try(unit)
+        case Inspection():
+            return _inspect(unit)
 
 
 def _search(unit: Search) -> Found:
@@ -90,9 +129,41 @@ def _try(unit: Trial) -> Outcome:
     return Outcome(
         attainment=run.attainment,
         mean_instances=run.instance_seconds / run.span_s,
+        owner_instances=_owner_instances(run),
         tier_requests=tuple(tier.num_requests for tier in run.tiers),
         tier_attained=tuple(tier.num_attained for tier in run.tiers),
         num_preemptions=run.num_preemptions,
+    )
+
+
+def _owner_instances(run: RunResult) -> tuple[float, ...]:
+    tiers_s = [tier.instance_seconds for tier in run.tiers]
+    prefill_s = run.instance_seconds - run.standby_seconds - sum(tiers_s)
+    return tuple(owned_s / run.span_s for owned_s in (*tiers_s, prefill_s))
+
+
+def _inspect(unit: Inspection) -> Misses:
+    setting, spec = resolved(unit.case), PolicySpec.parse(OURS)
+    workload = setting.workload(unit.rate_rps, unit.seed, duration_s=unit.duration_s)
+    profile = setting.named.profile
+    relaxed = replace(workload, ttft_s=RELAXED_RATIO * workload.ttft_s)
+    world = build_world(workload, profile, spec, setting.config, seed=unit.seed)
+    run_world(world)
+    scored, outcome = scored_requests(world, workload), world.jobs["outcome"]
+    missed = scored & (outcome != ATTAINED)
+    unpromised = missed & (outcome == RELEGATED_OUT)
+    tight = workload.ttft_s <= (1 + 1e-9) * RAISED_TO_IDLE * profile.idle_ttft_s(workload.input_tokens)
+    num_tiers = len(workload.tpots_s)
+    return Misses(
+        tier_requests=tuple(np.bincount(workload.tier[scored], minlength=num_tiers).tolist()),
+        tier_missed=tuple(np.bincount(workload.tier[missed], minlength=num_tiers).tolist()),
+        num_unpromised=int(unpromised.sum()),
+        num_first_token=int((world.fleet.requests["reasons"][unpromised] & (1 << FIRST_TOKEN) != 0).sum()),
+        num_tight=int((scored & tight).sum()),
+        num_tight_missed=int((missed & tight).sum()),
+        prompt_tokens=float(np.median(workload.input_tokens[scored])),
+        missed_prompt_tokens=float(np.median(workload.input_tokens[missed])) if missed.any() else 0.0,
+        relaxed_attainment=simulate(relaxed, profile, spec, setting.config, seed=unit.seed).attainment,
     )
 
 
