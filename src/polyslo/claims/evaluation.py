@@ -36,7 +36,6 @@ TUNING_TOLERANCE, ABLATION_TOLERANCE = 0.03, 0.04
 CONTENDING_RATIO = 0.9  # of the best baseline's goodput: with less in the first seed a baseline is not the best
 LONGER = ("mix that moves", "cold start")  # these take time to show
 MOST_INSTANCE_S, LEAST_LARGE_S = 16_000.0, 50.0  # runs of large fleets are shorter, down to this
-LARGE = 200  # instances: with more the rival that forecasts for each of them is left out, it takes too long
 RIVALS = ("static-tiers", "slo-least-load")  # in disturbed settings, with the parameters that were best in the usual
 
 
@@ -310,8 +309,7 @@ def _usual_guesses(drafts: Sequence[_Draft], level: Disturbance, policy: str, op
 
 def _rivals(drafts: Sequence[_Draft], level: Disturbance) -> list[str]:
     usual = _usual(drafts, level)
-    names = RIVALS if level.case.num_instances <= LARGE else RIVALS[:1]
-    rivals = [usual.chosen[name, TARGETS[0]] for name in names]
+    rivals = [usual.chosen[name, TARGETS[0]] for name in RIVALS]
     # a split of 20 instances says nothing about other sizes
     return [OURS, *(family(r) if "prefill=" in r and level.case.num_instances != 20 else r for r in rivals)]
 
