@@ -1,4 +1,4 @@
-"""Print what a token costs in the gateway's Python, without sockets: from an engine's bytes to a client's.
+"""Print what a token costs that goes through the gateway's Python, without sockets: from engine's bytes to client's.
 
     python benchmarks/token_cost.py [--rounds 2000]
 
@@ -27,7 +27,7 @@ from polyslo.wire.origin_connection import OriginConnection
 STREAMS = 100
 MODEL = "bench"
 CONFIG = {
-    "server": {"port": 0, "metrics_port": 0},
+    "server": {"port": 0, "metrics_port": 0, "compiled_relay": False},
     "classes": {"usual": {"ttft_ms": 60_000, "tpot_ms": 100}},
     "slo": {"default": "usual"},
     "models": [

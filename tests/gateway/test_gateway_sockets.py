@@ -407,6 +407,29 @@ def test_an_engine_that_wants_a_key_is_sent_its_own(monkeypatch):
     run(main)
 
 
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_tokens_go_past_python_where_that_is_wanted(is_compiled):
+    """A stream under way is with the bypass, unless the configuration says no; the client and belief see no difference.
+
+    The engine sends every token in a chunk of its own, and the end with its reason through Python.
+    """
+
+    async def main():
+        async with Bench(server={"compiled_relay": is_compiled}) as bench:
+            running = bench.send(COMPLETIONS, completion(400, stream=True))
+            await running.until(lambda reply: reply.body.count(b"data: ") > 50)
+            assert (bench.gateway.bypass is None) == (not is_compiled)
+            if is_compiled:
+                assert len(bench.gateway.bypass) == 1
+            (relay,) = (relay for relay in bench.model.relays if relay)
+            await running.over()
+            assert relay.passage.tokens == 400
+            assert running.body.count(b"data: {") == 400
+            await bench.settle()
+
+    run(main)
+
+
 def test_shutting_down_lets_what_runs_end_and_refuses_the_rest():
     """A stream under way ends whole; who waits in line and who comes later is told 503."""
 

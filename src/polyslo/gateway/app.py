@@ -42,6 +42,7 @@ from polyslo.gateway.page.board import Board
 from polyslo.gateway.processes.carriers import Carriers
 from polyslo.gateway.processes.tally import RowOfTally, Tally
 from polyslo.gateway.relays.answers import Answers
+from polyslo.gateway.relays.bypass import Bypass, bypass_on
 from polyslo.gateway.relays.errands import Patience
 from polyslo.gateway.relays.listeners import Doorkeeper, Doorkeepers, Listeners
 from polyslo.gateway.relays.listeners import Listener as Watches
@@ -116,6 +117,9 @@ class Gateway:
             listeners = Listeners([board, RequestLog(log, model.name), *told, self.places, *outcomes, *carriers])
             served = self.models[model.name] = self._served(model, listeners)
             self.metrics.watch(served)
+        self.bypass = self._bypass()
+        for served in self.models.values():
+            served.bypass = self.bypass
         self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
         self._watches = {model.name: self._watches_of(model) for model in config.models}
         self.front: Front | Carriers = (
@@ -150,6 +154,8 @@ class Gateway:
         await self.changes.stop()
         await self.listener.close(self.config.server.shutdown_grace_s)
         await self.management_listener.close(0.0)
+        if self.bypass is not None:
+            self.bypass.close()
         for watches in self._watches.values():
             await watches.stop()
         for model in self.models.values():
@@ -187,6 +193,11 @@ class Gateway:
             return []
         server_context(self.config.server)  # which each of them will make, and may be wrong
         return [Carriers(self.config, self.models, self.places, self.tally, doorkeeper)]
+
+    def _bypass(self) -> Bypass | None:
+        """Return what streams go past Python by, where this process has them and that is wanted and can be."""
+        server = self.config.server
+        return bypass_on(asyncio.get_running_loop()) if server.processes == 1 and server.compiled_relay else None
 
     async def _open(self, front: Front | Carriers) -> Listener | Carriers:
         """Listen for requests, here or in carriers."""

@@ -79,6 +79,7 @@ class Decider:
         self.num_used = 0  # records that ever were in use: the first ones
         self.recorder: Recorder | None = None  # may be set and taken away between two inputs
         self.took: Callable[[float], object] | None = None  # told how long each decision about an arrival took
+        self.on_news: Callable[[], object] = bool  # called with the first news since a digest
         self._num_recorded = 0  # of the actions that the core has told of
         self._iterations = fleet.instances["iteration"]
         self._num_transfers = self.streams.num_transfers
@@ -138,7 +139,10 @@ class Decider:
         if seen_s is None:
             seen_s = now_s
         row = self._num_news
-        if not (row or self._num_ended) or seen_s < self._seen_s:
+        if not (row or self._num_ended):
+            self._seen_s = seen_s
+            self.on_news()
+        elif seen_s < self._seen_s:
             self._seen_s = seen_s
         self._news_rows[row, 0] = r
         self._news_rows[row, 1] = tokens
@@ -150,6 +154,7 @@ class Decider:
             self.digest(now_s)
         if not self.has_news:
             self._seen_s = now_s
+            self.on_news()
         row = self._ended[self._num_ended]
         row[0], row[1] = r, output_tokens
         self._num_ended += 1

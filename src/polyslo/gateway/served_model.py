@@ -20,6 +20,7 @@ from polyslo.gateway.instances.instance import Instance
 from polyslo.gateway.instances.roster import Roster
 from polyslo.gateway.instances.stand_in import has_stand_in
 from polyslo.gateway.journal.shadow import Shadow
+from polyslo.gateway.relays.bypass import Bypass
 from polyslo.gateway.relays.errands import Errands, Patience
 from polyslo.gateway.relays.listeners import Listener
 from polyslo.gateway.relays.near_relay import NearRelay
@@ -65,6 +66,7 @@ class ServedModel:
         self.decider = Decider(fleet, policy, self._carry_out, delay_s=DELAY_S)
         self.health: HealthWatch | None = None
         self.shadow: Shadow | None = None
+        self.bypass: Bypass | None = None
         self.reconciliation: Reconciliation | None = None
         self._refusals = refusals
         self._listener = listener
@@ -75,6 +77,8 @@ class ServedModel:
         self._loop: Loop = loop or asyncio.get_running_loop()
         self._expiries: dict[Relay, Handle] = {}
         self._heartbeat = Heartbeat(self.decider, lambda: self.num_in_flight > 0, clock, self._loop, gather_s)
+        self.decider.on_news = self._heartbeat.digest_soon
+        self.saw_tokens = self.decider.saw_tokens  # see `Watcher`
         for i in self.instances.vacant:
             self.decider.close(i, ABSENT, clock())
 
@@ -152,16 +156,10 @@ class ServedModel:
     def started(self, relay: Relay) -> None:
         """See `Watcher`."""
 
-    def saw_tokens(self, r: int, tokens: int, now_s: float, seen_s: float | None = None) -> None:
-        """See `Watcher`; `seen_s` is when the tokens came, where that is not now."""
-        self.decider.saw_tokens(r, tokens, now_s, seen_s)
-        self._heartbeat.digest_soon()
-
     def prefilled(self, relay: Relay) -> None:
         """See `Watcher`."""
         self._note_success(relay)
-        self.decider.saw_tokens(relay.r, 1, self._clock())
-        self._heartbeat.digest_soon()
+        self.saw_tokens(relay.r, 1, self._clock())
 
     def ended(self, relay: Relay, output_tokens: int) -> None:
         """See `Watcher`."""
@@ -171,7 +169,6 @@ class ServedModel:
             self.estimates[relay.passage.ask.is_chat].learn(relay.passage.ask, relay.passage.prompt_tokens)
         self._learn_slack(relay)
         self.decider.saw_end(relay.r, output_tokens, self._clock())
-        self._heartbeat.digest_soon()
         self._finish(relay, "missed" if relay.passage.is_late else "attained")
 
     def failed(self, relay: Relay, failure: Failure | int) -> bool:

@@ -6,6 +6,7 @@ import sys
 
 from polyslo.core.state import DRAINING, new_fleet
 from polyslo.gateway.decider import Decider
+from polyslo.gateway.relays import bypass
 from polyslo.gateway.requests.request import Request
 from polyslo.policies.table import POLYSERVE
 from polyslo.profiles.library import DEFAULT_PROFILE, load_profile
@@ -14,7 +15,7 @@ from polyslo.warmth import is_warm
 
 def warm_up() -> None:
     """Load the compiled decision code, or compile it with a word to the person who waits."""
-    is_cold = not is_warm("polyslo.policies.live")
+    is_cold = not (is_warm("polyslo.policies.live") and is_warm("polyslo.gateway.relays.token_pipe"))
     if is_cold:
         print("polyslo: compiling the policy for this machine (once, up to a minute) ...", file=sys.stderr, flush=True)
     fleet = new_fleet(load_profile(DEFAULT_PROFILE).profile, num_instances=2, tpots_s=[0.05], num_requests=4)
@@ -33,5 +34,6 @@ def warm_up() -> None:
     decider.tick(0.3)
     decider.close(0, DRAINING, 0.3)
     decider.open(0, 0.3)
+    bypass.warm_up()
     if is_cold:
         print("polyslo: compiled.", file=sys.stderr, flush=True)

@@ -40,6 +40,17 @@ class Sink(Protocol):
         """Take note that it never will be."""
 
 
+class Borrower(Protocol):
+    """Whoever reads a response in its connection's place for a while."""
+
+    @property
+    def heard_s(self) -> float:
+        """When it last read something, by the event loop's clock."""
+
+    def stop(self) -> None:
+        """Read no more; nothing that was read is given back."""
+
+
 class Bearer(Protocol):
     """The connection that carries a call."""
 
@@ -48,6 +59,12 @@ class Bearer(Protocol):
 
     def set_reading(self, reads: bool) -> None:
         """Read on, or leave the bytes to the peer's window."""
+
+    def lend(self, borrower: Borrower) -> int | None:
+        """See `Call.lend`."""
+
+    def take_back(self, data: bytes) -> None:
+        """See `Call.take_back`."""
 
 
 class Call:
@@ -90,6 +107,25 @@ class Call:
     def resume(self) -> None:
         """Read on."""
         self._set_paused(False)
+
+    def lend(self, borrower: Borrower) -> int | None:
+        """Have another read the response; return the socket, or None where only the connection can read it just now.
+
+        That is so before its body, amid a chunk, while it is paused, and always where it is encrypted.
+        """
+        return None if self.is_over or self.is_paused or self.bearer is None else self.bearer.lend(borrower)
+
+    def take_back(self, data: bytes) -> None:
+        """Read again, from `data` on, which the borrower has read and could do nothing with; for borrowers."""
+        if self.bearer is not None:
+            self.bearer.take_back(data)
+
+    def break_off(self, failure: Failure) -> None:
+        """Close the connection and end with a failure; for borrowers."""
+        bearer, self.bearer = self.bearer, None
+        if bearer is not None:
+            bearer.drop()
+        self.fail(failure)
 
     def fail(self, failure: Failure) -> None:
         """End it with a failure, once; for connections."""

@@ -83,6 +83,16 @@ class Exchange:
         return self._is_chunked and self._sends_body
 
     @property
+    def clear_socket(self) -> int | None:
+        """The client's socket, if what is sent to it past its connection now comes next: plain, nothing unsent."""
+        transport = self._carrier.transport
+        if self._phase != _STREAMING or not self.takes_chunks or transport.is_closing():
+            return None
+        if transport.get_write_buffer_size() or transport.get_extra_info("sslcontext"):
+            return None
+        return int(transport.get_extra_info("socket").fileno())
+
+    @property
     def has_started(self) -> bool:
         """Whether a response head was sent."""
         return self._phase != _WAITING

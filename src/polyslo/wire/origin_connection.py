@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from polyslo.wire.call import Call, Failure, FailureKind, report
+from polyslo.wire.call import Borrower, Call, Failure, FailureKind, report
 from polyslo.wire.deadline import Deadline
 
 _MAX_FRAMING_BYTES = 64 * 1024  # of heads, chunk sizes or trailers in a row
@@ -50,6 +50,7 @@ class OriginConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._num_carried = 0
         self._is_lost = False
+        self._borrower: Borrower | None = None  # reads in its place
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be ready to carry."""
@@ -89,6 +90,7 @@ class OriginConnection(asyncio.Protocol):
 
     def drop(self) -> None:
         """Close at once and forget the call."""
+        self._recall()
         self._keeper.forget(self)  # now: until the loop's next turn it would still look idle
         self._call = None
         self._deadline.stop()
@@ -105,6 +107,7 @@ class OriginConnection(asyncio.Protocol):
         """Read on, or leave the bytes to the peer's window; time stands still meanwhile."""
         if self._is_lost:
             return
+        self._recall()
         if reads:
             self.transport.resume_reading()
             call = self._call
@@ -113,6 +116,28 @@ class OriginConnection(asyncio.Protocol):
         else:
             self.transport.pause_reading()
             self._deadline.clear()
+
+    def lend(self, borrower: Borrower) -> int | None:
+        """See `Call.lend`."""
+        if self._borrower is not None or not (self._between and self._started and self.is_usable):
+            return None
+        if self.transport.get_extra_info("sslcontext"):
+            return None
+        self.transport.pause_reading()
+        self._borrower = borrower
+        return int(self.transport.get_extra_info("socket").fileno())
+
+    def take_back(self, data: bytes) -> None:
+        """See `Call.take_back`."""
+        self._borrower = None
+        call = self._call
+        if call is None or not self.is_usable:
+            return
+        if not call.is_paused:
+            self._deadline.set(call.idle_timeout_s)
+            self.transport.resume_reading()
+        if data:
+            self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the response; the parser's callbacks only note what they hold."""
@@ -139,6 +164,7 @@ class OriginConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything."""
         self._is_lost = True
+        self._recall()
         self._ends_with_connection = self._call is not None and self._ends_with_connection and exc is None
         self._lose(f"{exc}" if exc else "closed by the peer")
         self._deadline.stop()
@@ -208,8 +234,13 @@ class OriginConnection(asyncio.Protocol):
 
     def _read_on(self) -> None:
         call = self._call
-        if self.is_usable and not (call is not None and call.is_paused):
+        if self.is_usable and self._borrower is None and not (call is not None and call.is_paused):
             self.transport.resume_reading()
+
+    def _recall(self) -> None:
+        borrower, self._borrower = self._borrower, None
+        if borrower is not None:
+            borrower.stop()
 
     def _deliver(self, call: Call) -> None:
         """Pass on what the parser found. The sink may abort the call at any step, so each looks whether it did."""
@@ -266,10 +297,16 @@ class OriginConnection(asyncio.Protocol):
         call = self._call
         if call is None:
             self.drop()  # rested long enough
+        elif self._borrower is not None and (left_s := self._left_s(call, self._borrower)) > 0:
+            self._deadline.set(left_s)
         elif self._started:
             self._fail("timeout", f"no byte for {call.idle_timeout_s:g} s in mid-response")
         else:
             self._fail("timeout", f"no response head within {call.head_timeout_s:g} s")
+
+    def _left_s(self, call: Call, borrower: Borrower) -> float:
+        """Return how much longer the origin may be silent, by whoever reads in this connection's place."""
+        return borrower.heard_s + call.idle_timeout_s - self._loop.time()
 
     def _finish(self) -> None:
         """End the call, and give the connection back first: its end may send the next request."""

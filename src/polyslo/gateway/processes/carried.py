@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
@@ -25,6 +25,9 @@ from polyslo.gateway.surroundings import Loop
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 
+if TYPE_CHECKING:  # compiled, so slow to import
+    from polyslo.gateway.relays.bypass import Bypass
+
 Then = Callable[[CarriedInstance | None], None]
 
 
@@ -40,6 +43,7 @@ class Carried:
     """The requests under way; the `Watcher` of their relays."""
 
     def __init__(self, messenger: Messenger, clock: Callable[[], float], loop: Loop) -> None:
+        self.bypass: Bypass | None = None
         self._messenger = messenger
         self._clock = clock
         self._news = GatheredNews(messenger, loop)

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import orjson
 import uvloop
@@ -34,6 +35,9 @@ from polyslo.gateway.relays.places import Client, Enter
 from polyslo.gateway.requests.openai_errors import Refusal
 from polyslo.gateway.tls import server_context
 from polyslo.wire.server import Limits, Listener, listen_on
+
+if TYPE_CHECKING:
+    from polyslo.gateway.relays.bypass import Bypass
 
 
 class FarPlaces:
@@ -77,6 +81,8 @@ class Carrier:
         """Carry, until the link ends."""
         await join(end, self._link)
         await self._over.wait()
+        if self._carried.bypass is not None:
+            self._carried.bypass.close()
 
     def _take(self, kind: int, number: int, content: bytes) -> None:
         if kind == Told.SETTINGS:
@@ -101,6 +107,7 @@ class Carrier:
         self._config = config
         self._row.max_connections = config.server.max_connections
         if self._front is None:
+            self._carried.bypass = _bypass() if config.server.compiled_relay else None
             self._front = Front(config, self._models, FarPlaces(), doorkeeper=FarDoorkeeper(self._link))
         else:
             self._front.reconfigure(config)
@@ -138,6 +145,12 @@ class Carrier:
             for instance in model.destinations:
                 await instance.origin.close()
         self._link.close()
+
+
+def _bypass() -> Bypass | None:
+    from polyslo.gateway.relays.bypass import bypass_on  # takes a second, and memory
+
+    return bypass_on(asyncio.get_running_loop())
 
 
 def main(link_fd: int, port_fd: int, tally_fd: int, row: int, num_rows: int) -> None:

@@ -33,6 +33,7 @@ from polyslo.wire.client import Call, Failure, Sink
 from polyslo.wire.server import Exchange
 
 MALFORMED = (400, 422)  # how engines answer a body that they don't take
+FIRST_PATIENCE = 2  # pieces before a stream goes past Python; twice as many each further time
 
 
 def may_do_better(status: int) -> bool:
@@ -73,6 +74,7 @@ class NearRelay:
         self._awaits_rest = False  # it was taken back, and its client has not been sent any more of it yet
         self.stays = False  # it was to be taken back, and can't be: for good, so that both ends of a link agree
         self._is_blocked = False  # its client takes less than it is sent
+        self._bypass_in = self._patience = FIRST_PATIENCE  # pieces
         exchange.on_gone = self._on_gone
         exchange.on_blocked = self._on_blocked
 
@@ -158,6 +160,8 @@ class NearRelay:
         reply = self._reply
         if self.is_committed:
             self._pass_on(*reply.follow(data))
+            if self._call is not None and self._call.on_chunk is not None:
+                self._note_piece()
             return
         tokens = reply.hold(data)
         if not reply.is_stream or not (tokens or reply.is_held_too_long):
@@ -174,6 +178,7 @@ class NearRelay:
         if tokens:
             self._count(tokens)
         self.exchange.write_framed(chunk)
+        self._note_piece()
 
     def on_end(self) -> None:
         """See `Sink`."""
@@ -222,6 +227,16 @@ class NearRelay:
         self._pass_on(reply.held, tokens)
         if self._call is not None and self._one is None and self.exchange.takes_chunks:
             self._call.on_chunk = self.on_chunk
+
+    def _note_piece(self) -> None:
+        """Let tokens go past Python after some pieces; a stream that keeps coming back is tried less and less often."""
+        self._bypass_in -= 1
+        if self._bypass_in:
+            return
+        self._patience = self._bypass_in = 2 * self._patience
+        bypass, call = self._watcher.bypass, self._call
+        if bypass is not None and call is not None:
+            bypass.open_soon(call, self.exchange, self._count)
 
     def _pass_on(self, data: bytes, tokens: int) -> None:
         """Count tokens, then send them: what is sent last may find that the client has left."""

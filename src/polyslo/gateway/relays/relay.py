@@ -12,6 +12,7 @@ from polyslo.gateway.requests.request import Request
 from polyslo.wire.client import Failure
 
 if TYPE_CHECKING:
+    from polyslo.gateway.relays.bypass import Bypass
     from polyslo.gateway.relays.near_relay import NearRelay
 
 
@@ -64,6 +65,8 @@ def removed(*, started: bool) -> Failure:
 
 class Watcher(Protocol):
     """Whoever must know what becomes of relayed requests: the served model."""
+
+    bypass: Bypass | None  # what streams go past Python by, where they can
 
     def started(self, relay: NearRelay) -> None:
         """The client is sent the first of a stream, or of its rest: nobody can answer it from its beginning now."""

@@ -1,0 +1,174 @@
+"""From an engine's socket to a client's in compiled code: what is nothing but tokens goes on as it came.
+
+Reads what is ready, looks whether it is whole HTTP chunks, each a server-sent event with a piece of an answer, and
+sends it on with its framing. Whatever else comes (the end of an answer, an error, a comment, half a chunk, a client
+that takes no more) is left to Python. Linux alone: epoll, and sockets that can be told from each other.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from polyslo.compiled import compiled
+
+MOST_READY = 64  # sockets in a turn of the event loop, so that decisions do not wait long
+PIECE_BYTES = 4096  # read from one of them; tokens that come in larger pieces cost little each in Python, too
+BUFFER_BYTES = MOST_READY * PIECE_BYTES + 64  # looked at a little beyond the last piece
+
+LINK = np.dtype(
+    [
+        ("target", np.int32),  # the client's socket
+        ("cookie", np.int64),  # what the kernel calls that socket: a number may be another's by now
+        ("heard_s", np.float64),  # when its engine was last heard
+    ],
+    align=True,
+)
+FOUND = np.dtype(
+    [
+        ("source", np.int64),  # the engine's socket
+        ("num_tokens", np.int64),  # that were sent, or are in what is left; 0: it was no tokens
+        ("start", np.int64),  # of what is left to Python, in the buffer
+        ("end", np.int64),
+    ],
+    align=True,
+)
+
+# A record of epoll_wait: 32 bits of events, 64 of data, of which the socket is the lower half; packed on x86-64 alone.
+EVENT_WORDS, SOCKET_WORD = (3, 1) if platform.machine() in ("x86_64", "AMD64") else (4, 2)
+
+_MSG_DONTWAIT, _MSG_NOSIGNAL = 0x40, 0x4000
+_SOL_SOCKET, _SO_COOKIE = 1, 57
+_LF, _CR, _QUOTE, _SPACE, _COLON, _BACKSLASH = 10, 13, 34, 32, 58, 92
+
+_address, _size, _int = types.uintp, types.intp, types.intc
+_epoll_wait: Any = types.ExternalFunction("epoll_wait", _int(_int, _address, _int, _int))
+_recv: Any = types.ExternalFunction("recv", _size(_int, _address, _address, _int))
+_send: Any = types.ExternalFunction("send", _size(_int, _address, _address, _int))
+_getsockopt: Any = types.ExternalFunction("getsockopt", _int(_int, _int, _int, _address, _address))
+
+_PREFIX = np.frombuffer(b"data: {", np.uint8)
+_ERROR = np.frombuffer(b'"err', np.uint8)
+_REASON = np.frombuffer(b'"finish_reason"', np.uint8)
+_CHOICES = np.frombuffer(b'"choices"', np.uint8)
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@compiled
+def pass_on(
+    epoll: int, now_s: float, links: npt.NDArray[np.void], events: npt.NDArray[np.int32], buffer: Bytes,
+    found: npt.NDArray[np.void],
+) -> int:  # fmt: skip
+    """Serve what is ready at `epoll`; return how many rows of `found` [MOST_READY] tell of it.
+
+    `links` [any socket] has those that are watched, `events` [MOST_READY * EVENT_WORDS] and `buffer` [BUFFER_BYTES]
+    are for scratch. Bytes from `start` to `end` of a row were read and not sent.
+    """
+    ready = _epoll_wait(epoll, events.ctypes.data, MOST_READY, 0)
+    memory, free = buffer.ctypes.data, 0  # of the buffer, from where on it is free
+    for k in range(ready):
+        source = events[EVENT_WORDS * k + SOCKET_WORD]
+        link, row = links[source], found[k]
+        link.heard_s = now_s
+        read = max(0, _recv(source, memory + free, PIECE_BYTES, _MSG_DONTWAIT))
+        row.source = source
+        row.num_tokens = num_tokens(buffer, free, free + read)
+        row.start = free
+        row.end = free + read
+        if row.num_tokens > 0 and is_same(link.target, link.cookie):
+            row.start += max(0, _send(link.target, memory + free, read, _MSG_DONTWAIT | _MSG_NOSIGNAL))
+        if row.start < row.end:
+            free = row.end
+    return max(0, ready)
+
+
+@compiled
+def is_same(socket: int, cookie: int) -> bool:
+    """Tell whether a socket's number is still that of the socket with this cookie."""
+    scratch = np.empty(2, np.int64)
+    scratch[1] = 8
+    failed = _getsockopt(socket, _SOL_SOCKET, _SO_COOKIE, scratch.ctypes.data, scratch.ctypes.data + 8)
+    return failed == 0 and scratch[0] == cookie
+
+
+@compiled
+def num_tokens(buffer: Bytes, start: int, end: int) -> int:
+    """Count the chunks between two places in the buffer; 0 where there is anything but whole chunks of a token."""
+    count = 0
+    while start < end:
+        payload, stop = _chunk(buffer, start, end)
+        if stop == 0 or not _is_token(buffer, payload, stop - 2):
+            return 0
+        count += 1
+        start = stop
+    return count
+
+
+@compiled
+def _chunk(buffer: Bytes, start: int, end: int) -> tuple[int, int]:
+    """Return where the payload of a chunk begins and where the chunk ends; 0, 0 where it is not whole, or the last."""
+    size, i = 0, start
+    while i < end and i < start + 4:
+        byte = buffer[i]
+        if ord("0") <= byte <= ord("9"):
+            size = 16 * size + byte - ord("0")
+        elif ord("a") <= byte <= ord("f"):
+            size = 16 * size + byte - ord("a") + 10
+        else:
+            break
+        i += 1
+    stop = i + size + 4
+    if i == start or size == 0 or stop > end:
+        return 0, 0
+    if buffer[i] != _CR or buffer[i + 1] != _LF or buffer[stop - 2] != _CR or buffer[stop - 1] != _LF:
+        return 0, 0
+    return i + 2, stop
+
+
+@compiled
+def _is_token(buffer: Bytes, start: int, end: int) -> bool:
+    r"""Tell whether a payload is one event of an answer that goes on: `data: {...}`, two LF.
+
+    It is not with an error, a reason to finish, or no choices. Quotes and ends of lines inside JSON's texts are
+    escaped, so none of these can be something that a model has said.
+    """
+    if end - start < _PREFIX.shape[0] + 2 or buffer[end - 1] != _LF or buffer[end - 2] != _LF:
+        return False
+    if not _has(buffer, start, _PREFIX):
+        return False
+    for i in range(start, end - 2):
+        byte = buffer[i]
+        if byte in (_LF, _CR):
+            return False
+        if byte == _QUOTE and buffer[i - 1] != _BACKSLASH:
+            if _has(buffer, i, _ERROR):
+                return False
+            if _has(buffer, i, _REASON) and buffer[_value(buffer, i + _REASON.shape[0])] != ord("n"):
+                return False
+            if _has(buffer, i, _CHOICES):
+                value = _value(buffer, i + _CHOICES.shape[0])
+                if buffer[value] == ord("[") and buffer[_value(buffer, value + 1)] == ord("]"):
+                    return False
+    return True
+
+
+@compiled
+def _has(buffer: Bytes, start: int, text: Bytes) -> bool:
+    """Tell whether a text stands at a place of the buffer."""
+    for k in range(text.shape[0]):  # noqa: SIM110
+        if buffer[start + k] != text[k]:
+            return False
+    return True
+
+
+@compiled
+def _value(buffer: Bytes, i: int) -> int:
+    """Return where what follows a key begins. An event ends with LF, so the buffer does not."""
+    while buffer[i] == _SPACE or buffer[i] == _COLON:
+        i += 1
+    return i

@@ -1,0 +1,123 @@
+"""What compiled code takes for nothing but tokens: whole chunks, each one event of an answer that goes on."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyslo.gateway.relays.token_pipe import BUFFER_BYTES, PIECE_BYTES, is_same, num_tokens
+
+TOKEN = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":" tale"},"finish_reason":null}],"usage":null}\n\n'
+SPACED = b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": null}]}\n\n'
+NO_TOKENS = {
+    "the end of a stream": b"data: [DONE]\n\n",
+    "a reason to finish": TOKEN.replace(b"null}]", b'"stop"}]'),
+    "a reason to finish, spaced": SPACED.replace(b"null", b'"abort"'),
+    "usage alone": b'data: {"id":"c","choices":[],"usage":{"completion_tokens":3}}\n\n',
+    "usage alone, spaced": b'data: {"choices": [ ], "usage": {}}\n\n',
+    "an error": b'data: {"error":{"message":"x"}}\n\n',
+    "an error object": b'data: {"object":"error","message":"x"}\n\n',
+    "another kind of event": b'event: error\ndata: {"a":1}\n\n',
+    "a comment": b": ping\n\n",
+    "two events": TOKEN + TOKEN,
+    "half an event": TOKEN[:-1],
+    "lines that end otherwise": TOKEN.replace(b"\n", b"\r\n"),
+    "no object": b"data: 12345678\n\n",
+    "no space": TOKEN.replace(b"data: ", b"data:"),
+    "nothing of an event": b"{}",
+    "just the frame of one": b"data: {\n",
+}
+
+
+def framed(payload: bytes, form: bytes = b"%x") -> bytes:
+    """Return a chunk."""
+    return form % len(payload) + b"\r\n" + payload + b"\r\n"
+
+
+def counted(data: bytes, start: int = 0) -> int:
+    """Count in a buffer that holds these bytes from `start` on, between others that could be taken for theirs."""
+    buffer = np.full(BUFFER_BYTES, ord("1"), np.uint8)
+    buffer[start : start + len(data)] = np.frombuffer(data, np.uint8)
+    return int(num_tokens(buffer, start, start + len(data)))
+
+
+@pytest.mark.parametrize("start", [0, 7, BUFFER_BYTES - 64 - PIECE_BYTES])
+def test_tokens_are_counted_by_their_chunks(start):
+    """One, several that came together, and one with spaces in its JSON."""
+    assert counted(framed(TOKEN), start) == 1
+    assert counted(framed(TOKEN) * 3 + framed(SPACED), start) == 4
+
+
+@pytest.mark.parametrize("payload", NO_TOKENS.values(), ids=NO_TOKENS.keys())
+def test_whatever_is_more_than_a_token_is_left(payload):
+    """Alone, and before or after tokens: then nothing of it is counted."""
+    assert counted(framed(payload)) == 0
+    assert counted(framed(TOKEN) + framed(payload)) == 0
+    assert counted(framed(payload) + framed(TOKEN)) == 0
+
+
+@pytest.mark.parametrize("cut", range(1, len(framed(TOKEN))))
+def test_half_a_chunk_is_left(cut):
+    """Wherever it was cut: its beginning and its rest."""
+    whole = framed(TOKEN)
+    assert counted(whole[:cut]) == 0
+    assert counted(whole + whole[:cut]) == 0
+    assert counted(whole[cut:]) == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"0\r\n\r\n",
+        framed(TOKEN, b"%X;a=b"),
+        framed(TOKEN, b"0000%x"),
+        b" " + framed(TOKEN),
+        framed(TOKEN)[:-2] + b"\n\n",
+        framed(TOKEN).replace(b"\r\n", b"\n\n", 1),
+        b"-1\r\n" + TOKEN,
+        b"ffff\r\n" + TOKEN,
+    ],
+)
+def test_other_framing_is_left(data):
+    """The last chunk, extensions, sizes in other forms, sizes that lie."""
+    assert counted(data) == 0
+
+
+@given(st.text(), st.text())
+def test_what_a_model_says_is_never_more_than_a_token(before, said):
+    """Its text is escaped inside JSON, so it can't look like an end or an error, whatever it quotes."""
+    for content in (before + said, before + '"finish_reason":"stop"' + said, '"error"' + said, '"choices":[]' + said):
+        choice = {"index": 0, "delta": {"content": content}, "finish_reason": None}
+        payload = b"data: " + orjson.dumps({"id": "c", "choices": [choice]}) + b"\n\n"
+        if len(framed(payload)) <= PIECE_BYTES:
+            assert counted(framed(payload)) == (0 if content.startswith("err") else 1)
+
+
+@given(st.binary(max_size=300))
+def test_noise_is_no_token(data):
+    """No bytes make it read beyond what came, or take noise for a chunk."""
+    assert counted(data) == 0
+    assert counted(framed(TOKEN) + data) == (1 if not data else 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sockets have cookies on Linux alone")
+def test_a_number_that_is_another_sockets_by_now_is_told():
+    """The kernel gives a closed socket's number away again; its cookie it gives to nobody else."""
+    first, other = socket.socketpair()
+    number, cookie = first.fileno(), int.from_bytes(first.getsockopt(socket.SOL_SOCKET, 57, 8), "little")
+    assert is_same(number, cookie)
+    first.close()
+    assert not is_same(number, cookie)
+    again, _ = socket.socketpair()
+    assert again.fileno() == number
+    assert not is_same(number, cookie)
+    other.close()
+    again.close()
+    _.close()
