@@ -44,7 +44,8 @@ class Formula:
             rates = tuple(share * (1 - 0.01 * unit.seed) * optimum for share in shares)
             return Found(rates, ((rates[0], 0.99), (rates[1], 0.9)))
         if isinstance(unit, Inspection):
-            return Misses((100,) * tiers, (5,) * tiers, 4 * tiers, 3 * tiers, 10 * tiers, 4 * tiers, 800, 9000, 0.99)
+            counts = (4 * tiers, 3 * tiers, 10 * tiers, 4 * tiers, 9 * tiers, tiers)
+            return Misses((100,) * tiers, (5,) * tiers, *counts, 800, 9000, 0.0, 0.0, 0.99)
         attained = 99 if family(unit.policy) == "polyserve" else 50
         instances = 1.05 * unit.case.num_instances * unit.rate_rps / optimum
         owners = (instances / tiers,) * tiers

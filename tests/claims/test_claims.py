@@ -6,6 +6,7 @@ docs/claims.md has the whole evaluation. Here each claim is checked in its direc
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from polyslo.claims.work import Found, Inspection, Misses, Outcome, Search, Tria
 pytestmark = pytest.mark.slow
 
 DURATION_S = 60.0
+AZURE = Path(__file__).parents[3] / "shared" / "traces" / "azure2023_conv.parquet"
 RIVALS = {
     "co": ("static-tiers", "slo-least-load:chunk=512", "slo-least-load:chunk=1024", "lmetric:chunk=1024"),
     "pd": ("static-tiers", "slo-least-load:chunk=1024", "lmetric:chunk=1024", "minimal"),
@@ -112,3 +114,16 @@ def test_what_each_owner_has_adds_up(mode):
     found = outcome("polyserve", 0.6, mode=mode)
     assert sum(found.owner_instances) == pytest.approx(found.mean_instances)
     assert (found.owner_instances[-1] > 0) == (mode == "pd")
+
+
+@pytest.mark.skipif(not AZURE.exists(), reason=f"{AZURE} is not there: the trace stays out of the repository")
+def test_claim_misses_of_recorded_arrivals_are_in_bursts():
+    """The recorded Azure conversations: few of those that miss are tight, nearly all arrive in a burst."""
+    case = Case(str(AZURE), "co")
+    found = do(Inspection(case, 0, DURATION_S, 0.925 * resolved(case).optimum_rps()))
+    assert isinstance(found, Misses)
+    requests, missed = sum(found.tier_requests), sum(found.tier_missed)
+    assert missed > 0.005 * requests
+    assert found.num_tight_missed < 0.2 * missed
+    assert found.num_burst_missed > 0.8 * missed
+    assert found.num_burst < 0.6 * requests

@@ -110,14 +110,14 @@ def test_misses_are_inspected_where_too_little_is_served(evaluated, tmp_path):
 
 
 def test_disturbed_settings_are_measured_by_their_own_optimum(evaluated):
-    """Each level has its optimum, and polyserve and two rivals have their goodputs."""
+    """Each level has its optimum, and polyserve and two rivals have their goodputs; one where fleets are largest."""
     claims, _ = evaluated[False]
     large = next(d for d in claims.disturbed if d.topic == "instances" and d.level == "1,024" and d.mode == "co")
     usual = next(d for d in claims.disturbed if d.topic == "nothing" and d.mode == "co")
     assert large.optimum_rps == pytest.approx(1024 / 20 * usual.optimum_rps)
     assert large.rates_rps[0][0] == pytest.approx(0.95 * large.optimum_rps)
-    assert all(len(d.policies) == len(d.rates_rps) == 3 for d in claims.disturbed)
-    assert [family(policy) for policy in large.policies] == ["polyserve", "static-tiers", "slo-least-load"]
+    assert all(len(d.policies) == len(d.rates_rps) == 3 for d in claims.disturbed if d.level != "1,024")
+    assert [family(policy) for policy in large.policies] == ["polyserve", "static-tiers"]
 
 
 def test_quick_leaves_out_what_takes_long(evaluated):

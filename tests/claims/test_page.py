@@ -122,16 +122,42 @@ def test_costs_beyond_the_bound_are_bold_and_counted_by_load() -> None:
 
 def test_who_misses_is_said_where_too_little_is_served() -> None:
     """Of 400 requests 20 miss, 10 in a tier of 40; 16 were promised nothing, 12 of them no first token."""
-    found = Misses((40, 80, 120, 160), (10, 4, 4, 2), 16, 12, 60, 15, 800.0, 9000.0, 0.9955)
+    found = Misses((40, 80, 120, 160), (10, 4, 4, 2), 16, 12, 60, 15, 100, 2, 800.0, 9000.0, 0.0, 0.0, 0.9955)
     text = section(text_of(synthetic_claims(synthetic_cell(misses=found), synthetic_cell(mode="pd"))), "## Verdict")
     assert "who misses" not in text.lower()  # nothing falls short
     short = synthetic_cell("burstgpt", ours=(0.9, 1.1), misses=found)
     text = text_of(synthetic_claims(short, synthetic_cell("burstgpt", mode="pd")))
     text = section(text, "### Who misses at 92.5% of the fluid optimum")
     assert rows_of(text, "burstgpt") == [
-        ["burstgpt", "0.950", "0.750", "0.950", "0.966", "0.987", "80%", "60%", "15%", "75%", "800", "9,000", "0.995"]
+        [
+            "burstgpt",
+            "0.950",
+            "0.750",
+            "0.950",
+            "0.966",
+            "0.987",
+            "80%",
+            "60%",
+            "15%",
+            "75%",
+            "25%",
+            "10%",
+            "800",
+            "9,000",
+            "0.995",
+        ]
     ]
     assert "Disaggregated (PD)" not in text
+    assert "Whole instances" not in text
+
+
+def test_a_prefill_side_that_has_hardly_enough_is_said() -> None:
+    """Disaggregated, with what decode tiers left to it and what the fluid optimum would give it."""
+    found = Misses((40, 80, 120, 160), (10, 4, 4, 2), 16, 12, 60, 15, 100, 2, 800.0, 9000.0, 12.6, 12.5, 0.9955)
+    text = text_of(synthetic_claims(synthetic_cell(mode="pd", ours=(0.9, 1.1), misses=found)))
+    text = section(text, "### Who misses at 92.5% of the fluid optimum")
+    assert rows_of(text, "sharegpt")[0][-2:] == ["12.6 of 12.5", "0.995"]
+    assert "**Whole instances**" in text
 
 
 def test_a_baseline_that_never_attains_is_left_out_of_the_mean() -> None:

@@ -62,7 +62,7 @@ def test_all_kinds_of_answers_survive_the_disk(tmp_path):
     """A search's, a trial's and an inspection's answers are read back equal."""
     trial, inspection = Trial(CASE, "minimal", 0, 10.0, 5.0), Inspection(CASE, 0, 10.0, 5.0)
     outcome = Outcome(0.5, 1.25, (1.0, 0.25, 0.0), (3, 4), (2, 1), 0)
-    misses = Misses((3, 4), (2, 1), 2, 1, 3, 2, 800.0, 9000.0, 0.75)
+    misses = Misses((3, 4), (2, 1), 2, 1, 3, 2, 4, 1, 800.0, 9000.0, 1.5, 2.0, 0.75)
     store = Store(tmp_path)
     store.put(trial, outcome)
     store.put(inspection, misses)

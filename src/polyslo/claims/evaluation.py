@@ -36,6 +36,7 @@ TUNING_TOLERANCE, ABLATION_TOLERANCE = 0.03, 0.04
 CONTENDING_RATIO = 0.9  # of the best baseline's goodput: with less in the first seed a baseline is not the best
 LONGER = ("mix that moves", "cold start")  # these take time to show
 MOST_INSTANCE_S, LEAST_LARGE_S = 16_000.0, 50.0  # runs of large fleets are shorter, down to this
+LARGE = 500  # instances: beyond, the rival that asks each of them is left out; past the knee that takes hours
 RIVALS = ("static-tiers", "slo-least-load")  # in disturbed settings, with the parameters that were best in the usual
 
 
@@ -309,7 +310,8 @@ def _usual_guesses(drafts: Sequence[_Draft], level: Disturbance, policy: str, op
 
 def _rivals(drafts: Sequence[_Draft], level: Disturbance) -> list[str]:
     usual = _usual(drafts, level)
-    rivals = [usual.chosen[name, TARGETS[0]] for name in RIVALS]
+    names = RIVALS if level.case.num_instances <= LARGE else RIVALS[:1]
+    rivals = [usual.chosen[name, TARGETS[0]] for name in names]
     # a split of 20 instances says nothing about other sizes
     return [OURS, *(family(r) if "prefill=" in r and level.case.num_instances != 20 else r for r in rivals)]
 

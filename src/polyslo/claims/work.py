@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from polyslo.claims.cases import OURS, TARGETS, Case
 from polyslo.claims.search import crossings
@@ -16,10 +17,11 @@ from polyslo.core.state import FIRST_TOKEN
 from polyslo.sim.bounded import attainment_or_bound
 from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import RunResult
-from polyslo.sim.run import build_world, run_world, scored_requests, simulate
+from polyslo.sim.run import build_world, run_world, scored_requests, simulate, summarize
 from polyslo.sim.setting import Setting
 from polyslo.sim.world import ATTAINED, RELEGATED_OUT
 from polyslo.workload.slo import RAISED_TO_IDLE
+from polyslo.workload.workload import Workload
 
 TOLERANCE_RATIO = 0.02  # of the fluid optimum, in what is scored; the crossing itself is interpolated
 GUESSES = (0.9, 1.0)  # of the fluid optimum, one a target
@@ -83,7 +85,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Misses:
-    """What an inspection saw. Tight: a TTFT of at most `RAISED_TO_IDLE` times what the prompt takes alone."""
+    """What an inspection saw.
+
+    Tight: a TTFT of at most `RAISED_TO_IDLE` times what the prompt takes alone. In a burst: the second around its
+    arrival brings more prompt tokens than a second at the fluid optimum does on average.
+    """
 
     tier_requests: tuple[int, ...]
     tier_missed: tuple[int, ...]
@@ -91,8 +97,12 @@ class Misses:
     num_first_token: int  # of these: some instance could not promise the first token
     num_tight: int
     num_tight_missed: int
+    num_burst: int
+    num_burst_missed: int
     prompt_tokens: float  # median
     missed_prompt_tokens: float  # median; 0 where none missed
+    left_for_prefill: float  # instances, mean, that decode tiers did not own (PD)
+    prefill_need: float  # what the fluid optimum would give the prefill side; 0 in CO
     relaxed_attainment: float  # of the same requests with TTFTs `RELAXED_RATIO` times as long
 
 
@@ -153,18 +163,30 @@ def _inspect(unit: Inspection) -> Misses:
     missed = scored & (outcome != ATTAINED)
     unpromised = missed & (outcome == RELEGATED_OUT)
     tight = workload.ttft_s <= (1 + 1e-9) * RAISED_TO_IDLE * profile.idle_ttft_s(workload.input_tokens)
-    num_tiers = len(workload.tpots_s)
+    burst = _tokens_around_s(workload) > workload.input_tokens.mean() * setting.optimum_rps()
+    run = summarize(world, workload, spec, setting.config, seed=unit.seed, profile_name=setting.named.name)
     return Misses(
-        tier_requests=tuple(np.bincount(workload.tier[scored], minlength=num_tiers).tolist()),
-        tier_missed=tuple(np.bincount(workload.tier[missed], minlength=num_tiers).tolist()),
+        tier_requests=tuple(tier.num_requests for tier in run.tiers),
+        tier_missed=tuple(tier.num_requests - tier.num_attained for tier in run.tiers),
         num_unpromised=int(unpromised.sum()),
         num_first_token=int((world.fleet.requests["reasons"][unpromised] & (1 << FIRST_TOKEN) != 0).sum()),
         num_tight=int((scored & tight).sum()),
         num_tight_missed=int((missed & tight).sum()),
+        num_burst=int((scored & burst).sum()),
+        num_burst_missed=int((missed & burst).sum()),
         prompt_tokens=float(np.median(workload.input_tokens[scored])),
         missed_prompt_tokens=float(np.median(workload.input_tokens[missed])) if missed.any() else 0.0,
+        left_for_prefill=setting.config.num_instances - sum(_owner_instances(run)[:-1]),
+        prefill_need=float(unit.rate_rps * setting.need_per_rps()[-1]),
         relaxed_attainment=simulate(relaxed, profile, spec, setting.config, seed=unit.seed).attainment,
     )
+
+
+def _tokens_around_s(workload: Workload) -> npt.NDArray[np.int64]:
+    """Return the prompt tokens that arrive in the second around each arrival, shape (n,)."""
+    tokens = np.concatenate([[0], np.cumsum(workload.input_tokens, dtype=np.int64)])
+    first, last = (np.searchsorted(workload.arrival_s, workload.arrival_s + shift_s) for shift_s in (-0.5, 0.5))
+    return np.asarray(tokens[last] - tokens[first])
 
 
 def _attainment(setting: Setting, spec: PolicySpec, rate_rps: float, seed: int, duration_s: float) -> float:
