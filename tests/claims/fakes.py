@@ -7,13 +7,16 @@ from functools import cache
 from polyslo.claims.cases import Case, family
 from polyslo.claims.work import Found, Inspection, Misses, Outcome, Search
 
+# Goodput in short runs, where it differs.
+SHORT = {"lmetric:chunk=256": (0.79, 0.8), "lmetric:chunk=512": (0.78, 0.79)}
 # Goodput at 0.99 and 0.90 as shares of the fluid optimum.
 SHARES = {
     "polyserve": (0.95, 1.2),
     "polyserve:without=promotion": (0.9, 1.1),
     "chunk:chunk=512": (0.8, 0.85),
     "chunk:chunk=2048": (0.7, 0.95),
-    "static-tiers:relegate=off": (0.85, 0.5),
+    "lmetric:chunk=512": (0.7, 0.7),
+    "static-tiers:relegate=off": (0.85, 0.87),
 }
 OTHERS = (0.5, 0.6)
 
@@ -41,6 +44,8 @@ class Formula:
         optimum, tiers = scale(unit.case)
         if isinstance(unit, Search):
             shares = self.shares.get(unit.policy, OTHERS)
+            if not unit.guesses_rps:
+                shares = SHORT.get(unit.policy, shares)
             rates = tuple(share * (1 - 0.01 * unit.seed) * optimum for share in shares)
             return Found(rates, ((rates[0], 0.99), (rates[1], 0.9)))
         if isinstance(unit, Inspection):

@@ -1,7 +1,7 @@
 """The evaluation, stage by stage: tune the baselines, score on further seeds, weigh the load, ablate, disturb.
 
-The best variant of a baseline is chosen by the first seed, in short runs. That seed counts in its score, too: where
-that favours anyone, it is the baseline.
+The best variants of a baseline are found by short runs of the first seed, and the best of them, and of its defaults,
+is chosen by that seed's run at full length. It counts in the score, too: where that favours anyone, it is the baseline.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from polyslo.claims.mechanisms import ablations
 from polyslo.claims.results import Ablation, Cell, Claims, Disturbed, Load, TierRow, Tried
 from polyslo.claims.search import HIGHEST_RATIO
 from polyslo.claims.sweep import Sweep
-from polyslo.claims.tuning import variants, without_relegation
+from polyslo.claims.tuning import refinements, variants, without_relegation
 from polyslo.claims.verdict import LEAST_SHARE
 from polyslo.claims.work import TOLERANCE_RATIO, Found, Inspection, Misses, Outcome, Search, Trial
 from polyslo.sim.results import GoodputResult
@@ -33,6 +33,7 @@ TUNING_RATIO = 0.3  # length of the runs that choose parameters, or ablate, of t
 # Shares of the fluid optimum to which these searches narrow the rate; what they interpolate then is about a third of
 # that off (P95).
 TUNING_TOLERANCE, ABLATION_TOLERANCE = 0.03, 0.04
+LEADING = 2  # variants of a policy at each target that are run at full length, beside its defaults
 CONTENDING_RATIO = 0.9  # of the best baseline's goodput: with less in the first seed a baseline is not the best
 LONGER = ("mix that moves", "cold start")  # these take time to show
 MOST_INSTANCE_S, LEAST_LARGE_S = 16_000.0, 50.0  # runs of large fleets are shorter, down to this
@@ -40,7 +41,7 @@ LARGE = 500  # instances: beyond, the rival that asks each of them is left out; 
 RIVALS = ("static-tiers", "slo-least-load")  # in disturbed settings, with the parameters that were best in the usual
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Draft:
     """A cell while it is being found out."""
 
@@ -116,9 +117,10 @@ def _as_tried(found: Mapping[str, Found]) -> tuple[Tried, ...]:
 
 
 def _tune(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> None:
-    """Choose each baseline's best variant at each target; relegation off is one more for those chosen at first."""
+    """Compare variants in short runs; relegation off is one more for those that are best at first."""
     _compare(sweep, "tuning", drafts, lambda d: [OURS, *variants(d.setting, quick=quick)], quick)
     if not quick:
+        _compare(sweep, "refining", drafts, lambda d: refinements(d.setting, _rates(d.tuned, TARGETS[0])), quick)
         _compare(sweep, "relegation off", drafts, _best_without_relegation, quick)
 
 
@@ -140,9 +142,23 @@ def _compare(
     for (draft, policy), found in zip(pairs, answers, strict=True):
         draft.tuned[policy] = found
     for draft in drafts:
-        for name, (k, target) in product(families(list(draft.tuned)), enumerate(TARGETS)):
-            mine = [p for p in draft.tuned if family(p) == name and (name != OURS or p == OURS)]
-            draft.chosen[name, target] = max(mine, key=lambda p: draft.tuned[p].rates_rps[k])
+        _choose(draft, draft.tuned)
+
+
+def _choose(draft: _Draft, found: Mapping[str, Found]) -> None:
+    """Choose each policy's best variant at each target, by what was found of each."""
+    for name, target in product(families(list(found)), TARGETS):
+        draft.chosen[name, target] = _ranked(found, name, target)[0]
+
+
+def _ranked(found: Mapping[str, Found], name: str, target: float) -> list[str]:
+    """Return a policy's variants, that with the highest goodput at a target first."""
+    rates = _rates(found, target)
+    return sorted((p for p in found if family(p) == name), key=lambda p: rates[p], reverse=True)
+
+
+def _rates(found: Mapping[str, Found], target: float) -> dict[str, float]:
+    return {policy: answer.rates_rps[TARGETS.index(target)] for policy, answer in found.items()}
 
 
 def _tuning_length_s(draft: _Draft, quick: bool) -> float:
@@ -150,8 +166,12 @@ def _tuning_length_s(draft: _Draft, quick: bool) -> float:
 
 
 def _try_chosen(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> None:
-    """Search at full length for what was chosen, near what the short runs gave; quick: those were at full length."""
-    pairs = [(draft, policy) for draft in drafts for policy in dict.fromkeys(draft.chosen.values())]
+    """Search at full length for what could be best, near what the short runs gave, and choose by that.
+
+    Quick: the runs were at full length.
+    """
+    pairs = [(draft, policy) for draft in drafts for policy in (draft.chosen.values() if quick else _likely(draft))]
+    pairs = list(dict.fromkeys(pairs))
     if quick:
         found = [draft.tuned[policy] for draft, policy in pairs]
     else:
@@ -159,6 +179,15 @@ def _try_chosen(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> None:
         found = sweep.do("first seed", units)
     for (draft, policy), answer in zip(pairs, found, strict=True):
         draft.tried[policy] = answer
+    for draft in drafts:
+        _choose(draft, draft.tried)
+
+
+def _likely(draft: _Draft) -> list[str]:
+    """Return the variants of each policy that lead in short runs at a target, and those without any option."""
+    names = families(list(draft.tuned))
+    leading = [p for name, target in product(names, TARGETS) for p in _ranked(draft.tuned, name, target)[:LEADING]]
+    return [*leading, *(name for name in names if name in draft.tuned)]
 
 
 def _score(sweep: Sweep, drafts: Sequence[_Draft], seeds: int, quick: bool) -> list[list[GoodputResult]]:

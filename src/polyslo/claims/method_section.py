@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polyslo.claims.evaluation import ABLATION_TOLERANCE, CONTENDING_RATIO, TUNING_RATIO, TUNING_TOLERANCE
+from polyslo.claims.evaluation import ABLATION_TOLERANCE, CONTENDING_RATIO, LEADING, TUNING_RATIO, TUNING_TOLERANCE
 from polyslo.claims.markdown import bullets, plain, table
 from polyslo.claims.numbers import target_text
 from polyslo.claims.results import Claims
@@ -17,7 +17,15 @@ def method_section(claims: Claims) -> str:
     """Return definitions, and run lengths by workload."""
     targets = " and ".join(target_text(target) for target in claims.targets)
     near = "if it is the best of all" if claims.is_quick else f"with {CONTENDING_RATIO:.0%} of the best of all or more"
-    further = f" and, {near}, scored with {count_text(claims.seeds - 1, 'further seed')}" if claims.seeds > 1 else ""
+    further = f" What is chosen is, {near}, scored with {count_text(claims.seeds - 1, 'further seed')}."
+    further = further if claims.seeds > 1 else ""
+    chosen = (
+        " Of each policy the best at each target is chosen."
+        if claims.is_quick
+        else f" Disaggregated, a best chunk and a best split are then tried together, and splits further on. Of each "
+        f"policy the {LEADING} best at each target, and the one without options, run at full length, and the best of "
+        "these is chosen."
+    )
     without = "" if claims.is_quick else "; the best ones also without relegation, which all others have"
     coarser = (
         ""
@@ -38,9 +46,9 @@ def method_section(claims: Claims) -> str:
         f"**Scored**: the first {WARMUP_RATIO:.0%} of the arrivals' span are warm-up, the last {COOLDOWN_RATIO:.0%} "
         "cool-down; neither is scored.",
         "**The same for all**: requests, SLOs, seeds and profile.",
-        f"**Tuning**: every variant of every baseline is searched with the first seed{short}{without}. At each target "
-        f"the best of each policy is chosen{further}; its first seed counts, too: where that favours anyone, it is "
-        "the baseline. polyserve has no parameter that is tuned.",
+        f"**Tuning**: every variant of every baseline is searched with the first seed{short}{without}.{chosen}"
+        f"{further} The first seed counts in the score, too: where that favours anyone, it is the baseline. polyserve "
+        "has no parameter that is tuned. static-tiers has its tiers' sizes from the fluid need; no search varies them.",
         f"**Intervals**: 95%, Student's t over {count_text(claims.seeds, 'seed')}.",
         f"**SLOs**: a request whose drawn TTFT is out of reach even on an idle instance is given {RAISED_TO_IDLE:g} "
         "times its idle TTFT; the table says how often.",

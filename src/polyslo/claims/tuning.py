@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from polyslo.claims.cases import with_option
 from polyslo.sim.fleet import whole_shares
 from polyslo.sim.setting import Setting
@@ -11,7 +13,7 @@ QUICK_CHUNKS = (512, 2048)
 CHUNKED = ("chunk", "slo-least-load", "lmetric")  # the baselines whose chunk is tuned at every value
 BLIND = ("round-robin", "random")  # and those where a few tell
 BLIND_CHUNKS = (512, 1024)
-SPLIT = ("static-tiers", "chunk", "slo-least-load", "lmetric")  # disaggregated: whose prefill side is tuned
+SPLIT = ("static-tiers", "minimal", "chunk", "slo-least-load", "lmetric")  # disaggregated: whose prefill side is tuned
 PREFILL_CHUNKS = (1024, 4096)
 UNTUNED = ("static-tiers", "minimal", "round-robin", "random")
 
@@ -27,6 +29,35 @@ def variants(setting: Setting, *, quick: bool = False) -> list[str]:
         found += [f"{name}:prefill={size}" for name in SPLIT for size in _other_splits(setting)]
         found += [f"{name}:chunk={chunk}" for name in CHUNKED for chunk in PREFILL_CHUNKS]
     return found
+
+
+def refinements(setting: Setting, rates_rps: Mapping[str, float]) -> list[str]:
+    """Return what follows from how the variants fared (disaggregated): a split further on, the best chunk with it.
+
+    `rates_rps` is the goodput of each variant that was tried.
+    """
+    if setting.config.mode == "co":
+        return []
+    found = []
+    splits = _other_splits(setting)
+    for name in SPLIT:
+        chunk = _best_option(rates_rps, name, "chunk") if name in CHUNKED else ""
+        split = _best_option(rates_rps, name, "prefill")
+        if chunk and split:
+            found.append(f"{name}:{chunk},{split}")
+        if split:
+            size = int(split.removeprefix("prefill="))
+            further = size + (1 if size == max(splits) else -1)
+            if 1 <= further < setting.config.num_instances:
+                found.append(f"{name}:prefill={further}")
+    return found
+
+
+def _best_option(rates_rps: Mapping[str, float], name: str, option: str) -> str:
+    """Return an option with the value that serves most, `chunk=1024`; empty where none serves more than the default."""
+    found = [policy for policy in rates_rps if policy.startswith(f"{name}:{option}=")]
+    best = max([name, *found], key=lambda policy: rates_rps[policy])
+    return best.partition(":")[2]
 
 
 def without_relegation(policy: str) -> str:

@@ -128,6 +128,17 @@ def prefill_due_s(fleet: Fleet, r: int) -> float:
 
 
 @compiled
+def handover_due_s(fleet: Fleet, r: int, i: int) -> float:
+    """Return when a prefill must have ended for decode instance `i` to keep the promise, whoever else it takes (PD).
+
+    After the transfer the iteration then running and the request's own may both be as long as the tier's TPOT allows.
+    """
+    request = fleet.requests[r]
+    due_s = request.first_due_s if fleet.settings[0].first_from_decode == 1 else request.first_due_s + request.tpot_s
+    return due_s - transfer_s(fleet, request.prefill_tokens) - 2.0 * pace_s(fleet, i)
+
+
+@compiled
 def alone_s(fleet: Fleet, r: int) -> float:
     """Return the least time that a request's prefill takes on an idle instance, seconds."""
     return fleet.settings[0].least_slowness * fastest_prefill_s(fleet.profile, fleet.requests[r].prefill_tokens)

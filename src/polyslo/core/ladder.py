@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 from polyslo.compiled import compiled
-from polyslo.core.admission import admit_colocated, admit_decode, admit_prefill, alone_s, pace_s
+from polyslo.core.admission import admit_colocated, admit_decode, admit_prefill, alone_s, handover_due_s, pace_s
 from polyslo.core.belief import enqueue, reserve
 from polyslo.core.best_effort import feed_idle, set_aside
 from polyslo.core.forecast import has_room
@@ -308,12 +308,18 @@ def _place_disaggregated(fleet: Fleet, r: int, only: int, now_s: float) -> bool:
         claimed, claimed_first_s, _ = _claim(fleet, PREFILL, prefill, r, math.inf, now_s)
         if claimed != NONE:
             p, first_s, rung = claimed, claimed_first_s, SCALED_UP
+    if p != NONE and first_s > foreseen_s:  # later than the decode side was asked for
+        fits, _, joins = _judge(fleet, DECODE, d, r, first_s, now_s)
+        if not fits:
+            leave_if_unneeded(fleet, p, now_s)
+            p = NONE
     if p == NONE:
         leave_if_unneeded(fleet, d, now_s)
         return False
     request.rung = rung
     request.predicted_first_s = first_s
     request.decided_s = now_s
+    request.prefill_due_s = min(request.prefill_due_s, max(first_s, handover_due_s(fleet, r, d)))
     fleet.counters[0, rung] += 1
     reserve(fleet, r, d, joins)
     act(fleet, DISPATCH, r, p)
