@@ -21,6 +21,7 @@ NO_TOKENS = {
     "a reason to finish, spaced": SPACED.replace(b"null", b'"abort"'),
     "usage alone": b'data: {"id":"c","choices":[],"usage":{"completion_tokens":3}}\n\n',
     "usage alone, spaced": b'data: {"choices": [ ], "usage": {}}\n\n',
+    "usage with a token": TOKEN.replace(b'"usage":null', b'"usage":{"completion_tokens":3}'),
     "an error": b'data: {"error":{"message":"x"}}\n\n',
     "an error object": b'data: {"object":"error","message":"x"}\n\n',
     "another kind of event": b'event: error\ndata: {"a":1}\n\n',

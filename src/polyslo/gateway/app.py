@@ -48,7 +48,7 @@ from polyslo.gateway.relays.listeners import Doorkeeper, Doorkeepers, Listeners
 from polyslo.gateway.relays.listeners import Listener as Watches
 from polyslo.gateway.relays.places import Places
 from polyslo.gateway.served_model import ServedModel
-from polyslo.gateway.tls import server_context
+from polyslo.gateway.tls import engine_context, server_context
 from polyslo.wire.server import Census, Handler, Limits, Listener, listen
 
 log = logging.getLogger("polyslo")
@@ -104,7 +104,7 @@ class Gateway:
         config, server = self.config, self.config.server
         self.metrics = Metrics(self.models, config)
         self.traces = open_traces(config.telemetry)
-        self.origins = Origins(config.health.connect_timeout_s)
+        self.origins = Origins(config.health.connect_timeout_s, engine_context(server))
         doorkeeper = Doorkeepers([self.metrics, *self.traces.doorkeepers])
         self.places = Places(server, doorkeeper=doorkeeper)
         self.tally = Tally(server.processes)
@@ -130,10 +130,17 @@ class Gateway:
         )
         self.metrics.register(self.changes.reloads)
         self.metrics.register(EngineLoads(self.models))
-        self.management = Management(self.models, self.snapshot, self.story, self.metrics.pieces, self.changes.workers)
+        self.management = Management(
+            self.models, self.snapshot, self.story, self.metrics.pieces, self.changes.workers, self.changes.view_keys
+        )
         self.listener = await self._open(self.front)
         self.management_listener = await _listen(
-            self.management.handle, server.metrics_host, server.metrics_port, "metrics_port", MANAGEMENT_LIMITS
+            self.management.handle,
+            server.metrics_host,
+            server.metrics_port,
+            "metrics_port",
+            MANAGEMENT_LIMITS,
+            server_context(server) if server.metrics_tls else None,
         )
         own = ProcessMetrics(self.metrics.registry, config, self.places)
         self.metrics.register(own)
@@ -172,7 +179,7 @@ class Gateway:
         count = sum(len(model.instances) for model in self.models.values())
         return [
             f"polyslo serves {count} instances at {scheme}://{server.host}:{self.listener.port}",
-            f"page and metrics at http://{server.metrics_host}:{self.management_listener.port}/",
+            f"page and metrics at {'https' if server.metrics_tls else 'http'}://{server.metrics_host}:{self.management_listener.port}/",
         ]
 
     def snapshot(self) -> dict[str, Any]:

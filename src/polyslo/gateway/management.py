@@ -1,7 +1,7 @@
 """The management port: the live page and what it reads, Prometheus metrics, instances and their loads.
 
-Apart from the port for requests, so that a firewall can tell them apart. Reading needs no key; it shows names, times
-and lengths, never prompts or keys. Changing the instances does: see `Workers`.
+Apart from the port for requests, so that a firewall can tell them apart. It shows names, times and lengths, never
+prompts or keys; looking needs a key where one is set. Changing the instances always does: see `Workers`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from polyslo.gateway.instances.workers import WORKERS, Workers
 from polyslo.gateway.observability.metrics import CONTENT_TYPE
 from polyslo.gateway.observability.scrape import Scrape
 from polyslo.gateway.page.assets import load_assets
+from polyslo.gateway.requests.keys import is_key, read_bearer, read_password
 from polyslo.gateway.requests.openai_errors import JSON_HEADERS, BadRequest, Refusal
 from polyslo.gateway.served_model import ServedModel
 from polyslo.wire.server import Exchange
@@ -24,6 +25,13 @@ from polyslo.wire.server import Exchange
 EVENT_HEADERS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"))
 PERIOD_S = 1.0
 STORY = b"/requests/"
+HEALTH = b"/health"
+_STRANGER = Refusal(
+    "unauthorized",
+    'looking here needs the key of server.view_key_hash: send it as "authorization: Bearer KEY", or as a password',
+    "authorization",
+    extra=((b"www-authenticate", b'Basic realm="polyslo"'),),
+)
 
 Snapshot = Callable[[], Mapping[str, Any]]
 
@@ -38,21 +46,27 @@ class Management:
         story: Callable[[str], Mapping[str, Any] | None],
         metrics: Callable[[], Iterator[bytes]],
         workers: Workers,
+        view_keys: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
+        """`view_keys` gives the hashes of the keys that may look; none: everybody may."""
         self._models = models
         self._snapshot = snapshot
         self._story = story
         self._metrics = metrics
         self._workers = workers
+        self._view_keys = view_keys
         self._assets = load_assets()
         self._watchers: dict[Exchange, bool] = {}  # open event streams: whether their client lags behind
         self._timer: asyncio.TimerHandle | None = None
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
+        is_look = exchange.method in (b"GET", b"HEAD")
+        if is_look and exchange.path != HEALTH and not self._may_look(exchange):
+            return self._refuse(exchange, _STRANGER)
         if exchange.path == WORKERS or exchange.path.startswith(WORKERS + b"/"):
             return self._manage(exchange)
-        if exchange.method not in (b"GET", b"HEAD"):
+        if not is_look:
             return self._refuse(
                 exchange, Refusal("wrong_method", "this port takes GET, and POST and DELETE at /workers")
             )
@@ -78,10 +92,16 @@ class Management:
             exchange.end()
         self._watchers.clear()
 
+    def _may_look(self, exchange: Exchange) -> bool:
+        """Tell whether who asks has a key that may look; everybody may where there is none."""
+        hashes = self._view_keys()
+        token = read_bearer(exchange.headers) or read_password(exchange.headers)
+        return not hashes or sum(is_key(token, known) for known in hashes) > 0  # all: the time tells nothing
+
     def _look_up(self, path: bytes) -> Any:
         if path == b"/state":
             return self._snapshot()
-        if path == b"/health":
+        if path == HEALTH:
             return {"status": "ok"}
         if path == b"/get_loads":
             return {"loads": [load for model in self._models.values() for load in _loads(model)]}

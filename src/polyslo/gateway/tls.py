@@ -1,4 +1,4 @@
-"""The certificate that the gateway shows, as the configuration names it."""
+"""The certificates that the gateway shows and trusts, as the configuration names them."""
 
 from __future__ import annotations
 
@@ -19,5 +19,19 @@ def server_context(server: ServerConfig) -> ssl.SSLContext | None:
         raise ConfigError(
             f"server.tls_cert_file: must be a certificate chain that server.tls_key_file belongs to, in PEM, got "
             f"{error.strerror or error}; check both files"
+        ) from error
+    return context
+
+
+def engine_context(server: ServerConfig) -> ssl.SSLContext | None:
+    """Return how `https` instances are known; None: as the system knows them. Raises `ConfigError` for a wrong file."""
+    if server.engine_ca_file is None:
+        return None
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(server.engine_ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"server.engine_ca_file: must be certificates in PEM, got {error.strerror or error}; check the file"
         ) from error
     return context

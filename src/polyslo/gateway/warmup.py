@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 
 from polyslo.core.state import DRAINING, new_fleet
@@ -15,7 +16,8 @@ from polyslo.warmth import is_warm
 
 def warm_up() -> None:
     """Load the compiled decision code, or compile it with a word to the person who waits."""
-    is_cold = not (is_warm("polyslo.policies.live") and is_warm("polyslo.gateway.relays.token_pipe"))
+    modules = ["polyslo.policies.live", *(["polyslo.gateway.relays.token_pipe"] if hasattr(select, "epoll") else [])]
+    is_cold = not all(map(is_warm, modules))
     if is_cold:
         print("polyslo: compiling the policy for this machine (once, up to a minute) ...", file=sys.stderr, flush=True)
     fleet = new_fleet(load_profile(DEFAULT_PROFILE).profile, num_instances=2, tpots_s=[0.05], num_requests=4)

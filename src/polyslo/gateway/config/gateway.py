@@ -246,6 +246,12 @@ def _missing_roles(model: ModelConfig, path: str) -> Iterator[tuple[str, str, st
 
 def _check_server(config: GatewayConfig, mistakes: Mistakes) -> None:
     server = config.server
+    if server.metrics_tls and server.tls_cert_file is None:
+        mistakes.add(
+            "server.metrics_tls",
+            "needs a certificate, got none",
+            f"set server.tls_cert_file and server.tls_key_file in {mistakes.file}",
+        )
     if (server.tls_cert_file is None) != (server.tls_key_file is None):
         missing = "tls_key_file" if server.tls_key_file is None else "tls_cert_file"
         mistakes.add(f"server.{missing}", "must be given with the other one, got nothing")

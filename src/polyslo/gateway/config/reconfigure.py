@@ -32,7 +32,9 @@ def reconfigured(started: GatewayConfig, new: GatewayConfig) -> GatewayConfig:
         classes=new.classes,
         keys=new.keys,
         tiers=tiers,
-        server=replace(started.server, admin_key_hash=new.server.admin_key_hash),
+        server=replace(
+            started.server, admin_key_hash=new.server.admin_key_hash, view_key_hash=new.server.view_key_hash
+        ),
     )
 
 
@@ -46,6 +48,8 @@ def granting_changes(old: GatewayConfig, new: GatewayConfig) -> list[str]:
         told += [f"{noun} {name} is another" for name in now if name in was and was[name] != now[name]]
     if old.server.admin_key_hash != new.server.admin_key_hash:
         told.append("the admin key is another")
+    if old.server.view_key_hash != new.server.view_key_hash:
+        told.append("the key for looking is another")
     return told
 
 
@@ -67,7 +71,7 @@ def _differing(old: Any, new: Any, path: str) -> Iterator[str]:
     """Go through the keys of a table that differ, without those that may change."""
     for entry, declared in settings_of(type(old)):
         name, before, after = f"{path}{entry.name}", getattr(old, entry.name), getattr(new, entry.name)
-        if before == after or name in (*GRANTING, "server.admin_key_hash"):
+        if before == after or name in (*GRANTING, "server.admin_key_hash", "server.view_key_hash"):
             continue
         if isinstance(declared.kind, Table):
             yield from _differing(before, after, f"{name}.")

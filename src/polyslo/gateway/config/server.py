@@ -34,6 +34,19 @@ class ServerConfig:
         "less CPU time a token.",
         True,
     )
+    view_key_hash: str | None = setting(
+        KEY_HASH,
+        "Hash of the key for looking at the port for metrics: metrics, page, loads, instances. Sent as a bearer "
+        "token, or as the password that browsers ask for; the admin key does, too. Without it nobody is asked. "
+        "`GET /health` needs none.",
+        None,
+    )
+    metrics_tls: bool = setting(
+        Flag(), "Speak HTTPS on the port for metrics, too, with the certificate of `tls_cert_file`.", False
+    )
+    engine_ca_file: str | None = setting(
+        Text(), "Certificates, PEM, by which `https` instances are known; the system's are trusted besides.", None
+    )
     tls_cert_file: str | None = setting(Text(), "Certificate chain, PEM; with it the gateway speaks HTTPS.", None)
     tls_key_file: str | None = setting(Text(), "The certificate's private key, PEM.", None)
     max_body_bytes: int = setting(Whole(1024, 2 * GIB), "Largest request body; a larger one is answered with 413.",

@@ -66,6 +66,11 @@ class Changes:
             sources.append(Source("instances_file", config.instances_file, self._apply_instances))
         self.reloads = Reloads(sources)
 
+    def view_keys(self) -> tuple[str, ...]:
+        """Return the hashes of the keys that may look at the management port; none: everybody may."""
+        server = self.config.server
+        return tuple(filter(None, (server.view_key_hash, server.admin_key_hash))) if server.view_key_hash else ()
+
     def start(self) -> None:
         """Look at files from now on."""
         self.reloads.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from ssl import SSLContext
 
 from polyslo.wire.client import Origin
 
@@ -10,14 +11,16 @@ from polyslo.wire.client import Origin
 class Origins:
     """Opens origins, and closes them in the background."""
 
-    def __init__(self, connect_timeout_s: float) -> None:
+    def __init__(self, connect_timeout_s: float, ssl: SSLContext | None = None) -> None:
+        """`ssl` is how `https` ones are known; None: as the system knows them."""
         self._connect_timeout_s = connect_timeout_s
+        self._ssl = ssl
         self._open: set[Origin] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
     def open(self, url: str) -> Origin:
         """Return an origin; nothing is connected yet."""
-        origin = Origin(url, connect_timeout_s=self._connect_timeout_s)
+        origin = Origin(url, connect_timeout_s=self._connect_timeout_s, ssl=self._ssl)
         self._open.add(origin)
         return origin
 

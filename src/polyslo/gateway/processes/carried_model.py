@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -56,14 +57,14 @@ class CarriedModel:
         """See `FrontModel`."""
         self._carried.ask_for_place(self, then)
 
-    def adopt(self, told: Mapping[str, Any], connect_timeout_s: float) -> list[Origin]:
-        """Be as was told; return the origins that nobody is sent to any more."""
+    def adopt(self, told: Mapping[str, Any], connect_timeout_s: float, ssl: SSLContext | None = None) -> list[Origin]:
+        """Be as was told; return the origins that nobody is sent to any more. See `Origins` for `ssl`."""
         self.tier_labels, self.tpots_s = tuple(told["tier_labels"]), tuple(told["tpots_s"])
         self.kv_capacity_tokens, self.is_disaggregated = told["kv_capacity_tokens"], told["is_disaggregated"]
         known = {instance.url: instance.origin for instance in self.destinations}
         self.instances = {}
         for i, url, credentials, is_open in told["instances"]:
-            origin = known.pop(url, None) or Origin(url, connect_timeout_s=connect_timeout_s)
+            origin = known.pop(url, None) or Origin(url, connect_timeout_s=connect_timeout_s, ssl=ssl)
             self.instances[i] = CarriedInstance(url, origin, read_headers(credentials), is_open)
         return list(known.values())
 

@@ -33,7 +33,7 @@ from polyslo.gateway.processes.tally import RowOfTally, Tally
 from polyslo.gateway.relays.listeners import Visitor
 from polyslo.gateway.relays.places import Client, Enter
 from polyslo.gateway.requests.openai_errors import Refusal
-from polyslo.gateway.tls import server_context
+from polyslo.gateway.tls import engine_context, server_context
 from polyslo.wire.server import Limits, Listener, listen_on
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class Carrier:
         self._config = config
         self._row.max_connections = config.server.max_connections
         if self._front is None:
+            self._engine_context = engine_context(config.server)
             self._carried.bypass = _bypass() if config.server.compiled_relay else None
             self._front = Front(config, self._models, FarPlaces(), doorkeeper=FarDoorkeeper(self._link))
         else:
@@ -119,7 +120,7 @@ class Carrier:
             if name not in self._models:
                 self._models[name] = CarriedModel(name, self._carried, tokenizers[name])
             model = self._models[name]
-            for origin in model.adopt(told, self._config.health.connect_timeout_s):
+            for origin in model.adopt(told, self._config.health.connect_timeout_s, self._engine_context):
                 self._begin(origin.close())
         if self._listener is None and not self._tasks:
             self._begin(self._listen(self._config))

@@ -43,11 +43,10 @@ def bypass_on(loop: asyncio.AbstractEventLoop) -> Bypass | None:
 
 
 def warm_up() -> None:
-    """Load the compiled code, or compile it."""
+    """Load the compiled code, or compile it, as making one does."""
     with contextlib.closing(asyncio.new_event_loop()) as loop:
         bypass = bypass_on(loop)
         if bypass is not None:
-            bypass.serve()
             bypass.close()
 
 
@@ -70,6 +69,7 @@ class Bypass:
         self._found = np.zeros(MOST_READY, FOUND)
         self._epoll = select.epoll()
         self._file = self._epoll.fileno()
+        self.serve()  # of nothing: what is compiled is loaded now, and not with the first token
         loop.add_reader(self._file, self.serve)
 
     def __len__(self) -> int:
@@ -110,16 +110,16 @@ class Bypass:
         rows = self._found[:count].tolist()
         detours = [self._detours[row[0]] for row in rows]  # now: what follows from one may end another
         for detour, (_, num_tokens, start, end) in zip(detours, rows, strict=True):
-            if num_tokens:
-                try:
+            try:
+                if num_tokens and not detour.call.is_over:
                     detour.on_tokens(num_tokens)
-                except Exception as error:
-                    detour.fail(error)
-            if start < end or not num_tokens:
-                detour.end(bytes(self._bytes[start:end]), are_tokens=num_tokens > 0)
+                if start < end or not num_tokens:
+                    detour.end(bytes(self._bytes[start:end]), are_tokens=num_tokens > 0)
+            except Exception as error:
+                detour.fail(error)
 
     def _open(self, call: Call, exchange: Exchange, on_tokens: Callable[[int], None]) -> None:
-        target = exchange.clear_socket
+        target = None if self._epoll.closed else exchange.clear_socket
         if target is None:
             return
         cookie = _cookie(target)
@@ -132,7 +132,11 @@ class Bypass:
         self._links[source] = target, cookie, self._loop.time()
         detour.source = source
         self._detours[source] = detour
-        self._epoll.register(source, select.EPOLLIN)
+        try:
+            self._epoll.register(source, select.EPOLLIN)
+        except OSError:  # the system watches no more
+            detour.stop()
+            call.take_back(b"")
 
 
 class Detour:

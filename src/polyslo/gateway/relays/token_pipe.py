@@ -53,6 +53,7 @@ _getsockopt: Any = types.ExternalFunction("getsockopt", _int(_int, _int, _int, _
 
 _PREFIX = np.frombuffer(b"data: {", np.uint8)
 _ERROR = np.frombuffer(b'"err', np.uint8)
+_USAGE = np.frombuffer(b'"completion_tokens"', np.uint8)
 _REASON = np.frombuffer(b'"finish_reason"', np.uint8)
 _CHOICES = np.frombuffer(b'"choices"', np.uint8)
 
@@ -134,8 +135,8 @@ def _chunk(buffer: Bytes, start: int, end: int) -> tuple[int, int]:
 def _is_token(buffer: Bytes, start: int, end: int) -> bool:
     r"""Tell whether a payload is one event of an answer that goes on: `data: {...}`, two LF.
 
-    It is not with an error, a reason to finish, or no choices. Quotes and ends of lines inside JSON's texts are
-    escaped, so none of these can be something that a model has said.
+    It is not with an error, a reason to finish, no choices, or a count of tokens. Quotes and ends of lines inside
+    JSON's texts are escaped, so none of these can be something that a model has said.
     """
     if end - start < _PREFIX.shape[0] + 2 or buffer[end - 1] != _LF or buffer[end - 2] != _LF:
         return False
@@ -146,7 +147,7 @@ def _is_token(buffer: Bytes, start: int, end: int) -> bool:
         if byte in (_LF, _CR):
             return False
         if byte == _QUOTE and buffer[i - 1] != _BACKSLASH:
-            if _has(buffer, i, _ERROR):
+            if _has(buffer, i, _ERROR) or _has(buffer, i, _USAGE):
                 return False
             if _has(buffer, i, _REASON) and buffer[_value(buffer, i + _REASON.shape[0])] != ord("n"):
                 return False

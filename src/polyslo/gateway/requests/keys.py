@@ -8,6 +8,7 @@ logged after it was made: only `new_key` returns one, and only a request's heade
 from __future__ import annotations
 
 import secrets
+from base64 import b64decode
 from collections.abc import Sequence
 from hashlib import sha256
 from hmac import compare_digest
@@ -18,7 +19,7 @@ from polyslo.gateway.requests.openai_errors import Refusal
 
 KEY_PREFIX = "polyslo-"  # lets scanners for leaked secrets know it
 MAX_KEY_BYTES = 4096  # of a header's key; ours have 51
-_BEARER = b"bearer "
+_BEARER, _BASIC = b"bearer ", b"basic "
 
 
 class KeyRing:
@@ -66,6 +67,18 @@ def read_bearer(headers: Headers) -> bytes | None:
         return None
     token = given[0][len(_BEARER) :].strip()
     return token if 0 < len(token) <= MAX_KEY_BYTES else None
+
+
+def read_password(headers: Headers) -> bytes | None:
+    """Return the password of `authorization: Basic ...`, whoever's it is; None as for `read_bearer`."""
+    given = [value for name, value in headers if name == b"authorization"]
+    if len(given) != 1 or given[0][: len(_BASIC)].lower() != _BASIC or len(given[0]) > 2 * MAX_KEY_BYTES:
+        return None
+    try:
+        _, _, password = b64decode(given[0][len(_BASIC) :].strip(), validate=True).partition(b":")
+    except ValueError:
+        return None
+    return password or None
 
 
 def new_key() -> tuple[str, str]:
