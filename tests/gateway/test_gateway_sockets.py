@@ -203,6 +203,59 @@ def test_several_models_are_listed_together():
     run(main)
 
 
+@pytest.mark.parametrize("headers", [b"", b"Content-Type: text/plain\r\n"])
+@pytest.mark.parametrize("name", [b'name="model"', b"name=model"])
+def test_a_form_goes_to_the_model_that_it_names(name, headers):
+    """As audio comes in: the part is found among others, whatever they hold; a model that is not there is a 404."""
+
+    def form(model):
+        parts = [
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="model"\r\n\r\n',
+            b'name="model"\r\n\r\nother\r\n',
+            b"--b\r\n%bContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (headers, name, model),
+            b'--b\r\nContent-Disposition: form-data; name="language"\r\n\r\nen\r\n--b--\r\n',
+        ]
+        return b"".join(parts)
+
+    async def main():
+        async with Bench() as bench:
+            kind = [(b"content-type", b"multipart/form-data; boundary=b")]
+            missing = await bench.ask(b"/v1/audio/transcriptions", form(b"whisper"), kind)
+            assert (missing.status, missing.code) == (404, "model_not_found")
+            served = await bench.ask(b"/v1/audio/transcriptions", form(MODEL.encode()), kind)
+            assert (served.status, served.json["error"]["type"]) == (404, "NotFoundError"), served.body
+
+    run(main)
+
+
+def test_a_ttft_that_no_instance_can_give_is_named():
+    """Refused where that is configured, with the fastest for this prompt; else clamped to it, and told."""
+    wish, long = [(b"x-slo-ttft-ms", b"0.02")], completion(prompt="word " * 4000)
+
+    async def main():
+        async with Bench(slo={"on_tighter": "refuse"}) as bench:
+            refused = await bench.ask(COMPLETIONS, long, wish)
+            assert (refused.status, refused.code) == (429, "slo_infeasible")
+            message = refused.json["error"]["message"]
+            assert message.startswith(
+                "x-slo-ttft-ms: the fastest ttft_ms that an idle instance can give this prompt is "
+            )
+            fastest = message.split("ask for ")[1].split(" ")[0]
+            granted = await bench.ask(
+                COMPLETIONS, completion(prompt="word " * 4000), [(b"x-slo-ttft-ms", fastest.encode())]
+            )
+            assert granted.status == 200
+            assert granted.header(b"x-polyslo-slo-clamped") is None
+        async with Bench() as bench:
+            clamped = await bench.ask(COMPLETIONS, long, wish)
+            assert clamped.status == 200
+            told, _, granted_ms = clamped.header(b"x-polyslo-slo-clamped").partition(b"->")
+            assert told == b"ttft_ms=0.02"
+            assert float(granted_ms) == pytest.approx(float(fastest), abs=0.01)
+
+    run(main)
+
+
 @pytest.mark.parametrize("name", [b"caf\xe9", b"a b", b'"quoted"', b"x" * 256])
 def test_a_request_id_is_echoed_as_it_came(name):
     """Whatever a header can hold and a person can read comes back to the byte."""
@@ -416,15 +469,15 @@ def test_tokens_go_past_python_where_that_is_wanted(is_compiled):
 
     async def main():
         async with Bench(server={"compiled_relay": is_compiled}) as bench:
-            running = bench.send(COMPLETIONS, completion(400, stream=True))
+            running = bench.send(COMPLETIONS, completion(2000, stream=True))
             await running.until(lambda reply: reply.body.count(b"data: ") > 50)
             assert (bench.gateway.bypass is None) == (not is_compiled)
             if is_compiled:
-                assert len(bench.gateway.bypass) == 1
+                await bench.until(lambda: len(bench.gateway.bypass) == 1)
             (relay,) = (relay for relay in bench.model.relays if relay)
             await running.over()
-            assert relay.passage.tokens == 400
-            assert running.body.count(b"data: {") == 400
+            assert relay.passage.tokens == 2000
+            assert running.body.count(b"data: {") == 2000
             await bench.settle()
 
     run(main)

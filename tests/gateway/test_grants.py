@@ -157,6 +157,24 @@ def test_what_the_fleet_cannot_keep() -> None:
     assert int(headers[b"retry-after"]) >= 1
 
 
+def test_a_ttft_below_what_the_prompt_takes_alone() -> None:
+    """Clamped to it and told, or refused by its name; a default of a class stays as it is."""
+    key, config = configured()
+    slo = grant(wish_of(ttft_ms=50), key, config, None, 0.0804)
+    assert isinstance(slo, Slo)
+    assert slo.ttft_s == 0.0804
+    assert str(slo.clamps[0]) == "ttft_ms=50->80.4"
+    key, config = configured("refuse")
+    refusal = grant(wish_of(ttft_ms=80), key, config, None, 0.080401)
+    assert isinstance(refusal, Refusal)
+    assert refusal.kind == "infeasible"
+    assert "that an idle instance can give this prompt is 80.41, got 80; ask for 80.41 or more" in refusal.message
+    assert isinstance(grant(wish_of(ttft_ms=80.41), key, config, None, 0.080401), Slo)
+    slo = grant(wish_of(), key, config, None, 99.0)
+    assert isinstance(slo, Slo)
+    assert slo.ttft_s < 99.0
+
+
 def test_tiers_that_were_learned_replace_the_configured() -> None:
     """The shell hands in the tiers of now."""
     key, config = configured()

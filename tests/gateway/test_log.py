@@ -68,6 +68,27 @@ def test_each_request_is_one_line():
     run(main)
 
 
+def test_who_is_turned_away_has_a_line_too():
+    """With why, and the client's own name for it: no key, bad JSON, a model that is not there."""
+
+    async def main():
+        async with Bench(keys={"alice": {"hash": hash_of(KEY.encode())}}) as bench:
+            with log_lines() as stream:
+                headers = [(b"authorization", f"Bearer {KEY}".encode())]
+                await bench.ask(COMPLETIONS, completion(3), [(b"x-request-id", b"mine")])
+                await bench.ask(COMPLETIONS, b"{", headers)
+                await bench.ask(CHAT, chat(3) | {"model": "other"}, headers)
+                await bench.settle()
+            told = lines_of(stream)
+            assert {(line["event"], line["level"]) for line in told} == {("turned away", "info")}
+            assert [line["reason"] for line in told] == ["unauthorized", "bad_request", "unknown_model"]
+            assert [line["path"] for line in told] == ["/v1/completions"] * 2 + ["/v1/chat/completions"]
+            assert [line.get("request_id") for line in told] == ["mine", None, None]
+            assert set(told[0]) <= set(re.findall(r"`(\w+)`", DOCS.split("## Log")[1].split("\n## ")[0]))
+
+    run(main)
+
+
 def test_every_field_is_documented():
     """docs/observability.md names each field that a line may have."""
 

@@ -33,7 +33,7 @@ from polyslo.gateway.journal.journals import Journals
 from polyslo.gateway.management import Management
 from polyslo.gateway.observability.client_metrics import ClientMetrics
 from polyslo.gateway.observability.engine_load_metrics import EngineLoads
-from polyslo.gateway.observability.log import RequestLog
+from polyslo.gateway.observability.log import DoorLog, RequestLog
 from polyslo.gateway.observability.loop_lag import LoopLag
 from polyslo.gateway.observability.metrics import Metrics
 from polyslo.gateway.observability.process_metrics import ProcessMetrics
@@ -105,7 +105,7 @@ class Gateway:
         self.metrics = Metrics(self.models, config)
         self.traces = open_traces(config.telemetry)
         self.origins = Origins(config.health.connect_timeout_s, engine_context(server))
-        doorkeeper = Doorkeepers([self.metrics, *self.traces.doorkeepers])
+        doorkeeper = Doorkeepers([self.metrics, DoorLog(log), *self.traces.doorkeepers])
         self.places = Places(server, doorkeeper=doorkeeper)
         self.tally = Tally(server.processes)
         self.metrics.register(ClientMetrics(self.tally))

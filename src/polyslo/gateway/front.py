@@ -7,7 +7,9 @@ passed on. Errors that no engine gives have the OpenAI API's shape.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from itertools import islice
 from time import monotonic
 from urllib.parse import unquote_to_bytes
 from uuid import uuid4
@@ -34,11 +36,16 @@ from polyslo.wire.fields import Headers
 from polyslo.wire.server import Exchange, end_to_end
 
 DEFAULT_MAX_TOKENS = 4096  # of a request that states no bound, for the belief alone
+SURE_RATIO = 0.75  # of the tokens that a prompt is estimated at: surely it has so many
 HIDDEN_HEADERS = frozenset({b"authorization", b"host", b"content-length", *SLO_HEADERS})
 REQUEST_ID, SESSION = b"x-request-id", b"x-session-id"
 PASSED_ON = frozenset({b"/tokenize", b"/detokenize"})  # besides everything below /v1/
 BAD_REQUEST = "bad_request"  # why requests that can't be understood were turned away
 ASKED = "asked"  # `telemetry.receipts`
+_FORM_FIELD = re.compile(rb'name="?model"?[ \t]*[;\r]')
+# The rest of the field's headers, and its value on a line of its own.
+_FORM_VALUE = re.compile(rb"[^\r\n]{0,256}\r\n(?:[^\r\n]{1,256}\r\n){0,8}\r\n([^\r\n]{1,256})\r\n--")
+_MOST_FIELDS = 32  # that are looked at: a body may be made of what looks like them
 
 
 class Front:
@@ -122,12 +129,12 @@ class Front:
         if isinstance(model, Refusal):
             return model
         wish = read_wish(exchange.headers, ask.body)
-        slo = grant(wish, key, self._config, model.tpots_s)
+        tokens = model.estimates[ask.is_chat].tokens(ask)
+        slo = grant(wish, key, self._config, model.tpots_s, model.least_ttft.seconds(int(SURE_RATIO * tokens)))
         if isinstance(slo, Refusal):
             return slo
         if not model.has_open_instance:
             return _NO_INSTANCE
-        tokens = model.estimates[ask.is_chat].tokens(ask)
         if tokens >= model.kv_capacity_tokens:
             raise BadRequest(
                 f"prompt: about {tokens} tokens, an instance holds {model.kv_capacity_tokens}; shorten it",
@@ -239,15 +246,26 @@ def _check_apart(ask: Ask) -> None:
 
 
 def _model_named(exchange: Exchange) -> str | None:
-    """Return the model of a JSON body."""
+    """Return the model that a body names: JSON, or a form, as audio comes in."""
     if not exchange.body:
         return None
+    if (exchange.header(b"content-type") or b"").lower().startswith(b"multipart/form-data"):
+        return _model_of_form(exchange.body)
     try:
         decoded = orjson.loads(exchange.body)
     except orjson.JSONDecodeError:
         return None
     name = decoded.get("model") if isinstance(decoded, dict) else None
     return name if isinstance(name, str) else None
+
+
+def _model_of_form(body: bytes) -> str | None:
+    for field in islice(_FORM_FIELD.finditer(body), _MOST_FIELDS):
+        start = body.rfind(b"\r\n", max(0, field.start() - 256), field.start()) + 2
+        value = _FORM_VALUE.match(body, field.end() - 1)
+        if value and body[start : field.start()].lower().startswith(b"content-disposition:"):
+            return value[1].decode("utf-8", "replace")
+    return None
 
 
 def _unknown_path(path: bytes) -> Refusal:

@@ -14,6 +14,7 @@ from polyslo.gateway.config.slo import KeyConfig
 from polyslo.gateway.relays.passage import Header, Passage
 from polyslo.gateway.relays.places import Client, Enter
 from polyslo.gateway.relays.relay import Relay
+from polyslo.gateway.requests.least_ttft import LeastTtft
 from polyslo.gateway.requests.openai_errors import Refusal
 from polyslo.gateway.requests.request import Request
 from polyslo.wire.client import Origin
@@ -44,6 +45,7 @@ class FrontModel(Protocol):
     kv_capacity_tokens: int
     is_disaggregated: bool
     estimates: tuple[Estimate, Estimate]
+    least_ttft: LeastTtft
 
     @property
     def destinations(self) -> Iterable[Destination]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 
+from polyslo.core.profile import fastest_prefill_s
 from polyslo.core.state import ABSENT, DISPATCH, DRAINING, FITS, REFUSE, RELEGATE, RETIER, TRANSFER, WITHDRAW, Fleet
 from polyslo.gateway.belief.reconciliation import Reconciliation
 from polyslo.gateway.belief.slack import Slack
@@ -26,6 +28,7 @@ from polyslo.gateway.relays.listeners import Listener
 from polyslo.gateway.relays.near_relay import NearRelay
 from polyslo.gateway.relays.passage import Header, Passage
 from polyslo.gateway.relays.relay import Relay
+from polyslo.gateway.requests.least_ttft import LeastTtft
 from polyslo.gateway.requests.request import Request
 from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
 from polyslo.wire.client import Failure
@@ -62,6 +65,8 @@ class ServedModel:
         self.kv_capacity_tokens = int(fleet.instances["kv_capacity_tokens"].min())
         # Of prompts' tokens: completions, chat.
         self.estimates: tuple[Estimate, Estimate] = (TokenEstimate(), TokenEstimate())
+        fastest_s = partial(fastest_prefill_s, fleet.profile.handle)
+        self.least_ttft = LeastTtft.of(fastest_s, int(fleet.profile.kv_capacity_tokens))
         self.is_disaggregated = bool(fleet.settings["disaggregated"][0])
         self.decider = Decider(fleet, policy, self._carry_out, delay_s=DELAY_S)
         self.health: HealthWatch | None = None

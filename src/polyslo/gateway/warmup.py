@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import sys
 
+from polyslo.core.profile import fastest_prefill_s
 from polyslo.core.state import DRAINING, new_fleet
 from polyslo.gateway.decider import Decider
 from polyslo.gateway.relays import bypass
@@ -36,6 +37,7 @@ def warm_up() -> None:
     decider.tick(0.3)
     decider.close(0, DRAINING, 0.3)
     decider.open(0, 0.3)
+    fastest_prefill_s(fleet.profile.handle, 8)
     bypass.warm_up()
     if is_cold:
         print("polyslo: compiled.", file=sys.stderr, flush=True)

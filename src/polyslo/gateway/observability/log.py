@@ -1,4 +1,4 @@
-"""One line a request, when it is over, and one when an instance changes: on the logger `polyslo`, fields as `told`.
+"""One line a request, when it is over or turned away, and one when an instance changes: on the logger `polyslo`, fields as `told`.
 
 No prompts, no answers, no keys: names, times and lengths only. docs/observability.md says what each field is.
 """
@@ -9,8 +9,27 @@ import logging
 from typing import Any
 
 from polyslo.core.state import REASONS
+from polyslo.gateway.relays.listeners import Visitor
 from polyslo.gateway.relays.relay import Relay
 from polyslo.gateway.served_model import ServedModel
+
+MOST_ID_BYTES = 256  # of a client's own name for a request
+
+
+class DoorLog:
+    """The `Doorkeeper` that writes a line for each generation that was answered before it was decided about."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+
+    def turned_away(self, visitor: Visitor, reason: str) -> None:
+        """See `Doorkeeper`."""
+        if self._log.isEnabledFor(logging.INFO):
+            request_id = next((value for name, value in visitor.headers if name == b"x-request-id"), b"")
+            told = {"reason": reason, "path": visitor.path.decode("latin-1")}
+            if request_id:
+                told["request_id"] = request_id[:MOST_ID_BYTES].decode("latin-1")
+            self._log.info("turned away", extra={"told": told})
 
 
 class RequestLog:

@@ -15,6 +15,7 @@ from polyslo.gateway.processes.carried_instance import CarriedInstance
 from polyslo.gateway.processes.messages import header_texts, read_headers
 from polyslo.gateway.relays.near_relay import NearRelay
 from polyslo.gateway.relays.passage import Header, Passage
+from polyslo.gateway.requests.least_ttft import LeastTtft
 from polyslo.gateway.requests.request import Request
 from polyslo.wire.client import Origin
 from polyslo.wire.server import Exchange
@@ -34,6 +35,7 @@ class CarriedModel:
         self.kv_capacity_tokens = 0
         self.is_disaggregated = False
         self.estimates = estimates(tokenizer)  # learned from what this carrier carries
+        self.least_ttft = LeastTtft()
         self.instances: dict[int, CarriedInstance] = {}
         self._carried = carried
 
@@ -61,6 +63,7 @@ class CarriedModel:
         """Be as was told; return the origins that nobody is sent to any more. See `Origins` for `ssl`."""
         self.tier_labels, self.tpots_s = tuple(told["tier_labels"]), tuple(told["tpots_s"])
         self.kv_capacity_tokens, self.is_disaggregated = told["kv_capacity_tokens"], told["is_disaggregated"]
+        self.least_ttft = LeastTtft(*map(tuple, told["least_ttft"]))
         known = {instance.url: instance.origin for instance in self.destinations}
         self.instances = {}
         for i, url, credentials, is_open in told["instances"]:
@@ -78,6 +81,7 @@ def told_models(models: Mapping[str, ServedModel]) -> bytes:
                 "tpots_s": model.tpots_s,
                 "kv_capacity_tokens": model.kv_capacity_tokens,
                 "is_disaggregated": model.is_disaggregated,
+                "least_ttft": (model.least_ttft.tokens, model.least_ttft.times_s),
                 "instances": [
                     (instance.index, instance.url, header_texts(instance.credentials), instance.is_open)
                     for instance in model.instances

@@ -1,12 +1,14 @@
 """Which SLO a request gets: what it wishes, as far as its key allows and the fleet can do. Source: ours.
 
-An SLO is a privilege. A class that a key lists is granted as it is; numbers are bounded by the key's minima, and by
-the tightest tier, which is the fastest that the fleet keeps. A tighter wish is clamped, and the response says so, or
-refused: 403 where the key may not, 429 `slo-infeasible` where nobody may, because no waiting will mend it.
+An SLO is a privilege. A class that a key lists is granted as it is; numbers are bounded by the key's minima, by the
+tightest tier, which is the fastest that the fleet keeps, and by what the prompt takes alone. A tighter wish is clamped,
+and the response says so, or refused: 403 where the key may not, 429 `slo-infeasible` where nobody may, because no
+waiting will mend it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -82,12 +84,17 @@ class _Time:
 
 
 def grant(
-    wish: Wish, key: KeyConfig | None, config: GatewayConfig, tiers_s: tuple[float, ...] | None = None
+    wish: Wish,
+    key: KeyConfig | None,
+    config: GatewayConfig,
+    tiers_s: tuple[float, ...] | None = None,
+    least_ttft_s: float = 0.0,
 ) -> Slo | Refusal:
     """Return the SLO of a request, or why it gets none. `key` is None where the gateway has no keys.
 
-    `tiers_s` are the tiers' TPOTs now, ascending; without them the configured ones (learned tiers move). Raises
-    `BadRequest` for the name of a class that does not exist.
+    `tiers_s` are the tiers' TPOTs now, ascending; without them the configured ones (learned tiers move).
+    `least_ttft_s` is what its prompt takes on an idle instance. Raises `BadRequest` for the name of a class that does
+    not exist.
     """
     named = _named_class(wish, key, config)
     if isinstance(named, Refusal):
@@ -95,19 +102,21 @@ def grant(
     ttft, tpot = _times(wish, key, config, named)
     tiers = tiers_s or config.tiers_s
     if ((key is not None and key.on_tighter) or config.slo.on_tighter) == REFUSE:
-        refusal = _too_tight((ttft, tpot)) or _infeasible(tpot, tiers[0])
+        refusal = _too_tight((ttft, tpot)) or _infeasible(tpot, tiers[0]) or _infeasible(ttft, least_ttft_s)
         if refusal is not None:
             return refusal
-    wished_tpot_s = tpot.allowed_ms / 1e3
+    ttft_s, wished_tpot_s = ttft.allowed_ms / 1e3, tpot.allowed_ms / 1e3
+    if ttft.source is not None:  # a default stays: nobody asked for it
+        ttft_s = max(ttft_s, least_ttft_s)
     tpot_s = max(wished_tpot_s, tiers[0])
     is_default = named is None and wish.ttft_ms is None and wish.tpot_ms is None
     return Slo(
-        ttft_s=ttft.allowed_ms / 1e3,
+        ttft_s=ttft_s,
         tpot_s=tpot_s,
         tier=_tier(tpot_s, tiers),
         class_name=_default(key, config).name if is_default else wish.class_name,
         wished_tpot_s=wished_tpot_s,
-        clamps=_clamps((ttft, ttft.allowed_ms / 1e3), (tpot, tpot_s)),
+        clamps=_clamps((ttft, ttft_s), (tpot, tpot_s)),
     )
 
 
@@ -186,15 +195,17 @@ def _too_tight(times: tuple[_Time, ...]) -> Refusal | None:
     return None
 
 
-def _infeasible(tpot: _Time, fastest_s: float) -> Refusal | None:
+def _infeasible(time: _Time, fastest_s: float) -> Refusal | None:
     """Refuse what no instance of the fleet keeps, naming what the fastest do."""
-    if tpot.source is None or tpot.wished_ms / 1e3 >= fastest_s * (1 - SAME_RATIO):
+    if time.source is None or time.wished_ms / 1e3 >= fastest_s * (1 - SAME_RATIO):
         return None
+    what = "this fleet keeps" if time.key == "tpot_ms" else "an idle instance can give this prompt"
+    fastest = f"{math.ceil(1e3 * fastest_s * (1 - SAME_RATIO) * 100) / 100:g}"
     return Refusal(
         "infeasible",
-        f"{tpot.source}: the fastest tpot_ms that this fleet keeps is {_ms(fastest_s):g}, got {tpot.wished_ms:g}; "
-        f"ask for {_ms(fastest_s):g} or more",
-        tpot.source,
+        f"{time.source}: the fastest {time.key} that {what} is {fastest}, got {time.wished_ms:g}; "
+        f"ask for {fastest} or more",
+        time.source,
         retry_after_s=INFEASIBLE_RETRY_S,
     )
 
