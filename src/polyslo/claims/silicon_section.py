@@ -33,7 +33,8 @@ def silicon_markdown(result: SiliconResult) -> str:
 def _introduction(result: SiliconResult) -> str:
     engines = ", ".join(f"{engine} {host_s * 1e3:.2f} ms" for engine, host_s in result.host_s_by_engine)
     return (
-        f"Of {result.num_rows:,} end-to-end measurements of real engines, shipped profiles cover "
+        f"Of {result.num_rows:,} end-to-end measurements of real engines (`silicon_sample.csv` of the PyPI "
+        f"package `aiconfigurator-core`), shipped profiles cover "
         f"{result.num_covered:,}. Each of these is simulated as it was measured: a closed loop on one engine at the "
         "row's concurrency. The one fitted constant is the engine's own time per step, the same for all: "
         f"{result.host_s * 1e3:.2f} ms (for themselves the engines would ask for: {engines}). It is fitted on half "

@@ -1,5 +1,6 @@
-"""One line a request, when it is over or turned away, and one when an instance changes: on the logger `polyslo`, fields as `told`.
+"""One line a request, when it is over or turned away, and one when an instance changes: on the logger `polyslo`.
 
+Fields are in `told`.
 No prompts, no answers, no keys: names, times and lengths only. docs/observability.md says what each field is.
 """
 
