@@ -58,7 +58,7 @@ def _table(results: list[PlanResult], workload: str) -> Table:
         title=f"{workload} at {rate_text(first.rate_rps)} requests/s, attainment {first.target:g}",
         caption=f"the fluid optimum needs {amount_text(first.fluid_instances)} instances\n"
         "tiers own instances on average; without any, tighter tiers serve\n"
-        "attainment of all: the worst seed's\ncost: instance-seconds per 1,000 attained",
+        "attainment of all: the worst seed's\ncost: instance-seconds per 1,000 attained, of a tier its own",
         caption_justify="left",
     )
     table.add_column("policy")
@@ -76,7 +76,9 @@ def _rows(result: PlanResult) -> Iterator[tuple[str, ...]]:
     size = str(result.num_instances)
     yield result.policy, "all", size, share_text(result.attainment), amount_text(result.cost())
     for k, tier in enumerate(result.runs[0].tiers):
-        owned = amount_text(result.mean_instances(k)) if result.has_tiers else "any"
-        yield "", tier_name(tier.tpot_ms), owned, share_text(result.tier_attainment(k)), ""
+        owned, cost = "any", ""
+        if result.has_tiers:
+            owned, cost = amount_text(result.mean_instances(k)), amount_text(result.tier_cost(k))
+        yield "", tier_name(tier.tpot_ms), owned, share_text(result.tier_attainment(k)), cost
     if result.runs[0].mode == "pd":
         yield "", "prefill", amount_text(result.mean_prefill_instances()), "", ""

@@ -85,7 +85,7 @@ def _facts(results: Sequence[PlanResult]) -> str:
 def _table(results: Sequence[PlanResult]) -> str:
     caption = (
         "The smallest fleet, then what each tier owns of it on average. Attainment of a fleet is its worst seed's; "
-        "cost is in instance-seconds per 1,000 attained requests"
+        "cost is in instance-seconds per 1,000 attained requests, a tier's in those that it owned and its own requests"
     )
     if not all(result.has_tiers for result in results):
         caption += "; any: every instance serves all tiers"
@@ -97,8 +97,10 @@ def _rows(result: PlanResult, tpots_ms: Sequence[float]) -> Iterator[markup.Row]
     cells = [f"{result.num_instances:,}", share_text(result.attainment), amount_text(result.cost())]
     yield markup.Row(result.policy, cells, (), is_ours(result.policy))
     for k, tier in enumerate(result.runs[0].tiers):
-        owned = amount_text(result.mean_instances(k)) if result.has_tiers else "any"
-        yield markup.Row(INDENT + tier_name(tier.tpot_ms), [owned, share_text(result.tier_attainment(k)), ""])
+        owned, cost = "any", ""
+        if result.has_tiers:
+            owned, cost = amount_text(result.mean_instances(k)), amount_text(result.tier_cost(k))
+        yield markup.Row(INDENT + tier_name(tier.tpot_ms), [owned, share_text(result.tier_attainment(k)), cost])
     for part in owned_parts(result, tpots_ms):
         if part.role in ("prefill", "idle"):
             yield markup.Row(INDENT + part.name, [amount_text(part.instances), "", ""])

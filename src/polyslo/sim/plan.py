@@ -52,6 +52,15 @@ class PlanResult:
         arrived = sum(r.tiers[tier].num_requests for r in self.runs)
         return sum(r.tiers[tier].num_attained for r in self.runs) / arrived if arrived else float("nan")
 
+    def tier_cost(self, tier: int) -> float:
+        """Return a tier's own instance-seconds per 1,000 of its requests that attained (inf when none did).
+
+        Promotion moves some: guests run on a tighter tier's instances.
+        """
+        attained = sum(r.tiers[tier].num_attained for r in self.runs)
+        owned_s = sum(r.tiers[tier].instance_seconds for r in self.runs)
+        return 1000 * owned_s / attained if attained else float("inf")
+
     def cost(self) -> float:
         """Return instance-seconds per 1,000 attained requests (inf when none attained)."""
         attained = sum(r.num_attained for r in self.runs)
