@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from sim.invariants import run_to_end
 
 from polyslo.core.fluid import LengthMoments
 from polyslo.profiles.library import load_profile
+from polyslo.sim import run
 from polyslo.sim.fleet import FleetConfig, PolicySpec, build_fleet
 from polyslo.workload.model import load_model
 from polyslo.workload.slo import lay, load_slo_mix
@@ -16,6 +18,12 @@ from polyslo.workload.slo import lay, load_slo_mix
 REPOSITORY = Path(__file__).parents[2]
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
+
+
+@pytest.fixture(autouse=True)
+def check_all_runs(monkeypatch):
+    """Whatever `simulate` runs is watched and checked (I1 to I11)."""
+    monkeypatch.setattr(run, "run_world", run_to_end)
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +53,8 @@ def fleet_of(profile):
         fleet.num_actions[0] = 0
         for field in ("input_tokens", "prefill_tokens", "remaining_tokens", "expected_tokens"):
             fleet.requests[field] = 100
-        fleet.requests["first_due_s"], fleet.requests["tpot_s"] = 1.0, 0.05
+        fleet.requests["first_due_s"] = fleet.requests["prefill_due_s"] = 1.0
+        fleet.requests["tpot_s"] = 0.05
         fleet.requests["tier"] = 1
         return fleet
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from polyslo.core.belief import enqueue
 from polyslo.core.gradient import change_load
-from polyslo.core.state import UNHEALTHY
+from polyslo.core.state import TRANSFERRING, UNHEALTHY
 from polyslo.errors import ConfigError
 from polyslo.policies.least_loaded import least_loaded
 from polyslo.policies.lmetric import smallest_product
@@ -77,8 +78,47 @@ def test_slo_least_load_falls_back_to_the_least_loaded(fleet_of):
     for i, load in enumerate((400, 100, 300, 200)):
         change_load(fleet.handle, i, load)
     assert _picks(least_loaded_in_time, fleet, 1) == [1]
-    fleet.requests["first_due_s"] = 0.0001
+    fleet.requests["first_due_s"] = fleet.requests["prefill_due_s"] = 0.0001
     assert _picks(least_loaded_in_time, fleet, 1) == [1]
+
+
+@pytest.mark.parametrize("mode", ["co", "pd"])
+def test_slo_least_load_passes_over_who_would_be_late(fleet_of, mode):
+    """I20: the least loaded has 100,000 prompt tokens to prefill, six seconds of work, and the TTFT is one second."""
+    fleet = fleet_of("slo-least-load", num_instances=8, mode=mode)
+    busy, following = _load_two(fleet, len(fleet.tpots_s) if mode == "pd" else 0)
+    for name in ("input_tokens", "prefill_tokens", "remaining_tokens"):
+        fleet.requests[name][1] = 100_000
+    enqueue(fleet.handle, 1, busy, 0.0)
+    assert _picks(least_loaded, fleet, 1) == [busy]
+    assert _picks(least_loaded_in_time, fleet, 1) == [following]
+    fleet.requests["first_due_s"] = fleet.requests["prefill_due_s"] = 10.0
+    assert _picks(least_loaded_in_time, fleet, 1) == [busy]
+
+
+@pytest.mark.parametrize("mode", ["co", "pd"])
+def test_slo_least_load_passes_over_who_would_be_slow(fleet_of, mode):
+    """I20: the least loaded can't give a token every 50 ms, as it is 50 times slower than the profile."""
+    fleet = fleet_of("slo-least-load", num_instances=8, mode=mode)
+    if mode == "pd":
+        fleet.requests["stage"] = TRANSFERRING
+    slow, following = _load_two(fleet, 0)
+    fleet.requests["first_due_s"] = fleet.requests["prefill_due_s"] = 10.0
+    assert _picks(least_loaded_in_time, fleet, 1) == [slow]
+    fleet.instances["slowness"][slow] = 50.0
+    assert _picks(least_loaded, fleet, 1) == [slow]
+    assert _picks(least_loaded_in_time, fleet, 1) == [following]
+
+
+def _load_two(fleet, group):
+    """Load a group's instances: one with nothing, one with 200,000 tokens, the others with more; return these two."""
+    members = sorted(fleet.order[group, : fleet.group_size[group]].tolist())
+    assert len(members) >= 2
+    for i in members:
+        change_load(fleet.handle, i, 300_000 + i)
+    change_load(fleet.handle, members[-1], -300_000 - members[-1])
+    change_load(fleet.handle, members[0], -100_000)
+    return members[-1], members[0]
 
 
 def test_static_tiers_stay_in_their_tier(fleet_of):

@@ -8,8 +8,18 @@ import pytest
 
 from polyslo.core.fluid import LengthMoments, optimum_rps
 from polyslo.profiles.library import load_profile
+from polyslo.sim import bounded, run
 from polyslo.workload.model import load_model
 from polyslo.workload.slo import lay, load_slo_mix
+
+from .invariants import run_to_end
+
+
+@pytest.fixture(autouse=True)
+def check_all_runs(monkeypatch):
+    """What `simulate`, `Setting.run` and `attainment_or_bound` run to its end is watched and checked (I1 to I11)."""
+    for module in (run, bounded):
+        monkeypatch.setattr(module, "run_world", run_to_end)
 
 
 @pytest.fixture(scope="session")

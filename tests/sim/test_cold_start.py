@@ -11,6 +11,8 @@ from polyslo.sim.run import build_world
 from polyslo.sim.setting import Setting
 from polyslo.sim.world import READY
 
+from .invariants import run_to_end
+
 
 @pytest.mark.parametrize("mode", ["co", "pd"])
 def test_an_instance_starts_once_at_a_time(mode):
@@ -31,3 +33,5 @@ def test_an_instance_starts_once_at_a_time(mode):
         early = world.engines["ready_s"] > world.clock["now_s"][0]
         assert not world.engines["busy"][early].any()
     assert starts > 0
+    world.clock["pause_s"] = np.inf
+    run_to_end(world)

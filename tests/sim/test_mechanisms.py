@@ -7,8 +7,10 @@ import pytest
 
 from polyslo.errors import ConfigError
 from polyslo.sim.fleet import MECHANISMS, FleetConfig, PolicySpec
-from polyslo.sim.run import build_world, run_world
+from polyslo.sim.run import build_world
 from polyslo.sim.setting import Setting
+
+from .invariants import run_to_end
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def busy():
         setting = Setting.of(instances=6, fleet=FleetConfig(mode=mode, **fields))
         workload = setting.workload(0.9 * setting.optimum_rps(), 0, duration_s=20.0)
         world = build_world(workload, setting.named.profile, PolicySpec.parse(policy), setting.config)
-        run_world(world)
+        run_to_end(world)
         return world
 
     return world_after

@@ -7,8 +7,10 @@ import pytest
 
 from polyslo.sim.fleet import FleetConfig, PolicySpec
 from polyslo.sim.loop import FINISHED, PAUSED, advance
-from polyslo.sim.run import build_world, run_world
+from polyslo.sim.run import build_world
 from polyslo.sim.world import ATTAINED, REFUSED_OUT, RELEGATED_OUT
+
+from .invariants import check_run, run_to_end
 
 NUM_INSTANCES, NUM_REQUESTS = 6, 4000
 
@@ -18,7 +20,7 @@ def _outcomes(make_workload, optimum, profile, load=0.7, policy="polyserve", **o
     workload = make_workload(NUM_REQUESTS, round(load * reference, 3))
     config = FleetConfig(num_instances=NUM_INSTANCES, **options)
     world = build_world(workload, profile, PolicySpec.parse(policy), config)
-    run_world(world)
+    run_to_end(world)
     return world.jobs["outcome"]
 
 
@@ -61,11 +63,12 @@ def test_pauses_change_nothing(make_workload, profile, mode):
     """I15: a run that is paused every 100 ms ends with the same jobs, and never passes a pause."""
     workload, config = make_workload(600, 60.0), FleetConfig(num_instances=4, mode=mode)
     straight, paused = (build_world(workload, profile, PolicySpec.parse("polyserve"), config) for _ in range(2))
-    run_world(straight)
+    run_to_end(straight)
     for pause_s in np.arange(0.1, workload.arrival_s[-1], 0.1):
         paused.clock["pause_s"] = pause_s
         assert advance(paused.handle) == PAUSED
         assert paused.clock["now_s"][0] <= pause_s
     paused.clock["pause_s"] = np.inf
     assert advance(paused.handle) == FINISHED
+    check_run(paused, workload)
     assert paused.jobs.tobytes() == straight.jobs.tobytes()

@@ -12,6 +12,8 @@ from polyslo.sim.fleet import FleetConfig, PolicySpec
 from polyslo.sim.loop import FINISHED, advance
 from polyslo.sim.run import build_world
 
+from .invariants import run_to_end
+
 NUM_INSTANCES, NUM_REQUESTS = 6, 1500
 
 
@@ -50,3 +52,5 @@ def test_the_bound_refuses_only_what_the_walk_refuses(make_workload, optimum, pr
             fleet.requests[r] = saved
     assert fired > 100, "the bound was hardly tried"
     assert fitted > 100, "hardly anything fitted"
+    world.clock["pause_s"] = np.inf
+    run_to_end(world)

@@ -6,9 +6,9 @@ import pytest
 
 from polyslo.policies.table import POLICIES
 from polyslo.sim.fleet import FleetConfig, PolicySpec
-from polyslo.sim.run import build_world, run_world
+from polyslo.sim.run import build_world
 
-from .invariants import run_checked
+from .invariants import run_checked, run_to_end
 
 NAMES = sorted(POLICIES)
 
@@ -29,6 +29,32 @@ def test_all_is_conserved_over_capacity(make_workload, profile, mode, relegate, 
     """I1-I11 hold at about twice the fluid optimum, however output lengths are estimated."""
     config = FleetConfig(num_instances=3, mode=mode, relegate=relegate, lengths=lengths)
     run_checked(make_workload(1200, 140.0), profile, PolicySpec.parse("polyserve"), config)
+
+
+DISAGGREGATED = {
+    "first-from-decode": {"first_from_decode": True},
+    "roles": {"num_prefill_only": 2, "num_decode_only": 2},
+    "roles-first-from-decode": {"num_prefill_only": 1, "num_decode_only": 2, "first_from_decode": True},
+    "slow-transfers": {"transfer_s": 0.1},
+}
+
+
+@pytest.mark.parametrize("rate_rps", [50.0, 140.0])
+@pytest.mark.parametrize("variant", sorted(DISAGGREGATED))
+@pytest.mark.parametrize("name", NAMES)
+def test_all_is_conserved_however_a_fleet_is_disaggregated(make_workload, profile, name, variant, rate_rps):
+    """I1-I11: the decode side gives the first token, instances can do one side only, transfers are slow."""
+    config = FleetConfig(num_instances=5, mode="pd", **DISAGGREGATED[variant])
+    run_checked(make_workload(600, rate_rps), profile, PolicySpec.parse(name), config)
+
+
+@pytest.mark.parametrize("mode", ["co", "pd"])
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_happens_at_another_time_than_its_own(make_workload, profile, name, mode):
+    """I8: at each moment the clock shows it, and what is decided and emitted then has that time."""
+    config = FleetConfig(num_instances=4, mode=mode, noise_ratio=0.1, telemetry_delay_s=0.01, cold_start_s=0.5)
+    workload = make_workload(300, 70.0)
+    run_checked(workload, profile, PolicySpec.parse(name), config, exact=False, every_moment=True)
 
 
 DISTURBANCES = {
@@ -77,7 +103,7 @@ def test_an_engine_keeps_to_its_slots(make_workload, profile, name, mode):
     world = build_world(make_workload(600, 50.0), profile, PolicySpec.parse(name), config)
     world.engines["max_decodes"] = 16
     world.fleet.instances["max_residents"] = 16
-    run_world(world)
+    run_to_end(world)
     assert (world.slot_tpot_s > 0).sum(axis=1).max() <= 16
 
 

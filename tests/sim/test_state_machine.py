@@ -6,6 +6,8 @@ go further into overload than its short examples do.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,7 +30,7 @@ from polyslo.profiles.library import load_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec
 from polyslo.sim.loop import FINISHED, PAUSED, advance
 from polyslo.sim.run import build_world
-from polyslo.sim.world import RELEGATED_OUT
+from polyslo.sim.world import RELEGATED_OUT, TRANSFER_END
 from polyslo.workload.workload import Workload
 
 from .invariants import check_groups, check_run
@@ -47,6 +49,7 @@ class FleetMachine(RuleBasedStateMachine):
     """A fleet of four under `polyserve`; what the router believes and what engines do must agree at every pause."""
 
     mode = "co"
+    options: ClassVar[dict[str, int]] = {}
 
     @initialize(lengths=st.sampled_from(LENGTHS), overload=st.sampled_from(OVERLOADS))
     def start(self, lengths: str, overload: str) -> None:
@@ -59,6 +62,7 @@ class FleetMachine(RuleBasedStateMachine):
             relegate=overload == "relegate",
             refuse=overload == "refuse",
             max_residents=64,
+            **self.options,
         )
         self.workload = _blank_workload()
         self.world = build_world(self.workload, PROFILE, PolicySpec.parse("polyserve"), self.config)
@@ -106,6 +110,7 @@ class FleetMachine(RuleBasedStateMachine):
         self._check_places(arrived)
         for i in range(4):
             self._check_instance(i)
+            self._check_belief_of_kv(i)
             self._check_engine(i)
         for tier in range(len(TPOTS_S)):
             heap = fleet.pending[tier, : fleet.pending_size[tier]]
@@ -204,26 +209,94 @@ class FleetMachine(RuleBasedStateMachine):
             assert (requests["tier"][residents] == instance["group"]).sum() == instance["num_own"]
             assert instance["num_residents"] <= instance["max_residents"]
 
+    def _check_belief_of_kv(self, i: int) -> None:
+        """I4: the KV believed of an instance is the sum over its requests, those whose KV is on its way from it too."""
+        instance, requests = self.world.fleet.instances[i], self.world.fleet.requests
+        here = requests[: self.count][requests["instance"][: self.count] == i]
+        decoding, leaving = here[here["stage"] == DECODING], here[here["stage"] == TRANSFERRING]
+        queued = requests[_linked(requests, instance)]
+        batch = (decoding["prefill_tokens"] + instance["iteration"] - decoding["start_iteration"]).sum()
+        assert batch == instance["decode_kv_tokens"], f"I4: {batch} KV tokens decode on {i}: {instance}"
+        held = batch + (queued["prefill_tokens"] - queued["remaining_tokens"]).sum() + leaving["prefill_tokens"].sum()
+        assert held == instance["kv_tokens"], f"I4: {held} KV tokens are on {i}: {instance}"
+
     def _check_engine(self, i: int) -> None:
-        """I3, I4: an engine's KV is the sum over its requests, never above its capacity, and belief agrees."""
+        """I3, I4: an engine's KV is the sum over its requests, never above its capacity, and belief agrees.
+
+        PD: the KV of a prompt stays until its transfer ends; then it is on the other side, and belief counts it to the
+        batch at once, the engine when its next iteration begins.
+        """
         world = self.world
         engine, jobs = world.engines[i], world.jobs
         queue = _linked(jobs, engine)
         slots = world.slot[i, : engine["num_decodes"]]
         emitted = jobs["output_tokens"][slots] - (world.slot_finish[i, : len(slots)] - engine["iteration"])
-        held = (jobs["prefill_tokens"][queue] - jobs["remaining_tokens"][queue]).sum()
-        held += (jobs["prefill_tokens"][slots] + emitted - jobs["emitted_tokens"][slots]).sum()
+        batch = (jobs["prefill_tokens"][slots] + emitted - jobs["emitted_tokens"][slots]).sum()
+        assert batch == engine["decode_kv_tokens"]
+        joining, leaving = self._joining(i), self._leaving(i)
+        held = batch + (jobs["prefill_tokens"][queue] - jobs["remaining_tokens"][queue]).sum()
+        held += jobs["prefill_tokens"][joining].sum() + jobs["prefill_tokens"][leaving].sum()
+        assert held == engine["kv_tokens"], f"I3: {held} KV tokens are on {i}: {engine}"
         assert engine["kv_tokens"] <= engine["kv_capacity_tokens"]
-        if self.mode == "co":
-            assert held == engine["kv_tokens"]
-            for name in ("kv_tokens", "num_decodes", "decode_kv_tokens", "num_queued", "iteration", "busy"):
-                assert engine[name] == world.fleet.instances[name][i], f"I4: belief and engine differ in {name}"
+        self._check_believed(i, queue, joining)
+
+    def _check_believed(self, i: int, queue: list[int], joining: list[int]) -> None:
+        world, engine, jobs = self.world, self.world.engines[i], self.world.jobs
+        believed, requests = world.fleet.instances[i], world.fleet.requests
+        ahead = len(joining) if engine["busy"] else 0  # belief adds their token, too, when the iteration ends
+        expected = {
+            "num_decodes": engine["num_decodes"] + len(joining),
+            "decode_kv_tokens": engine["decode_kv_tokens"] + jobs["prefill_tokens"][joining].sum() - ahead,
+            "kv_tokens": engine["kv_tokens"] - ahead,
+            **{name: engine[name] for name in ("num_queued", "iteration", "busy")},
+        }
+        exact = tuple(expected)
+        if self.options.get("first_from_decode") and self.world.clock["num_preemptions"][0]:
+            exact = tuple(name for name in expected if not name.endswith("kv_tokens"))
+            # Belief holds that a preempted request had a token more (see the xfail below), which changes chunks.
+        else:
+            for name in ("prefill_tokens", "remaining_tokens"):
+                told = requests[name][queue]
+                assert (told == jobs[name][queue]).all(), f"I4: belief and engine {i} differ in {name}"
+        for name in exact:
+            assert believed[name] == expected[name], f"I4: belief and engine {i} differ in {name}: {believed} {engine}"
+
+    def _joining(self, i: int) -> list[int]:
+        """PD: whose KV has come, and who waits for the next iteration."""
+        members, r = [], int(self.world.engines["join_head"][i])
+        while r != NONE:
+            members.append(r)
+            r = int(self.world.jobs["next"][r])
+            assert len(members) <= MOST_REQUESTS
+        return members
+
+    def _leaving(self, i: int) -> np.ndarray:
+        """PD: whose KV is on its way to another instance, which belief expects it at."""
+        world, fleet = self.world, self.world.fleet
+        events = world.event[: world.clock["num_events"][0]]
+        _, to, r = events[events[:, 0] == TRANSFER_END].T
+        assert (fleet.requests["stage"][r] == TRANSFERRING).all()
+        assert (fleet.requests["decode_instance"][r] == to).all(), "I4: KV goes elsewhere than believed"
+        assert (fleet.requests["instance"][r] == world.jobs["instance"][r]).all()
+        return r[world.jobs["instance"][r] == i]
 
 
 class DisaggregatedMachine(FleetMachine):
     """The same with prefill and decode apart."""
 
     mode = "pd"
+
+
+class FirstFromDecodeMachine(DisaggregatedMachine):
+    """The decode side gives the first token, as vLLM's."""
+
+    options: ClassVar[dict[str, int]] = {"first_from_decode": True}
+
+
+class RolesMachine(DisaggregatedMachine):
+    """One instance can only decode, two can only prefill, as vLLM's do."""
+
+    options: ClassVar[dict[str, int]] = {"num_decode_only": 1, "num_prefill_only": 2, "first_from_decode": True}
 
 
 def _linked(requests: np.ndarray, holder: np.void) -> list[int]:
@@ -254,7 +327,7 @@ def _blank_workload() -> Workload:
 
 
 @pytest.mark.parametrize("seed", range(60))
-@pytest.mark.parametrize("machine", [FleetMachine, DisaggregatedMachine])
+@pytest.mark.parametrize("machine", [FleetMachine, DisaggregatedMachine, FirstFromDecodeMachine, RolesMachine])
 def test_all_accounts_balance_on_long_random_walks(machine, seed):
     """I1, I3, I4, I8 to I12, I21 after each of 60 steps, half of which bring up to eight requests."""
     random = np.random.default_rng(seed)
@@ -277,8 +350,36 @@ def test_all_accounts_balance_on_long_random_walks(machine, seed):
     walk.teardown()
 
 
+@pytest.mark.parametrize(
+    "first_from_decode",
+    [
+        False,
+        pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="belief counts the transfer as a token")),
+    ],
+)
+def test_a_preempted_request_has_emitted_what_is_believed(first_from_decode):
+    """I4: after the transfer nine of ten requests decode until KV runs out; what is prefilled anew is known exactly."""
+    walk = DisaggregatedMachine()
+    walk.options = {"first_from_decode": first_from_decode, "promote": False}
+    walk.start("mean", "late")
+    walk.ask(2, 1_000, 400, 5_000, 8)
+    walk.ask(2, 1_000, 400, 5_000, 8)
+    for _ in range(2_000):
+        walk.pass_time(5)
+        preempted = walk.world.jobs["num_preemptions"] > 0
+        if preempted.any():
+            break
+    believed, true = walk.world.fleet.requests["prefill_tokens"], walk.world.jobs["prefill_tokens"]
+    assert preempted.any(), "nobody was preempted"
+    assert believed[preempted].tolist() == true[preempted].tolist()
+
+
 FAST = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 TestFleet = pytest.mark.slow(FleetMachine.TestCase)
 TestFleet.settings = FAST
 TestDisaggregatedFleet = pytest.mark.slow(DisaggregatedMachine.TestCase)
 TestDisaggregatedFleet.settings = FAST
+TestFirstFromDecodeFleet = pytest.mark.slow(FirstFromDecodeMachine.TestCase)
+TestFirstFromDecodeFleet.settings = FAST
+TestFleetWithRoles = pytest.mark.slow(RolesMachine.TestCase)
+TestFleetWithRoles.settings = FAST
