@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from polyslo.core.admission import admit_colocated, admit_decode, admit_prefill, iteration_budget_s
@@ -41,6 +43,32 @@ def test_first_token(hand):
     assign(filled.handle, 0, 1, 0.0)
     assert _judge(filled, filled.request(1, 9000, 10, ttft_s=0.099))[0] == FIRST_TOKEN
     assert _judge(filled, filled.request(1, 9000, 10, ttft_s=0.101))[0] == FITS
+
+
+@pytest.mark.parametrize(("ttft_s", "expected"), [(0.079, SECOND_TOKEN), (0.081, FITS)])
+def test_second_token(hand, ttft_s, expected):
+    """I17: iterations of 50 ms give a request of 20 ms its first token by 50 ms and its second by 100.
+
+    That is due at TTFT + 20 ms: 99 is too early, 101 is not. (The ladder asks no instance of a looser tier.)
+    """
+    filled = hand(1)
+    assign(filled.handle, 0, 1, 0.0)
+    reason, first_s, _, _ = _judge(filled, filled.request(0, 1000, 10, ttft_s=ttft_s))
+    assert (reason, first_s) == (expected, pytest.approx(0.05))
+
+
+@pytest.mark.parametrize(
+    ("chunk_limit", "expected", "peak_s"), [(1499, FITS, 19.991e-3), (1501, STEADY_STATE, 20.0109e-3)]
+)
+def test_a_constant_chunk_is_counted_full_beside_each_token(hand, chunk_limit, expected, peak_s):
+    """I17: 5 + 14.99 ms, and 0.001 for 8 + 2 KV tokens, keep to 20 ms; 5 + 15.01 don't, were there 9 KV tokens only.
+
+    That is refused as a steady state before the second token is asked for: TTFT + TPOT is then kept with the TTFT.
+    """
+    filled = hand(1, chunk_limit=chunk_limit)
+    filled.fleet.settings["elastic"] = 0
+    reason, _, _, found_s = _judge(filled, filled.request(0, 8, 2, ttft_s=0.0201), math.inf)
+    assert (reason, found_s) == (expected, pytest.approx(peak_s))
 
 
 def test_steady_state(hand):
@@ -122,6 +150,49 @@ def test_second_token_disaggregated_on_a_busy_instance(hand):
     r = filled.request(1, 1000, 10)
     assert admit_decode(filled.handle, 0, r, 0.537, 0.0, 0.05)[0] == FITS
     assert admit_decode(filled.handle, 0, r, 0.539, 0.0, 0.05)[0] == SECOND_TOKEN
+
+
+@pytest.mark.parametrize(("prefilled_s", "expected"), [(0.488, FITS), (0.4895, FIRST_TOKEN)])
+def test_first_token_of_the_decode_side(hand, prefilled_s, expected):
+    """I17: where the decode side gives the first token, that one is due at 500 ms, after 1 + 2 x 5.111 ms.
+
+    Prefilled at 488 ms: 499.2 ms. At 489.5: 500.7 ms, too late.
+    """
+    filled = hand(1, pd=True)
+    filled.fleet.settings["first_from_decode"] = 1
+    assign(filled.handle, 0, 1, 0.0)
+    reason, _, peak_s = admit_decode(filled.handle, 0, filled.request(1, 1000, 10), prefilled_s, 0.0, 0.05)
+    assert (reason, peak_s) == (expected, pytest.approx(5.111e-3))
+
+
+def _two_alike(hand, **fields):
+    """Return a decode instance to which 1,000 + 2,000 tokens were promised, and a request for as many."""
+    filled = hand(1, pd=True, **fields)
+    assign(filled.handle, 0, 1, 0.0)
+    reserve(filled.handle, filled.request(1, 1000, 2000), 0, 1)
+    return filled, filled.request(1, 1000, 2000)
+
+
+@pytest.mark.parametrize(("capacity", "expected"), [(6183, MEMORY), (6184, FITS)])
+def test_memory_disaggregated(hand, capacity, expected):
+    """I17: two of 1,000 + 2,000 hold 2,999 each at their end, 5,998; with 3% kept free 6,183 is too small."""
+    filled, r = _two_alike(hand, capacity=capacity)
+    assert admit_decode(filled.handle, 0, r, 0.0, 0.0, 0.05)[0] == expected
+
+
+@pytest.mark.parametrize(("max_residents", "expected"), [(1, MEMORY), (2, FITS)])
+def test_slots_disaggregated(hand, max_residents, expected):
+    """I17: a decode instance that may hold one request refuses the second, which is still on its way, as memory."""
+    filled, r = _two_alike(hand, max_residents=max_residents)
+    assert admit_decode(filled.handle, 0, r, 0.0, 0.0, 0.05)[0] == expected
+
+
+@pytest.mark.parametrize(("limit_s", "expected"), [(5.6197e-3, STEADY_STATE), (5.6199e-3, FITS)])
+def test_steady_state_disaggregated(hand, limit_s, expected):
+    """I17: the same two take 5 + 0.02 + 0.5998 = 5.6198 ms at their end."""
+    filled, r = _two_alike(hand)
+    reason, _, peak_s = admit_decode(filled.handle, 0, r, 0.0, 0.0, limit_s)
+    assert (reason, peak_s) == (expected, pytest.approx(5.6198e-3))
 
 
 def test_prefill_memory_disaggregated(hand):

@@ -5,9 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polyslo.core.belief import emitted_tokens, observe_finished, observe_first_token, observe_iteration_end
+from polyslo.core.belief import emitted_tokens, enqueue, observe_finished, observe_first_token, observe_iteration_end
 from polyslo.core.ladder import place, place_or_pend, retry_pending
-from polyslo.core.state import DECODING, DISPATCH, NONE, PENDING, QUEUED, REFUSE, REFUSED, RELEGATE, RELEGATED, WITHDRAW
+from polyslo.core.ledger import add_resident
+from polyslo.core.scaling import assign
+from polyslo.core.state import (
+    DECODING,
+    DISPATCH,
+    FALLBACK,
+    NONE,
+    PENDING,
+    QUEUED,
+    REFUSE,
+    REFUSED,
+    RELEGATE,
+    RELEGATED,
+    WITHDRAW,
+)
 from polyslo.policies.decide import on_iteration_settled, on_withdrawn
 from polyslo.policies.table import POLYSERVE
 
@@ -111,4 +125,54 @@ def test_without_relegation_a_hopeless_request_waits_for_nobody(hand):
     r = _hopeless(filled)
     assert filled.actions()[-1] == (DISPATCH, r, 0)
     assert filled.fleet.requests["stage"][r] == QUEUED != PENDING
+    assert filled.fleet.requests["rung"][r] == FALLBACK
     assert filled.fleet.instances["group"][0] == 1
+
+
+def _send(filled, r, i):
+    add_resident(filled.handle, i, r, 1)
+    enqueue(filled.handle, r, i, 0.0)
+
+
+def test_a_hopeless_request_is_served_late_where_least_is_queued(hand):
+    """I17: TTFT 14 ms, alone it takes 15: late from the start, and sent to the instance with 500 tokens before it.
+
+    The other has 3,000. Its deadline has passed, so it goes first: from 15 ms on, 5 + 0.01 + 0.1 ms for a decode over
+    1,000 KV tokens, 10 ms for its prompt and 5 for the 500: its first token comes at 35.11 ms.
+    """
+    filled = hand(2, relegate=False)
+    for i in (0, 1):
+        assign(filled.handle, i, 1, 0.0)
+        _send(filled, filled.request(1, 1000, 100), i)
+    long, short = filled.request(1, 3000, 100), filled.request(1, 500, 100)
+    _send(filled, long, 0)
+    _send(filled, short, 1)
+    filled.actions()
+    r = filled.request(1, 1000, 100, ttft_s=0.014)
+    place_or_pend(filled.handle, r, 0.0)
+    assert filled.fleet.requests["stage"][r] == PENDING
+    retry_pending(filled.handle, 0, 0.0)
+    requests, instances = filled.fleet.requests, filled.fleet.instances
+    assert filled.actions() == [(DISPATCH, r, 1)]
+    assert (requests["rung"][r], requests["predicted_first_s"][r]) == (FALLBACK, np.inf)
+    assert filled.fleet.counters[0].tolist() == [1 if rung == FALLBACK else 0 for rung in range(8)]
+    observe_iteration_end(filled.handle, 1)
+    observe_first_token(filled.handle, 1, 1)
+    on_iteration_settled(POLYSERVE, filled.handle, 1, 0.015, 0.015)
+    assert requests["remaining_tokens"][[r, short]].tolist() == [0, 0]
+    assert instances["iteration_end_s"][1] == pytest.approx(0.03511)
+
+
+def test_a_hopeless_request_waits_where_nobody_has_room(hand):
+    """I17: the only instance may hold one request: the hopeless one is served when that one ends, at 15 ms."""
+    filled = hand(1, relegate=False, max_residents=1)
+    assign(filled.handle, 0, 1, 0.0)
+    first = filled.request(1, 1000, 1)
+    _send(filled, first, 0)
+    r = filled.request(1, 1000, 100, ttft_s=0.014)
+    place_or_pend(filled.handle, r, 0.0)
+    retry_pending(filled.handle, 0, 0.0)
+    assert filled.fleet.requests["stage"][r] == PENDING
+    _token(filled, 0.015, first_of=first, last_of=first)
+    assert (filled.fleet.requests["instance"][r], filled.fleet.requests["rung"][r]) == (0, FALLBACK)
+    assert filled.fleet.instances["iteration_end_s"][0] == pytest.approx(0.03)
