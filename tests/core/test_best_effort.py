@@ -134,15 +134,17 @@ def _send(filled, r, i):
     enqueue(filled.handle, r, i, 0.0)
 
 
-def test_a_hopeless_request_is_served_late_where_least_is_queued(hand):
-    """I17: TTFT 14 ms, alone it takes 15: late from the start, and sent to the instance with 500 tokens before it.
+@pytest.mark.parametrize(("groups", "left", "end_s"), [((0, 1), 0, 0.03511), ((1, 0), 11, 0.035)])
+def test_a_hopeless_request_is_served_late_where_least_is_queued(hand, groups, left, end_s):
+    """I17: TTFT 14 ms, alone it takes 15: late from the start, and sent to the instance with 500 tokens queued.
 
-    The other has 3,000. Its deadline has passed, so it goes first: from 15 ms on, 5 + 0.01 + 0.1 ms for a decode over
-    1,000 KV tokens, 10 ms for its prompt and 5 for the 500: its first token comes at 35.11 ms.
+    The other one, of the other tier, has 3,000. With the earliest deadline it goes first: from 15 ms on, 5 + 0.01 +
+    0.1 ms for a decode over 1,000 KV tokens, 10 ms for its prompt and 5 for the 500: its first token comes at 35.11 ms.
+    Where it is tier 0's instance that has less to do, 20 ms leave 489 of the 500 tokens.
     """
     filled = hand(2, relegate=False)
-    for i in (0, 1):
-        assign(filled.handle, i, 1, 0.0)
+    for i, group in enumerate(groups):
+        assign(filled.handle, i, group, 0.0)
         _send(filled, filled.request(1, 1000, 100), i)
     long, short = filled.request(1, 3000, 100), filled.request(1, 500, 100)
     _send(filled, long, 0)
@@ -159,8 +161,8 @@ def test_a_hopeless_request_is_served_late_where_least_is_queued(hand):
     observe_iteration_end(filled.handle, 1)
     observe_first_token(filled.handle, 1, 1)
     on_iteration_settled(POLYSERVE, filled.handle, 1, 0.015, 0.015)
-    assert requests["remaining_tokens"][[r, short]].tolist() == [0, 0]
-    assert instances["iteration_end_s"][1] == pytest.approx(0.03511)
+    assert requests["remaining_tokens"][[r, short]].tolist() == [0, left]
+    assert instances["iteration_end_s"][1] == pytest.approx(end_s)
 
 
 def test_a_hopeless_request_waits_where_nobody_has_room(hand):

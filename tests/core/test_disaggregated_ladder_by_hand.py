@@ -56,11 +56,11 @@ def _sides(filled, r):
     return int(record["instance"]), int(record["decode_instance"]), int(record["rung"])
 
 
-@pytest.mark.parametrize(("tight_s", "taken"), [(0.00622, True), (0.00611, False)])
+@pytest.mark.parametrize(("tight_s", "taken"), [(0.00612, True), (0.00611, False)])
 def test_a_tier_without_decode_instances_takes_over_a_looser_one(hand, tight_s, taken):
     """I17: a resident of 9,000 + 2,000 tokens holds 10,999 at its end and the newcomer's 1,000 + 100 are gone by then.
 
-    The bound is 5 + 0.02 + 1.0999 = 6.1199 ms: a tier of 6.22 ms takes the instance, one of 6.11 ms does not.
+    The bound is 5 + 0.02 + 1.0999 = 6.1199 ms: a tier of 6.12 ms takes the instance, one of 6.11 ms does not.
     """
     filled = hand(2, tpots_s=(tight_s, 0.05), pd=True)
     assign(filled.handle, 0, PREFILL, 0.0)
@@ -110,7 +110,7 @@ def test_an_instance_goes_to_guests_and_then_back_to_the_pool(hand):
 
 
 def test_a_pending_request_is_placed_when_the_decode_side_has_room(hand):
-    """I17: two of 1,000 + 60,000 tokens don't fit into 100,000; the second waits for the end of the first, at 21.11 ms.
+    """I17: two of 1,000 + 60,000 tokens don't fit into 100,000; the first ends, sooner than expected, at 21.11 ms.
 
     At 16 ms the prefill instance has gone back to the pool; the second claims it, to be prefilled by 36.11 ms.
     """
@@ -194,3 +194,23 @@ def test_nobody_pushes_a_prefill_past_its_hand_over(hand, ttft_s, host, due_s, r
     assert filled.fleet.requests["reasons"][newcomer] == (0 if fits else 1 << FIRST_TOKEN)
     if fits:
         assert filled.fleet.requests["predicted_first_s"][newcomer] == pytest.approx(0.055)
+
+
+@pytest.mark.parametrize(("cold_start_s", "chosen", "first_s"), [(0.28, 0, 0.265), (0.2, 4, 0.215)])
+def test_who_starts_later_than_the_queue_ends_is_not_waited_for(hand, cold_start_s, chosen, first_s):
+    """I17: the prefill instance is busy until 250 ms and gives 1,000 tokens' first at 265 ms, two thirds of the TTFT.
+
+    So the last idle instance is claimed: after a start of 200 ms it gives it at 215 ms. After one of 280 ms it would at
+    295 ms: the request stays with the queue, and the instance goes back.
+    """
+    filled = hand(5, pd=True)
+    for i, group in enumerate((PREFILL, 1, 1, 1)):
+        assign(filled.handle, i, group, 0.0)
+    filled.fleet.settings["cold_start_s"] = cold_start_s
+    filled.fleet.instances["busy"][0] = 1
+    filled.fleet.instances["iteration_end_s"][0] = 0.25
+    r = filled.request(1, 1000, 10, ttft_s=0.4)
+    assert place(filled.handle, r, 0.0)
+    assert int(filled.fleet.requests["instance"][r]) == chosen
+    assert filled.fleet.requests["predicted_first_s"][r] == pytest.approx(first_s)
+    assert filled.fleet.group_size[IDLE] == (1 if chosen == 0 else 0)

@@ -306,8 +306,10 @@ def _place_disaggregated(fleet: Fleet, r: int, only: int, now_s: float) -> bool:
     queues_long = first_s - now_s > 0.5 * (request.prefill_due_s - now_s)
     if p == NONE or (queues_long and _spreads(fleet, PREFILL)):
         claimed, claimed_first_s, _ = _claim(fleet, PREFILL, prefill, r, math.inf, now_s)
-        if claimed != NONE:
+        if claimed != NONE and claimed_first_s < first_s:
             p, first_s, rung = claimed, claimed_first_s, SCALED_UP
+        elif claimed != NONE:  # its cold start takes longer than the queue
+            leave_if_unneeded(fleet, claimed, now_s)
     if p != NONE and first_s > foreseen_s:  # later than the decode side was asked for
         fits, _, joins = _judge(fleet, DECODE, d, r, first_s, now_s)
         if not fits:
