@@ -15,6 +15,7 @@ import pickle
 import signal
 import socket
 import sys
+from ssl import SSLContext
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,7 @@ class Carrier:
         self._carried = Carried(self._link, monotonic, asyncio.get_running_loop())
         self._models: dict[str, CarriedModel] = {}
         self._config: GatewayConfig | None = None
+        self._engine_context: SSLContext | None = None
         self._front: Front | None = None
         self._listener: Listener | None = None
         self._over = asyncio.Event()
