@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import socket
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 from typing import ClassVar
+
+from polyslo.fleets.local_fleet import free_ports
 
 PACE_S = 0.02
 START_S = 60.0
@@ -72,7 +73,7 @@ async def measure(num_streams: int, num_leavers: int, is_compiled: bool) -> list
     loop = asyncio.get_running_loop()
     Engine.streams, Engine.closed = {}, {}
     server = await loop.create_server(Engine, "127.0.0.1", 0)
-    port = free_port()
+    (port,) = free_ports(1)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "gateway.toml")
         file.write_text(
@@ -145,12 +146,6 @@ async def until_ready(port: int) -> None:
             if b" 200 " in answer:
                 return
             await asyncio.sleep(0.1)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 if __name__ == "__main__":

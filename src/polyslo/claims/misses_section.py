@@ -23,8 +23,9 @@ TIGHT = (
     "beside decodes, and no tighter tier takes what it refuses."
 )
 BURSTS = (
-    "**Bursts**: where a trace's own arrivals bring more at once than the fleet can prefill within the TTFTs, the rest "
-    "is relegated, whatever it is; the fluid optimum spreads all prompts evenly over time."
+    "**Bursts**: most misses of the Azure traces with their own arrivals are in bursts, which the fluid optimum "
+    "spreads evenly over time. Disaggregated, packing prompts adds to it, as idle prefill instances then begin late: "
+    "[policies.md](policies.md) has what spreading them would change."
 )
 WHOLE = (
     "**Whole instances**: decode tiers own whole instances, so what they leave to prefill is hardly more than its mean "

@@ -147,9 +147,8 @@ def _try(unit: Trial) -> Outcome:
 
 
 def _owner_instances(run: RunResult) -> tuple[float, ...]:
-    tiers_s = [tier.instance_seconds for tier in run.tiers]
-    prefill_s = run.instance_seconds - run.standby_seconds - sum(tiers_s)
-    return tuple(owned_s / run.span_s for owned_s in (*tiers_s, prefill_s))
+    owned_s = (*(tier.instance_seconds for tier in run.tiers), run.prefill_seconds)
+    return tuple(seconds / run.span_s for seconds in owned_s)
 
 
 def _inspect(unit: Inspection) -> Misses:

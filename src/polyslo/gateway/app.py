@@ -175,11 +175,11 @@ class Gateway:
     def addresses(self) -> list[str]:
         """Say where to find what."""
         server = self.config.server
-        scheme = "https" if server.tls_cert_file else "http"
+        scheme, other = ("https" if speaks_tls else "http" for speaks_tls in (server.tls_cert_file, server.metrics_tls))
         count = sum(len(model.instances) for model in self.models.values())
         return [
             f"polyslo serves {count} instances at {scheme}://{server.host}:{self.listener.port}",
-            f"page and metrics at {'https' if server.metrics_tls else 'http'}://{server.metrics_host}:{self.management_listener.port}/",
+            f"page and metrics at {other}://{server.metrics_host}:{self.management_listener.port}/",
         ]
 
     def snapshot(self) -> dict[str, Any]:

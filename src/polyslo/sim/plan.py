@@ -37,8 +37,7 @@ class PlanResult:
 
     def mean_prefill_instances(self) -> float:
         """Return the prefill instances owned on average; 0 when co-located."""
-        in_tiers = sum(sum(tier.instance_seconds for tier in r.tiers) / r.span_s for r in self.runs) / len(self.runs)
-        return max(0.0, self._mean_working_instances() - in_tiers)
+        return max(0.0, sum(r.prefill_seconds / r.span_s for r in self.runs) / len(self.runs))
 
     def mean_idle_instances(self) -> float:
         """Return the instances that neither a tier nor prefill owned, on average; some may have been kept warm."""

@@ -97,6 +97,11 @@ class RunResult:
         return self.num_attained / self.num_requests if self.num_requests else 1.0
 
     @property
+    def prefill_seconds(self) -> float:
+        """Instance-seconds that the prefill side owned; 0 when co-located."""
+        return self.instance_seconds - self.standby_seconds - sum(tier.instance_seconds for tier in self.tiers)
+
+    @property
     def cost(self) -> float:
         """`instance_seconds` per 1,000 attained requests (inf when none attained)."""
         return 1000 * self.instance_seconds / self.num_attained if self.num_attained else float("inf")

@@ -16,6 +16,8 @@ from polyslo.gateway.config.models import ModelConfig
 from polyslo.gateway.config.table import Table, settings_of
 
 GRANTING = ("slo", "classes", "keys")
+SERVER_KEYS = {"admin_key_hash": "the admin key", "view_key_hash": "the key for looking"}  # of [server]
+CHANGING = (*GRANTING, *(f"server.{name}" for name in SERVER_KEYS))
 
 
 def reconfigured(started: GatewayConfig, new: GatewayConfig) -> GatewayConfig:
@@ -32,9 +34,7 @@ def reconfigured(started: GatewayConfig, new: GatewayConfig) -> GatewayConfig:
         classes=new.classes,
         keys=new.keys,
         tiers=tiers,
-        server=replace(
-            started.server, admin_key_hash=new.server.admin_key_hash, view_key_hash=new.server.view_key_hash
-        ),
+        server=replace(started.server, **{name: getattr(new.server, name) for name in SERVER_KEYS}),
     )
 
 
@@ -46,11 +46,8 @@ def granting_changes(old: GatewayConfig, new: GatewayConfig) -> list[str]:
         told += [f"{noun} {name} is new" for name in now if name not in was]
         told += [f"{noun} {name} is gone" for name in was if name not in now]
         told += [f"{noun} {name} is another" for name in now if name in was and was[name] != now[name]]
-    if old.server.admin_key_hash != new.server.admin_key_hash:
-        told.append("the admin key is another")
-    if old.server.view_key_hash != new.server.view_key_hash:
-        told.append("the key for looking is another")
-    return told
+    changed = [noun for name, noun in SERVER_KEYS.items() if getattr(old.server, name) != getattr(new.server, name)]
+    return [*told, *(f"{noun} is another" for noun in changed)]
 
 
 def fixed_changes(started: GatewayConfig, new: GatewayConfig) -> list[str]:
@@ -71,7 +68,7 @@ def _differing(old: Any, new: Any, path: str) -> Iterator[str]:
     """Go through the keys of a table that differ, without those that may change."""
     for entry, declared in settings_of(type(old)):
         name, before, after = f"{path}{entry.name}", getattr(old, entry.name), getattr(new, entry.name)
-        if before == after or name in (*GRANTING, "server.admin_key_hash", "server.view_key_hash"):
+        if before == after or name in CHANGING:
             continue
         if isinstance(declared.kind, Table):
             yield from _differing(before, after, f"{name}.")

@@ -22,6 +22,7 @@ from polyslo.gateway.relays.token_pipe import (
     FOUND,
     LINK,
     MOST_READY,
+    SO_COOKIE,
     is_same,
     pass_on,
 )
@@ -29,7 +30,6 @@ from polyslo.wire.call import Call, Failure, report
 from polyslo.wire.exchange import Exchange
 
 log = logging.getLogger("polyslo")
-_SO_COOKIE = 57
 _FIRST_SOCKETS = 1024
 
 
@@ -177,6 +177,6 @@ def _cookie(file: int) -> int:
     """Return what the kernel calls a socket, of all that there ever were."""
     with socket.socket(fileno=file) as borrowed:
         try:
-            return int.from_bytes(borrowed.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), "little", signed=True)
+            return int.from_bytes(borrowed.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), "little", signed=True)
         finally:
             borrowed.detach()

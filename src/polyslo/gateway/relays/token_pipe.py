@@ -42,7 +42,7 @@ FOUND = np.dtype(
 EVENT_WORDS, SOCKET_WORD = (3, 1) if platform.machine() in ("x86_64", "AMD64") else (4, 2)
 
 _MSG_DONTWAIT, _MSG_NOSIGNAL = 0x40, 0x4000
-_SOL_SOCKET, _SO_COOKIE = 1, 57
+_SOL_SOCKET, SO_COOKIE = 1, 57
 _LF, _CR, _QUOTE, _SPACE, _COLON, _BACKSLASH = 10, 13, 34, 32, 58, 92
 
 _address, _size, _int = types.uintp, types.intp, types.intc
@@ -93,7 +93,7 @@ def is_same(socket: int, cookie: int) -> bool:
     """Tell whether a socket's number is still that of the socket with this cookie."""
     scratch = np.empty(2, np.int64)
     scratch[1] = 8
-    failed = _getsockopt(socket, _SOL_SOCKET, _SO_COOKIE, scratch.ctypes.data, scratch.ctypes.data + 8)
+    failed = _getsockopt(socket, _SOL_SOCKET, SO_COOKIE, scratch.ctypes.data, scratch.ctypes.data + 8)
     return failed == 0 and scratch[0] == cookie
 
 
