@@ -12,7 +12,7 @@ from polyslo.core.belief import enqueue
 from polyslo.core.ladder import place
 from polyslo.core.scaling import assign
 from polyslo.core.slowness import believe_slowness
-from polyslo.core.state import DECODE_ONLY, EITHER, FIRST_TOKEN, FITS, OWN, PROMOTED, SCALED_UP
+from polyslo.core.state import DECODE_ONLY, EITHER, FIRST_TOKEN, FITS, OWN, PROMOTED, SCALED_UP, SPREADING
 
 PREFILL = 2  # the group, with two tiers
 
@@ -95,12 +95,9 @@ def test_claims_are_given_back_when_the_other_side_refuses(hand):
     assert filled.fleet.requests["reasons"][0] == 1 << FIRST_TOKEN
 
 
-@pytest.mark.parametrize(("idle", "rung"), [(1, SCALED_UP), (2, SCALED_UP), (3, OWN)])
-def test_prompts_spread_while_few_instances_are_idle(hand, idle, rung):
-    """I17: of ten instances 2 are idle, a fifth: a prompt that would wait 265 of its 449 ms takes one of them.
-
-    Of 3 none is taken as long as the deadline holds.
-    """
+@pytest.mark.parametrize("idle", [1, 8])
+def test_a_prompt_that_would_queue_long_takes_an_idle_instance(hand, idle):
+    """I17: of ten instances one or more are idle: a prompt that would wait 265 of its 449 ms takes one of them."""
     filled = hand(10, pd=True)
     assign(filled.handle, 0, PREFILL, 0.0)
     assign(filled.handle, 1, 1, 0.0)
@@ -110,9 +107,26 @@ def test_prompts_spread_while_few_instances_are_idle(hand, idle, rung):
     filled.fleet.instances["iteration_end_s"][0] = 0.25
     r = filled.request(1, 1000, 10)
     assert place(filled.handle, r, 0.0)
-    assert filled.fleet.requests["rung"][r] == rung
-    assert (filled.fleet.requests["instance"][r] == 0) == (rung == OWN)
-    assert filled.fleet.requests["predicted_first_s"][r] == pytest.approx(0.265 if rung == OWN else 0.015)
+    assert filled.fleet.requests["rung"][r] == SCALED_UP
+    assert filled.fleet.requests["instance"][r] > 1
+    assert filled.fleet.requests["predicted_first_s"][r] == pytest.approx(0.015)
+
+
+@pytest.mark.parametrize(("without", "expected"), [(0, 1), (1 << SPREADING, 0)])
+def test_prompts_go_to_the_least_loaded_prefill_instance(hand, without, expected):
+    """I17: 3,000 tokens queue on the first prefill instance and 1,000 on the second; eight more are idle.
+
+    Both would be in time. Without spreading it is the most loaded one that takes the prompt, as in the paper.
+    """
+    filled = hand(11, pd=True)
+    filled.fleet.settings["without"] = without
+    for i, group in enumerate((PREFILL, PREFILL, 1)):
+        assign(filled.handle, i, group, 0.0)
+    for i, tokens in enumerate((3000, 1000)):
+        enqueue(filled.handle, filled.request(1, tokens, 10), i, 0.0)
+    r = filled.request(1, 1000, 10)
+    assert place(filled.handle, r, 0.0)
+    assert filled.fleet.requests["instance"][r] == expected
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def check_engines_empty(world: World) -> None:
     for name in ENGINE_FIELDS:
         left = world.engines[name]
         assert not left.any(), f"I3: engines.{name} = {left} at the end"
-    for name in ("queue_head", "queue_tail", "join_head"):
+    for name in ("queue_head", "queue_tail", "arrived_head", "join_head"):
         assert (world.engines[name] == -1).all(), f"I3: engines.{name} at the end"
 
 

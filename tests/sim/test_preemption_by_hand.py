@@ -18,14 +18,14 @@ from polyslo.workload.workload import Workload
 
 
 def _engine(policy, capacity, requests, tpot_s, **fields):
-    """Return a world of one instance for requests of (arrival, prompt, output, TTFT), all with the same TPOT."""
+    """Return a world of one instance or more for requests of (arrival, prompt, output, TTFT), with the same TPOT."""
     arrival_s, input_tokens, output_tokens, ttft_s = (np.array(column) for column in zip(*requests, strict=True))
     same = np.ones(len(requests))
     workload = Workload(
         "by hand", arrival_s, input_tokens.astype(np.int32), output_tokens.astype(np.int32), ttft_s, tpot_s * same,
         (tpot_s,), np.zeros(len(requests), dtype=np.int32),
     )  # fmt: skip
-    config = FleetConfig(num_instances=1, kv_capacity_tokens=capacity, relegate=False, **fields)
+    config = FleetConfig(**{"num_instances": 1, "kv_capacity_tokens": capacity, "relegate": False, **fields})
     return build_world(workload, linear_profile(), PolicySpec.parse(policy), config)
 
 
@@ -101,3 +101,26 @@ def test_the_victim_is_who_arrived_last_not_who_began_to_decode_last():
     assert world.jobs["first_token_s"] == pytest.approx([12e-3, 12e-3])
     assert world.jobs["last_token_s"] == pytest.approx([27.0903e-3, 37.6255e-3])
     assert world.jobs["num_preemptions"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("capacity", "waits"), [(206, False), (203, True)])
+def test_kv_that_arrives_waits_for_room(capacity, waits):
+    """I3, I17: a decode and a prefill instance; a transfer takes 1 ms, prompts of 100 and 100 tokens, 5 and 3 out.
+
+    The first: prompt to 6 ms, KV there at 7; its tokens at 12.02, 17.0401, 22.0603 and 27.0806 ms (5 + 0.01 and its
+    KV, 0.01 and 0.0001 more each time). The second: prompt to 12 ms, KV there at 13, when the first's holds 101
+    tokens and one comes: 202 with its 100, and the next iteration brings two. With room for 206 it decodes from 17.0401
+    on, 5 + 0.02 + 0.0202 to 22.0803 and 5 + 0.02 + 0.0204 to 27.1207; the first ends with it. With 203 it waits where it
+    came from until 27.0806 ms, then decodes alone, 5 + 0.01 + 0.01, to 32.1006 and 37.1207.
+    """
+    world = _engine(
+        "minimal", capacity, [(0.0, 100, 5, 0.1), (0.001, 100, 3, 0.1)], 0.02, num_instances=2, mode="pd",
+        num_prefill_only=1, num_decode_only=1, transfer_s=0.001, transfer_gb_per_s=1e6,
+    )  # fmt: skip
+    assert _run_until(world, 0.0135) == PAUSED
+    assert world.engines["kv_tokens"].tolist() == ([101, 100] if waits else [201, 0])
+    assert world.fleet.instances["kv_tokens"].tolist() == ([101, 100] if waits else [200, 0])  # the next brings a token
+    assert _run_until(world, np.inf) == FINISHED
+    ends_s = (27.0806e-3, 37.1207e-3) if waits else (27.1207e-3, 27.1207e-3)
+    assert world.jobs["last_token_s"] == pytest.approx(ends_s)
+    assert world.jobs["num_preemptions"].tolist() == [0, 0]

@@ -233,7 +233,7 @@ class FleetMachine(RuleBasedStateMachine):
         emitted = jobs["output_tokens"][slots] - (world.slot_finish[i, : len(slots)] - engine["iteration"])
         batch = (jobs["prefill_tokens"][slots] + emitted - jobs["emitted_tokens"][slots]).sum()
         assert batch == engine["decode_kv_tokens"]
-        joining, leaving = self._joining(i), self._leaving(i)
+        joining, leaving = self._members(i, "join_head"), self._leaving(i)
         held = batch + (jobs["prefill_tokens"][queue] - jobs["remaining_tokens"][queue]).sum()
         held += jobs["prefill_tokens"][joining].sum() + jobs["prefill_tokens"][leaving].sum()
         assert held == engine["kv_tokens"], f"I3: {held} KV tokens are on {i}: {engine}"
@@ -250,20 +250,15 @@ class FleetMachine(RuleBasedStateMachine):
             "kv_tokens": engine["kv_tokens"] - ahead,
             **{name: engine[name] for name in ("num_queued", "iteration", "busy")},
         }
-        exact = tuple(expected)
-        if self.options.get("first_from_decode") and self.world.clock["num_preemptions"][0]:
-            exact = tuple(name for name in expected if not name.endswith("kv_tokens"))
-            # Belief holds that a preempted request had a token more (see the xfail below), which changes chunks.
-        else:
-            for name in ("prefill_tokens", "remaining_tokens"):
-                told = requests[name][queue]
-                assert (told == jobs[name][queue]).all(), f"I4: belief and engine {i} differ in {name}"
-        for name in exact:
+        for name in ("prefill_tokens", "remaining_tokens"):
+            told = requests[name][queue]
+            assert (told == jobs[name][queue]).all(), f"I4: belief and engine {i} differ in {name}"
+        for name in expected:
             assert believed[name] == expected[name], f"I4: belief and engine {i} differ in {name}: {believed} {engine}"
 
-    def _joining(self, i: int) -> list[int]:
-        """PD: whose KV has come, and who waits for the next iteration."""
-        members, r = [], int(self.world.engines["join_head"][i])
+    def _members(self, i: int, head: str) -> list[int]:
+        """PD: whose KV has come: `arrived_head`, and there is no room yet; `join_head`, they wait for an iteration."""
+        members, r = [], int(self.world.engines[head][i])
         while r != NONE:
             members.append(r)
             r = int(self.world.jobs["next"][r])
@@ -274,7 +269,9 @@ class FleetMachine(RuleBasedStateMachine):
         """PD: whose KV is on its way to another instance, which belief expects it at."""
         world, fleet = self.world, self.world.fleet
         events = world.event[: world.clock["num_events"][0]]
-        _, to, r = events[events[:, 0] == TRANSFER_END].T
+        _, to, r = events[(events[:, 0] == TRANSFER_END) & (events[:, 2] != NONE)].T
+        arrived = [(k, member) for k in range(len(world.engines)) for member in self._members(k, "arrived_head")]
+        to, r = np.concatenate([np.reshape(arrived, (-1, 2)).T.astype(np.int64), [to, r]], axis=1)
         assert (fleet.requests["stage"][r] == TRANSFERRING).all()
         assert (fleet.requests["decode_instance"][r] == to).all(), "I4: KV goes elsewhere than believed"
         assert (fleet.requests["instance"][r] == world.jobs["instance"][r]).all()
@@ -350,13 +347,7 @@ def test_all_accounts_balance_on_long_random_walks(machine, seed):
     walk.teardown()
 
 
-@pytest.mark.parametrize(
-    "first_from_decode",
-    [
-        False,
-        pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="belief counts the transfer as a token")),
-    ],
-)
+@pytest.mark.parametrize("first_from_decode", [False, True])
 def test_a_preempted_request_has_emitted_what_is_believed(first_from_decode):
     """I4: after the transfer nine of ten requests decode until KV runs out; what is prefilled anew is known exactly."""
     walk = DisaggregatedMachine()

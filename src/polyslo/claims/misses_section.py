@@ -24,8 +24,7 @@ TIGHT = (
 )
 BURSTS = (
     "**Bursts**: most misses of the Azure traces with their own arrivals are in bursts, which the fluid optimum "
-    "spreads evenly over time. Disaggregated, packing prompts adds to it, as idle prefill instances then begin late: "
-    "[policies.md](policies.md) has what spreading them would change."
+    "spreads evenly over time."
 )
 WHOLE = (
     "**Whole instances**: decode tiers own whole instances, so what they leave to prefill is hardly more than its mean "

@@ -135,6 +135,7 @@ def observe_transfer_ended(fleet: Fleet, r: int, i: int, now_s: float) -> None:
     request.hands_over = 0
     instance.kv_tokens += request.prefill_tokens
     remove_resident(fleet, i, r)
+    request.emitted_tokens -= fleet.settings[0].first_from_decode  # the end of its prefill gave none
     begin_decoding(fleet, i, r, instance.iteration + instance.busy)
     if instance.busy == 1:  # it is not in the iteration that runs now
         instance.decode_kv_tokens -= 1

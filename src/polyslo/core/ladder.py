@@ -50,7 +50,7 @@ from polyslo.core.state import (
 COLOCATED, PREFILL, DECODE = range(3)  # what an instance is asked to do for a request
 
 ASKED = 16  # instances of a group that are asked one by one
-POOL_LOW_RATIO = 0.2  # of the fleet: with fewer idle, requests spread
+POOL_LOW_RATIO = 0.2  # of the fleet: with fewer idle, co-located requests spread
 SPARE_RATIO = 0.25  # of the KV capacity: an instance that was promised less has little to do
 TAIL = 4  # least loaded instances that speak for a larger group
 
@@ -333,17 +333,16 @@ def _place_disaggregated(fleet: Fleet, r: int, only: int, now_s: float) -> bool:
 def _spreads(fleet: Fleet, side: int) -> bool:
     """Tell whether requests go to the least loaded instance that fits instead of the most loaded.
 
-    While many instances are idle, queues up to the deadline cost nothing: a burst finds an idle instance. When the
-    pool is low, what queues now meets the burst, so all instances work all queues off. Decodes are always packed
-    (they gain from company and stay long), and so are co-located requests while any tier has requests pending: it
-    can use what packing frees.
+    Prompts on the prefill side always do: a queue that is packed up to its deadlines has no slack left for the next
+    burst, in which the instances that packing frees begin late. So do co-located requests when the pool is low, unless
+    some tier has requests pending: it can use what packing frees. Decodes are always packed: they gain from company
+    and stay long.
     """
     if lacks(fleet, GRADIENT) or lacks(fleet, SPREADING):
         return lacks(fleet, GRADIENT)
-    group = prefill_group(fleet) if side == PREFILL else 0
-    if side == DECODE or num_claimable(fleet, group) > POOL_LOW_RATIO * fleet.instances.shape[0]:
-        return False
-    return side == PREFILL or _num_pending(fleet) == 0
+    if side != COLOCATED:
+        return side == PREFILL
+    return num_claimable(fleet, 0) <= POOL_LOW_RATIO * fleet.instances.shape[0] and _num_pending(fleet) == 0
 
 
 @compiled

@@ -92,7 +92,7 @@ REQUEST = np.dtype(
         ("start_iteration", np.int64),  # first token at the end of iteration start_iteration (expected or seen)
         ("finish_iteration", np.int64),  # last token, expected
         ("input_tokens", np.int64),
-        ("emitted_tokens", np.int64),  # as of the last preemption; else derived from the iterations
+        ("emitted_tokens", np.int64),  # before its (last) prefill's end gave one, -1 where that end gave none
         ("max_tokens", np.int64),
         ("hinted_tokens", np.int64),  # output, as its caller expects; 0: nobody said
         ("expected_tokens", np.int64),  # output

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,15 @@ import numpy.typing as npt
 from polyslo.compiled import compiled
 from polyslo.core.profile import Profile
 from polyslo.core.state import NONE, new_fleet
-from polyslo.sim.engine import end_iteration, join_batch, start_iteration, submit, take_back
+from polyslo.sim.engine import (
+    await_room,
+    end_iteration,
+    join_batch,
+    start_iteration,
+    submit,
+    take_arrived,
+    take_back,
+)
 from polyslo.sim.events import pop_event
 from polyslo.sim.world import CLOCK, F_FIRST_TOKEN, ITERATION_END, JOB, World, new_engines
 
@@ -86,7 +95,7 @@ def enter(
 
     `pace_s` is the longest iteration that the router has told, as in `turn`. Of a request that has only its
     `PREFILL_PART` here one token is told, and its KV stays until `let_go`; one that has its `DECODE_PART` here comes
-    with its KV, and decodes from the next iteration on.
+    with its KV, and decodes from the next iteration on, once there is room.
     """
     _fill(world, r, input_tokens, output_tokens, first_due_s, tpot_s)
     world.engines[0].prefill_only = 1 if part == PREFILL_PART else 0
@@ -94,7 +103,10 @@ def enter(
         _set_budget(world, tpot_s, pace_s)
     if part == DECODE_PART:
         world.jobs[r].remaining_tokens = 0
-        join_batch(world, 0, r, now_s)
+        await_room(world, 0, r)
+        _let_in(world)
+        if world.engines[0].busy == 0 and now_s >= world.engines[0].ready_s:
+            start_iteration(world, 0, now_s)
     else:
         submit(world, 0, r, now_s)
     _forget_facts(world)
@@ -105,24 +117,51 @@ def enter(
 def leave(world: World, r: int) -> None:
     """Take a request out, wherever it is, and throw its KV away."""
     engine, jobs = world.engines[0], world.jobs
-    before, k = NONE, engine.join_head
-    while k != NONE and k != r:
-        before, k = k, jobs[k].next
-    if k == NONE:
-        take_back(world, 0, r)
-        return
-    if before == NONE:
-        engine.join_head = jobs[r].next
+    if _is_linked(jobs, engine.arrived_head, r):
+        engine.arrived_head = _without(jobs, engine.arrived_head, r)
+    elif _is_linked(jobs, engine.join_head, r):
+        engine.join_head = _without(jobs, engine.join_head, r)
+        engine.kv_tokens -= jobs[r].prefill_tokens
     else:
-        jobs[before].next = jobs[r].next
+        take_back(world, 0, r)
+
+
+@compiled
+def _is_linked(jobs: Any, first: int, r: int) -> bool:
+    """Tell whether a request is in the list that begins with `first`."""
+    while first != NONE and first != r:
+        first = jobs[first].next
+    return first == r
+
+
+@compiled
+def _without(jobs: Any, first: int, r: int) -> int:
+    """Unlink a request from the list that begins with `first`; return what it begins with then."""
+    following = jobs[r].next
     jobs[r].next = NONE
-    engine.kv_tokens -= jobs[r].prefill_tokens
+    if first == r:
+        return int(following)
+    before = first
+    while jobs[before].next != r:
+        before = jobs[before].next
+    jobs[before].next = following
+    return first
+
+
+@compiled
+def _let_in(world: World) -> None:
+    """KV that has arrived moves in as far as there is room."""
+    r = take_arrived(world, 0)
+    while r != NONE:
+        join_batch(world, 0, r)
+        r = take_arrived(world, 0)
 
 
 @compiled
 def let_go(world: World, tokens: int, pace_s: float, now_s: float) -> float:
     """KV that was kept for another engine is free again; return when the next event is due."""
     world.engines[0].kv_tokens -= tokens
+    _let_in(world)
     if world.engines[0].busy == 0 and now_s >= world.engines[0].ready_s:
         _set_budget(world, NO_SLO_S, pace_s)
         start_iteration(world, 0, now_s)
@@ -168,6 +207,7 @@ def turn(world: World, told: npt.NDArray[np.int64], pace_s: float, at_s: float) 
             is_over = job.last_token_s > 0.0 or job.hands_over == 1
             first = FIRST if job.first_token_s == at_s or job.hands_over == 1 else 0
             told[k] = told[k] << CODE_BITS | first | (LAST if is_over else 0)
+        _let_in(world)
     if engine.busy == 0:
         _set_budget(world, NO_SLO_S, pace_s)
         start_iteration(world, 0, at_s)
@@ -218,7 +258,7 @@ def renumber(world: World, living: Sequence[int]) -> None:
     jobs[count:] = np.zeros(1, dtype=JOB)
     for name in ("next", "previous"):
         jobs[name][:count] = new_number[jobs[name][:count]]
-    for name in ("queue_head", "queue_tail", "join_head"):
+    for name in ("queue_head", "queue_tail", "arrived_head", "join_head"):
         engines[name] = new_number[engines[name]]
     num_decodes = int(engines["num_decodes"][0])
     world.slot[0, :num_decodes] = new_number[world.slot[0, :num_decodes]]

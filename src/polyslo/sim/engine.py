@@ -65,16 +65,41 @@ def take_back(world: World, i: int, r: int) -> None:
 
 
 @compiled
-def join_batch(world: World, i: int, r: int, now_s: float) -> None:
-    """PD: a request whose KV has arrived decodes from the next iteration on."""
+def await_room(world: World, i: int, r: int) -> None:
+    """PD: a request's KV has arrived; it moves in when those before it have and there is room."""
+    last, k = NONE, world.engines[i].arrived_head
+    while k != NONE:
+        last, k = k, world.jobs[k].next
+    if last == NONE:
+        world.engines[i].arrived_head = r
+    else:
+        world.jobs[last].next = r
+
+
+@compiled
+def take_arrived(world: World, i: int) -> int:
+    """PD: take the first request that awaits room if there is room, also for the next iteration's tokens; else NONE."""
+    engine = world.engines[i]
+    r = engine.arrived_head
+    if r == NONE:
+        return NONE
+    tokens = (engine.busy + 1) * engine.num_decodes + 1  # the running iteration's too
+    if engine.kv_tokens > 0 and engine.kv_tokens + world.jobs[r].prefill_tokens + tokens > engine.kv_capacity_tokens:
+        return NONE
+    engine.arrived_head = world.jobs[r].next
+    world.jobs[r].next = NONE
+    return int(r)
+
+
+@compiled
+def join_batch(world: World, i: int, r: int) -> None:
+    """PD: a request whose KV has moved in decodes from the next iteration on."""
     engine, job = world.engines[i], world.jobs[r]
     job.instance = i
     job.hands_over = 0
     engine.kv_tokens += job.prefill_tokens
     job.next = engine.join_head
     engine.join_head = r
-    if engine.busy == 0 and now_s >= engine.ready_s:
-        start_iteration(world, i, now_s)
 
 
 @compiled

@@ -45,7 +45,17 @@ from polyslo.policies.decide import (
     on_withdrawn,
 )
 from polyslo.policies.table import EXTERNAL
-from polyslo.sim.engine import end_iteration, join_batch, release_kv, report, start_iteration, submit, take_back
+from polyslo.sim.engine import (
+    await_room,
+    end_iteration,
+    join_batch,
+    release_kv,
+    report,
+    start_iteration,
+    submit,
+    take_arrived,
+    take_back,
+)
 from polyslo.sim.events import pop_event, schedule
 from polyslo.sim.world import (
     F_FINISHED,
@@ -121,19 +131,18 @@ def _settle_leftovers(world: World) -> bool:
 @compiled
 def _handle_event(world: World) -> None:
     now_s, kind, i, r = pop_event(world)
-    policy, engine = world.clock[0].policy, world.engines[i]
+    engine = world.engines[i]
     if kind == ITERATION_END:
         end_iteration(world, i, now_s)
+        _let_in(world, i, now_s)
         start_iteration(world, i, now_s)
         report(world, F_SETTLED, i, NONE, now_s)
     elif kind == TRANSFER_END:
-        source = world.jobs[r].instance
-        release_kv(world, source, r)
-        join_batch(world, i, r, now_s)
-        observe_transfer_ended(world.fleet, r, i, now_s)
-        if world.engines[source].busy == 0:
-            start_iteration(world, source, now_s)
-        on_progress(policy, world.fleet, source, now_s)
+        if r != NONE:
+            await_room(world, i, r)
+        _let_in(world, i, now_s)
+        if engine.busy == 0 and now_s >= engine.ready_s:
+            start_iteration(world, i, now_s)
     elif now_s < engine.ready_s:  # READY, but it was given back and claimed anew since
         schedule(world, engine.ready_s, READY, i, NONE)
     else:
@@ -141,6 +150,23 @@ def _handle_event(world: World) -> None:
         if engine.busy == 0:
             start_iteration(world, i, now_s)
             report(world, F_SETTLED, i, NONE, now_s)
+
+
+@compiled
+def _let_in(world: World, i: int, now_s: float) -> None:
+    """PD: KV that has arrived moves in as far as there is room, and is free where it came from."""
+    r = take_arrived(world, i)
+    while r != NONE:
+        source = world.jobs[r].instance
+        release_kv(world, source, r)
+        join_batch(world, i, r)
+        observe_transfer_ended(world.fleet, r, i, now_s)
+        if world.engines[source].busy == 0:
+            start_iteration(world, source, now_s)
+        if world.engines[source].arrived_head != NONE:  # it is a decode instance now, and has more room
+            schedule(world, now_s, TRANSFER_END, source, NONE)
+        on_progress(world.clock[0].policy, world.fleet, source, now_s)
+        r = take_arrived(world, i)
 
 
 @compiled

@@ -50,7 +50,7 @@ def compile_engine() -> None:
     _compile(end_iteration, BUNDLE, INDEX, TIME_S)
     _compile(start_iteration, BUNDLE, INDEX, TIME_S)
     _compile(submit, BUNDLE, INDEX, INDEX, TIME_S)
-    _compile(join_batch, BUNDLE, INDEX, INDEX, TIME_S)
+    _compile(join_batch, BUNDLE, INDEX, INDEX)
 
 
 def compile_decisions() -> None:

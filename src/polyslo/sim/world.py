@@ -32,7 +32,8 @@ ENGINE = np.dtype(
         ("num_ending", np.int64),  # queued prompts that end with the running iteration
         ("queue_head", np.int64),
         ("queue_tail", np.int64),
-        ("join_head", np.int64),  # PD: requests whose KV has arrived, until the next iteration
+        ("arrived_head", np.int64),  # PD: requests whose KV has arrived, until there is room for it
+        ("join_head", np.int64),  # PD: requests whose KV moved in, until the next iteration
         ("num_joined", np.int64),  # PD: requests that the running iteration began to decode
         ("prefill_only", np.int64),
         ("starting", np.int64),  # the event that ends its cold start is under way
@@ -152,7 +153,8 @@ class World(Native):
 def new_engines(num_instances: int, profile: Profile, max_decodes: int, chunk_limit: int) -> npt.NDArray[np.void]:
     """Allocate idle engines."""
     engines = np.zeros(num_instances, dtype=ENGINE)
-    engines["queue_head"] = engines["queue_tail"] = engines["join_head"] = NONE
+    for name in ("queue_head", "queue_tail", "arrived_head", "join_head"):
+        engines[name] = NONE
     engines["kv_capacity_tokens"] = profile.kv_capacity_tokens
     engines["max_decodes"] = max_decodes
     engines["chunk_limit"] = chunk_limit
