@@ -56,17 +56,20 @@ def _sides(filled, r):
     return int(record["instance"]), int(record["decode_instance"]), int(record["rung"])
 
 
-@pytest.mark.parametrize(("tight_s", "taken"), [(0.00612, True), (0.00611, False)])
-def test_a_tier_without_decode_instances_takes_over_a_looser_one(hand, tight_s, taken):
+@pytest.mark.parametrize(
+    ("tight_s", "ttft_s", "taken"), [(0.00612, 1.0, True), (0.00611, 1.0, False), (0.00612, 0.016, False)]
+)
+def test_a_tier_without_decode_instances_takes_over_a_looser_one(hand, tight_s, ttft_s, taken):
     """I17: a resident of 9,000 + 2,000 tokens holds 10,999 at its end and the newcomer's 1,000 + 100 are gone by then.
 
     The bound is 5 + 0.02 + 1.0999 = 6.1199 ms: a tier of 6.12 ms takes the instance, one of 6.11 ms does not.
+    For a TTFT of 16 ms it is given back: KV that is there at 16 ms makes a second token at 28.2, due at 22.12.
     """
     filled = hand(2, tpots_s=(tight_s, 0.05), pd=True)
     assign(filled.handle, 0, PREFILL, 0.0)
     assign(filled.handle, 1, 1, 0.0)
     assert place(filled.handle, filled.request(1, 9000, 2000), 0.0)
-    r = filled.request(0, 1000, 100, ttft_s=1.0)
+    r = filled.request(0, 1000, 100, ttft_s=ttft_s)
     assert place(filled.handle, r, 0.0) == taken
     instances = filled.fleet.instances
     if not taken:
@@ -126,6 +129,7 @@ def test_a_pending_request_is_placed_when_the_decode_side_has_room(hand):
     assert (filled.fleet.instances["group"][p], filled.fleet.requests["stage"][second]) == (IDLE, PENDING)
     _decoded(filled, d, 0.02111, ended=[first])
     assert _sides(filled, second) == (p, d, FROM_PENDING)
+    assert filled.fleet.counters[0, [SCALED_UP, FROM_PENDING]].tolist() == [1, 1]
     assert filled.fleet.requests["predicted_first_s"][second] == pytest.approx(0.03611)
     assert filled.fleet.group_size.tolist() == [0, 1, 1, 0]
     assert not filled.fleet.pending_size.any()

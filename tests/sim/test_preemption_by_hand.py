@@ -110,7 +110,7 @@ def test_kv_that_arrives_waits_for_room(capacity, waits):
     The first: prompt to 6 ms, KV there at 7; its tokens at 12.02, 17.0401, 22.0603 and 27.0806 ms (5 + 0.01 and its
     KV, 0.01 and 0.0001 more each time). The second: prompt to 12 ms, KV there at 13, when the first's holds 101
     tokens and one comes: 202 with its 100, and the next iteration brings two. With room for 206 it decodes from 17.0401
-    on, 5 + 0.02 + 0.0202 to 22.0803 and 5 + 0.02 + 0.0204 to 27.1207; the first ends with it. With 203 it waits where it
+    on, 5 + 0.02 + 0.0202 to 22.0803 and 5 + 0.02 + 0.0204 to 27.1207; the first ends, too. With 203 it waits where it
     came from until 27.0806 ms, then decodes alone, 5 + 0.01 + 0.01, to 32.1006 and 37.1207.
     """
     world = _engine(

@@ -146,6 +146,8 @@ def _drain(fleet: Fleet, tier: int, i: int, now_s: float) -> None:
         if not placed:
             return
         pop(fleet, tier)
+        fleet.counters[0, fleet.requests[r].rung] -= 1
+        fleet.counters[0, FROM_PENDING] += 1
         fleet.requests[r].rung = FROM_PENDING
         r = head(fleet, tier)
 
@@ -399,4 +401,5 @@ def choose_decode(fleet: Fleet, r: int, only: int, prefilled_s: float, now_s: fl
             fits, _, joins = _judge(fleet, DECODE, i, r, prefilled_s, now_s)
             if fits:
                 return i, joins, TAKEN_OVER
+            leave_if_unneeded(fleet, i, now_s)
     return NONE, 0, NO_RUNG
