@@ -44,6 +44,7 @@ class SyntheticFleet:
     num_instances: int
     has_traffic: bool = True
     mode: str = "co"
+    model: str = "meta-llama/Llama-3.1-8B-Instruct"
     started_unix_s: float = 1_800_000_000.0
 
     def state(self, unix_s: float) -> Json:
@@ -59,7 +60,8 @@ class SyntheticFleet:
             "uptime_s": unix_s - self.started_unix_s,
             "policy": "polyserve",
             "mode": self.mode,
-            "models": [{"name": "meta-llama/Llama-3.1-8B-Instruct", "profile": "llama-3.1-8b-h200"}],
+            "model": self.model,
+            "models": [{"name": self.model, "profile": "llama-3.1-8b-h200"}],
             "tiers": tiers,
             "pool": {
                 "num_idle": sum(i["group"] == "idle" for i in instances),

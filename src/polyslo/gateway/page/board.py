@@ -137,8 +137,8 @@ class Board:
         for k, window in enumerate(self.windows):
             window.advance(now_s, int(model.fleet.group_size[k]), int(model.fleet.pending_size[k]))
 
-    def snapshot(self, model: ServedModel, policy: str, profile: str) -> dict[str, Any]:
-        """Return the fleet as it stands, as `GET /state` shows it."""
+    def snapshot(self, model: ServedModel, policy: str) -> dict[str, Any]:
+        """Return the model's fleet as it stands, as `GET /state` shows it."""
         now_s = self._clock()
         fleet = model.fleet
         since_s, tokens = self._token_marks[0]
@@ -150,7 +150,7 @@ class Board:
             "uptime_s": now_s - self._started_s,
             "policy": policy,
             "mode": "pd" if fleet.settings["disaggregated"][0] else "co",
-            "models": [{"name": model.name, "profile": profile}],
+            "model": model.name,
             "tiers": [self._tier(model, k, now_s) for k in range(len(fleet.tpots_s))],
             "pool": {
                 "num_idle": groups[-1] - int(fleet.settings["num_closed_idle"][0]),
