@@ -112,6 +112,8 @@ class SyntheticFleet:
             "slo": {"ttft_ms": 500.0, "tpot_ms": TPOTS_MS[tier]},
             "input_tokens": 1834,
             "output_tokens": 412,
+            "is_streamed": True,
+            "outcome": "missed" if is_late else "attained",
             "attained": not is_late,
             "steps": [
                 {"unix_s": arrived_s, "kind": "arrived", "text": "with 1,834 tokens of prompt"},
@@ -127,7 +129,12 @@ class SyntheticFleet:
                     "text": "when a resident ended",
                 },
                 {"unix_s": arrived_s + ttft_s, "kind": "first_token", "instance": 0, "text": ""},
-                {"unix_s": arrived_s + 22.4, "kind": "finished", "instance": 0, "text": "412 tokens"},
+                {
+                    "unix_s": arrived_s + 22.4,
+                    "kind": "missed" if is_late else "attained",
+                    "instance": 0,
+                    "text": "412 tokens",
+                },
             ],
             "tokens": tokens,
         }
@@ -139,6 +146,8 @@ class SyntheticFleet:
             "slo": {"ttft_ms": 500.0, "tpot_ms": TPOTS_MS[tier]},
             "input_tokens": 96,
             "output_tokens": 0,
+            "is_streamed": True,
+            "outcome": None,
             "attained": None,
             "steps": [
                 {"unix_s": unix_s - 0.3, "kind": "arrived", "text": "with 96 tokens of prompt"},

@@ -184,7 +184,7 @@ def test_a_search_tells_a_requests_story(page: Page) -> None:
         assert page.ask("document.querySelector('#story .outcome').textContent") == "missed its SLO"
         assert page.ask("document.querySelector('#story .due').textContent") == "due 500 ms"
         steps = page.ask("[...document.querySelectorAll('#story .steps b')].map((node) => node.textContent)")
-        assert steps == ["Arrived", "Refused by", "Pended", "Placed", "First token", "Finished"]
+        assert steps == ["Arrived", "Refused by", "Pended", "Placed", "First token", "Ended"]
         assert page.ask("document.querySelector('#story .steps').textContent.includes('first_token 3\\u00d7')")
 
 

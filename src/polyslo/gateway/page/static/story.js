@@ -5,7 +5,14 @@ import { BETWEEN, count, latency, plural, tierColour, tierName } from "./quantit
 import { firstTokenFigure, latenessFigure } from "./timeline.js";
 
 const AGAIN_S = 2; // how often an unfinished story is read again
-const ENDS = ["finished", "failed", "refused", "gone", "done"];
+const OUTCOMES = {
+  attained: { text: "attained its SLO", standing: "met" },
+  missed: { text: "missed its SLO", standing: "missed" },
+  refused: { text: "was refused", standing: "missed" },
+  failed: { text: "failed", standing: "missed" },
+  rejected: { text: "found wrong by its engine", standing: "unknown" },
+  cancelled: { text: "cancelled by its client", standing: "unknown" },
+};
 const STEP_NAMES = {
   arrived: "Arrived",
   refused_by: "Refused by",
@@ -15,7 +22,12 @@ const STEP_NAMES = {
   first_token: "First token",
   promoted: "Promoted",
   relegated: "Relegated",
-  finished: "Finished",
+  attained: "Ended in time",
+  missed: "Ended",
+  refused: "Refused",
+  failed: "Failed",
+  rejected: "Rejected",
+  cancelled: "Cancelled",
 };
 
 export class Story {
@@ -122,21 +134,19 @@ function reveal(node) {
   bringIntoView(node);
 }
 
-function hasEnded(story) {
-  return story.attained !== null || story.steps.some((step) => ENDS.includes(step.kind));
-}
+const hasEnded = (story) => story.outcome !== null;
 
-function outcomeOf(story) {
-  if (story.attained === true) return { text: "attained its SLO", standing: "met" };
-  if (story.attained === false) return { text: "missed its SLO", standing: "missed" };
-  return hasEnded(story) ? { text: "not scored", standing: "unknown" } : { text: "under way", standing: "unknown" };
+function outcomeOf({ outcome }) {
+  if (outcome === null) return { text: "under way", standing: "unknown" };
+  return OUTCOMES[outcome] ?? { text: outcome, standing: "unknown" };
 }
 
 function factsOf(story, tier, model) {
   const { ttft_ms, tpot_ms } = story.slo;
   const slo = `first token within ${latency(ttft_ms / 1000)}, then one every ${latency(tpot_ms / 1000)}`;
   const tokens = `${plural(story.input_tokens, "token")} in, ${count(story.output_tokens)} out`;
-  return [slo, tokens, tier ? `${tierName(tier)} tier` : null, model].filter(Boolean).join(BETWEEN);
+  const answer = story.is_streamed ? null : "not streamed";
+  return [slo, tokens, answer, tier ? `${tierName(tier)} tier` : null, model].filter(Boolean).join(BETWEEN);
 }
 
 function stepsOf(story, chooseInstance) {
