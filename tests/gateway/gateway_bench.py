@@ -105,10 +105,16 @@ class Reply:
 class Bench:
     """Engines, the gateway before them, and a client: `async with Bench(2, server={...}) as bench`."""
 
-    def __init__(self, num_engines=1, *, speed=SPEED, settings=None, model=None, file=None, roles=None, **tables):
-        """`file`: whose change is taken for one of `self.table`, the configuration; `roles`: of each engine."""
+    def __init__(
+        self, num_engines=1, *, speed=SPEED, settings=None, model=None, file=None, roles=None, others=None, **tables
+    ):
+        """`file`: whose change is taken for one of `self.table`, the configuration; `roles`: of each engine.
+
+        `others`: further models by name, with so many engines each.
+        """
         self._file = file
         self._roles = roles or [None] * num_engines
+        self._others = others or {}
         self._speed, self._settings = speed, settings or EngineSettings()
         self._model = {"name": MODEL, "profile": PROFILE, "speed": speed, **(model or {})}
         self._tables = {"classes": LOOSE, **tables}
@@ -121,7 +127,12 @@ class Bench:
         endpoints = [{"url": engine.url, "name": f"e{k}"} for k, engine in enumerate(self.engines)]
         for endpoint, role in zip(endpoints, self._roles, strict=True):
             endpoint |= {} if role is None else {"role": role}
-        table = self.table = {"models": [{**self._model, "endpoints": endpoints}], **self._tables}
+        models = [{**self._model, "endpoints": endpoints}]
+        for name, num_engines in self._others.items():
+            engines = [await self.add_engine(model=name) for _ in range(num_engines)]
+            own = [{"url": engine.url, "name": f"{name}-e{k}"} for k, engine in enumerate(engines)]
+            models.append({**self._model, "name": name, "endpoints": own})
+        table = self.table = {"models": models, **self._tables}
         table["server"] = {**DEFAULT_SERVER, **table.get("server", {})}
         self.gateway = Gateway(
             parse_config(table, "test.toml"), self._file, lambda: parse_config(self.table, "test.toml")
@@ -138,14 +149,14 @@ class Bench:
         for engine in self.engines:
             await engine.stop(0.0)
 
-    async def add_engine(self, role=None):
+    async def add_engine(self, role=None, model=MODEL):
         """Start one more engine, which nobody knows yet."""
         profile = load_profile(PROFILE).profile
         engine = EmulatedInstance(
             profile,
             self._settings,
             OutputLengths.parse("8"),
-            model=MODEL,
+            model=model,
             speed=self._speed,
             allows_faults=True,
             role=role or "both",

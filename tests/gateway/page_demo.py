@@ -1,4 +1,6 @@
-"""Serve the live page with a synthetic fleet: `python tests/gateway/page_demo.py --instances 20`.
+"""Serve the live page with synthetic fleets: `python tests/gateway/page_demo.py --instances 20`.
+
+One fleet a model: `--models 2` gives a second one, half as large.
 
 Snapshots follow the clock, so that the page moves. The gateway itself is not run.
 """
@@ -11,11 +13,13 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 from weakref import WeakSet
 
 from synthetic_fleet import SyntheticFleet
@@ -31,14 +35,30 @@ class DemoServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, fleet: SyntheticFleet, port: int = 0, num_snapshots: int | None = None) -> None:
-        self.fleet = fleet
+    def __init__(
+        self,
+        fleet: SyntheticFleet,
+        port: int = 0,
+        num_snapshots: int | None = None,
+        others: Sequence[SyntheticFleet] = (),
+    ) -> None:
+        self.fleets = [fleet, *others]
         self.num_snapshots = num_snapshots
         self.ends_streams = threading.Event()
         self.connections: WeakSet[socket.socket] = WeakSet()
         self.offset_s = fleet.started_unix_s + 7300.0 - time.time()
         self.paths: list[str] = []
         super().__init__(("127.0.0.1", port), DemoHandler)
+
+    def fleet(self, query: str) -> SyntheticFleet | None:
+        """Find the model that a query names; the first one where it names none."""
+        name = parse_qs(query).get("model", [self.fleets[0].model])[-1]
+        return next((fleet for fleet in self.fleets if fleet.model == name), None)
+
+    def state(self, fleet: SyntheticFleet) -> dict[str, Any]:
+        """Make a model's snapshot, with the names of all."""
+        states = [each.state(self.now_unix_s()) for each in self.fleets]
+        return {**states[self.fleets.index(fleet)], "models": [model for each in states for model in each["models"]]}
 
     @property
     def url(self) -> str:
@@ -77,17 +97,21 @@ class DemoHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Serve an asset, the state, its stream or a story."""
-        path = self.path.partition("?")[0]
+        path, _, query = self.path.partition("?")
+        fleet = self.server.fleet(query)
         self.server.paths.append(path)
         asset = load_assets().get(path)  # anew each time: an edit shows at once
         if asset is not None:
             self._send_asset(asset)
+        elif fleet is None:
+            self._send(HTTPStatus.NOT_FOUND, JSON_HEADERS, b'{"error": {"code": "model_not_found"}}')
         elif path == "/state":
-            self._send_json(self.server.fleet.state(self.server.now_unix_s()))
+            self._send_json(self.server.state(fleet))
         elif path == "/events":
-            self._send_events()
+            self._send_events(fleet)
         elif path.startswith("/requests/"):
-            self._send_json(self.server.fleet.story(unquote(path.removeprefix("/requests/")), self.server.now_unix_s()))
+            story = fleet.story(unquote(path.removeprefix("/requests/")), self.server.now_unix_s())
+            self._send_json(None if story is None else {**story, "model": fleet.model})
         else:
             self._send(HTTPStatus.NOT_FOUND, [], b"")
 
@@ -104,13 +128,13 @@ class DemoHandler(BaseHTTPRequestHandler):
         else:
             self._send(HTTPStatus.OK, JSON_HEADERS, json.dumps(value).encode())
 
-    def _send_events(self) -> None:
+    def _send_events(self, fleet: SyntheticFleet) -> None:
         self.close_connection = True
         self._send_head(HTTPStatus.OK, SSE_HEADERS)
         sent = 0
         try:
             while not self.server.ends_streams.is_set():
-                snapshot = json.dumps(self.server.fleet.state(self.server.now_unix_s()))
+                snapshot = json.dumps(self.server.state(fleet))
                 self.wfile.write(f"event: state\ndata: {snapshot}\n\n".encode())
                 self.wfile.flush()
                 sent += 1
@@ -141,11 +165,16 @@ def main() -> None:
     option("--instances", type=int, default=20)
     option("--port", type=int, default=0)
     option("--mode", choices=("co", "pd"), default="co")
+    option("--models", type=int, default=1, help="so many models, each with half the instances of the one before")
     option("--quiet", action="store_true", help="nobody has sent a request yet")
     option("--snapshots", type=int, help="end each stream after so many snapshots")
     choice = parser.parse_args()
     fleet = SyntheticFleet(choice.instances, has_traffic=not choice.quiet, mode=choice.mode)
-    server = DemoServer(fleet, choice.port, choice.snapshots)
+    others = [
+        replace(fleet, num_instances=choice.instances >> k, model=f"example/model-{k + 1}")
+        for k in range(1, choice.models)
+    ]
+    server = DemoServer(fleet, choice.port, choice.snapshots, others)
     print(server.url, flush=True)
     try:
         server.serve_forever()

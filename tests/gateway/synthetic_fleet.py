@@ -44,6 +44,7 @@ class SyntheticFleet:
     num_instances: int
     has_traffic: bool = True
     mode: str = "co"
+    model: str = "meta-llama/Llama-3.1-8B-Instruct"
     started_unix_s: float = 1_800_000_000.0
 
     def state(self, unix_s: float) -> Json:
@@ -59,7 +60,8 @@ class SyntheticFleet:
             "uptime_s": unix_s - self.started_unix_s,
             "policy": "polyserve",
             "mode": self.mode,
-            "models": [{"name": "meta-llama/Llama-3.1-8B-Instruct", "profile": "llama-3.1-8b-h200"}],
+            "model": self.model,
+            "models": [{"name": self.model, "profile": "llama-3.1-8b-h200"}],
             "tiers": tiers,
             "pool": {
                 "num_idle": sum(i["group"] == "idle" for i in instances),
@@ -110,6 +112,8 @@ class SyntheticFleet:
             "slo": {"ttft_ms": 500.0, "tpot_ms": TPOTS_MS[tier]},
             "input_tokens": 1834,
             "output_tokens": 412,
+            "is_streamed": True,
+            "outcome": "missed" if is_late else "attained",
             "attained": not is_late,
             "steps": [
                 {"unix_s": arrived_s, "kind": "arrived", "text": "with 1,834 tokens of prompt"},
@@ -125,7 +129,12 @@ class SyntheticFleet:
                     "text": "when a resident ended",
                 },
                 {"unix_s": arrived_s + ttft_s, "kind": "first_token", "instance": 0, "text": ""},
-                {"unix_s": arrived_s + 22.4, "kind": "finished", "instance": 0, "text": "412 tokens"},
+                {
+                    "unix_s": arrived_s + 22.4,
+                    "kind": "missed" if is_late else "attained",
+                    "instance": 0,
+                    "text": "412 tokens",
+                },
             ],
             "tokens": tokens,
         }
@@ -137,6 +146,8 @@ class SyntheticFleet:
             "slo": {"ttft_ms": 500.0, "tpot_ms": TPOTS_MS[tier]},
             "input_tokens": 96,
             "output_tokens": 0,
+            "is_streamed": True,
+            "outcome": None,
             "attained": None,
             "steps": [
                 {"unix_s": unix_s - 0.3, "kind": "arrived", "text": "with 96 tokens of prompt"},

@@ -39,9 +39,12 @@ def _relay(name="r", *, arrival_s=100.0, streamed=True, tokens=0):
     return SimpleNamespace(passage=passage, request=Request(arrival_s, 1.0, 0.05, 0, 10, 10, streamed), at=AT_0, r=0)
 
 
-def _model(relays=(), *, owned=0, pending=0):
-    fleet = SimpleNamespace(group_size=np.array([owned, 0, 1]), pending_size=np.array([pending, 0]))
-    return SimpleNamespace(fleet=fleet, relays=[None, *relays])
+def _model(relays=(), *, owned=0, pending=0, vacant=3):
+    """Make a model of one tier; its group has vacant slots, too, as that of a policy without an idle pool."""
+    groups = {"group": np.zeros(owned + vacant, dtype=np.int64)}
+    fleet = SimpleNamespace(instances=groups, tpots_s=np.array([0.05]), pending_size=np.array([pending, 0]))
+    instances = [SimpleNamespace(index=i, standing="ready") for i in range(owned)]
+    return SimpleNamespace(fleet=fleet, instances=instances, relays=[None, *relays])
 
 
 def test_windows_advance_though_nobody_looks(clock):
@@ -105,6 +108,39 @@ def test_times_of_answers_that_are_not_streamed_are_left_out(clock):
     assert board.windows[0].ttfts_s(0.0) == []
     board.finished(_relay(tokens=3), "attained")
     assert board.windows[0].ttfts_s(0.0) == pytest.approx([0.1])
+
+
+def test_a_story_under_way_has_its_first_token_as_soon_as_it_came(clock):
+    """Not at the end only; steps are told in the order of their times."""
+    board, relay = Board(clock, 1), _relay(tokens=0)
+    relay.passage.first_token_s = 0.0
+    board.arrived(relay)
+    assert [step["kind"] for step in board.story("r")["steps"]] == ["arrived"]
+    clock.now_s += 1.0
+    relay.passage.first_token_s = clock.now_s - 0.5
+    assert [step["kind"] for step in board.story("r")["steps"]] == ["arrived", "first_token"]
+    board.finished(relay, "attained")
+    assert [step["kind"] for step in board.story("r")["steps"]] == ["arrived", "first_token", "attained"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attained"),
+    [
+        ("attained", True),
+        ("missed", False),
+        ("refused", False),
+        ("failed", False),
+        ("rejected", None),
+        ("cancelled", None),
+    ],
+)
+def test_a_story_that_is_nobodys_miss_did_not_miss(clock, outcome, attained):
+    """A client that left, or a request that its engine found wrong, says nothing of the SLO."""
+    board, relay = Board(clock, 1), _relay(tokens=3)
+    board.arrived(relay)
+    assert (board.story("r")["outcome"], board.story("r")["attained"]) == (None, None)
+    board.finished(relay, outcome)
+    assert (board.story("r")["outcome"], board.story("r")["attained"]) == (outcome, attained)
 
 
 def test_old_stories_are_forgotten_and_over_ones_hold_nothing(clock):

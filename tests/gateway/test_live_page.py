@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +44,14 @@ OVERLAPS = """(() => {
 })()"""
 
 
+OTHERS = [SyntheticFleet(3, model="example/a b")]
+CHOOSE_SECOND = """(() => {
+  const select = document.getElementById('model');
+  select.selectedIndex = 1;
+  select.dispatchEvent(new Event('change'));
+})()"""
+
+
 @dataclass(frozen=True, slots=True)
 class HostileFleet(SyntheticFleet):
     """Every string that a client or an engine can choose is markup."""
@@ -52,6 +60,7 @@ class HostileFleet(SyntheticFleet):
         """Put markup into names, ids and texts."""
         mark = "<img src=x onerror=alert(1)><script>alert(2)</script>"
         state = SyntheticFleet.state(self, unix_s)
+        state["model"] = mark
         for each in (*state["instances"], *state["models"]):
             each["name"] = mark
         for each in state["events"]:
@@ -79,9 +88,9 @@ def page() -> Iterator[Page]:
 
 
 @contextmanager
-def serving(fleet: SyntheticFleet) -> Iterator[DemoServer]:
-    """Serve a fleet on a free port."""
-    server = DemoServer(fleet)
+def serving(fleet: SyntheticFleet, others: Sequence[SyntheticFleet] = ()) -> Iterator[DemoServer]:
+    """Serve a fleet, and those of further models, on a free port."""
+    server = DemoServer(fleet, others=others)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -93,10 +102,12 @@ def serving(fleet: SyntheticFleet) -> Iterator[DemoServer]:
 
 
 @contextmanager
-def showing(page: Page, fleet: SyntheticFleet, hash_: str = "", **window: Any) -> Iterator[DemoServer]:
+def showing(
+    page: Page, fleet: SyntheticFleet, hash_: str = "", others: Sequence[SyntheticFleet] = (), **window: Any
+) -> Iterator[DemoServer]:
     """Show a fleet until it is live; whatever the console says against it fails the test."""
     page.complaints.clear()
-    with serving(fleet) as server:
+    with serving(fleet, others) as server:
         page.open(server.url + hash_, **window)
         page.wait(IS_LIVE)
         yield server
@@ -124,11 +135,12 @@ def test_the_page_asks_its_own_origin_only(page: Page) -> None:
 
 def test_strings_from_outside_stay_text(page: Page) -> None:
     """Names, ids and texts that are markup are shown as they are."""
-    with showing(page, HostileFleet(4), "#instance=0"):
+    with showing(page, HostileFleet(4), "#instance=0", [SyntheticFleet(2)]):
         page.wait("!document.getElementById('card').hidden")
         assert page.ask("document.querySelectorAll('img, main script').length") == 0
         assert page.ask("document.querySelector('#feed p').textContent.includes('<img')")
         assert page.ask("document.querySelector('#card .address').textContent.startsWith('<img')")
+        assert page.ask("document.querySelector('#model option').textContent.startsWith('<img')")
 
 
 def test_pointing_shows_an_instance_and_a_click_keeps_it(page: Page) -> None:
@@ -172,7 +184,7 @@ def test_a_search_tells_a_requests_story(page: Page) -> None:
         assert page.ask("document.querySelector('#story .outcome').textContent") == "missed its SLO"
         assert page.ask("document.querySelector('#story .due').textContent") == "due 500 ms"
         steps = page.ask("[...document.querySelectorAll('#story .steps b')].map((node) => node.textContent)")
-        assert steps == ["Arrived", "Refused by", "Pended", "Placed", "First token", "Finished"]
+        assert steps == ["Arrived", "Refused by", "Pended", "Placed", "First token", "Ended"]
         assert page.ask("document.querySelector('#story .steps').textContent.includes('first_token 3\\u00d7')")
 
 
@@ -190,6 +202,68 @@ def test_an_unknown_request_is_said_to_be_unknown(page: Page) -> None:
     with serving(SyntheticFleet(2)) as server:
         page.open(server.url + "#request=nobody")
         page.wait("document.querySelector('#story .outcome')?.textContent === 'No story'")
+        page.call("Page.navigate", url="about:blank")
+    page.complaints.clear()  # the browser itself reports the 404
+
+
+def test_an_instance_chosen_in_a_story_comes_into_the_window(page: Page) -> None:
+    """The story lies far below the bars: a click on its instance shows the bar and its card."""
+    with showing(page, SyntheticFleet(20), "#request=req-00000010"):
+        page.wait("document.querySelector('#story .steps')")
+        page.ask("document.querySelector('#story .steps li:last-child').scrollIntoView()")
+        page.wait("document.getElementById('instance-0').getBoundingClientRect().bottom < 0")
+        page.ask("document.querySelector('#story .steps .reference').click()")
+        page.wait(
+            "[...document.querySelectorAll('#instance-0, #card')].every((node) => "
+            "(({ top, bottom, height }) => height > 0 && top >= 0 && bottom <= innerHeight)"
+            "(node.getBoundingClientRect()))"
+        )
+
+
+def test_one_model_is_no_choice(page: Page) -> None:
+    """Where there is nothing to choose nothing is offered; the line of facts names the model."""
+    with showing(page, SyntheticFleet(2)):
+        assert page.ask("document.getElementById('model-choice').hidden")
+        assert page.ask("document.getElementById('facts').textContent.includes('Llama-3.1-8B-Instruct (')")
+
+
+def test_a_model_can_be_chosen_and_the_address_keeps_it(page: Page) -> None:
+    """Everything shown is the other model's, live; what was looked at of the first one is not."""
+    with showing(page, SyntheticFleet(20), "#request=req-00000010&instance=0", OTHERS):
+        page.wait("!document.getElementById('card').hidden")
+        assert page.ask("document.getElementById('model').value") == SyntheticFleet(20).model
+        page.ask(CHOOSE_SECOND)
+        page.wait(IS_LIVE)
+        page.wait("document.querySelectorAll('#rows .bar').length === 3")
+        assert page.ask("location.hash") == "#model=example%2Fa+b"
+        assert page.ask("document.getElementById('card').hidden && document.getElementById('story').hidden")
+        assert page.ask("document.title.includes('example/a b')")
+        page.wait("document.getElementById('link-text').textContent === 'Live'")  # the stream's news, not an answer's
+        assert page.ask("document.querySelectorAll('#rows .bar').length") == 3
+        assert page.ask("fetch(document.getElementById('state-link').href).then((each) => each.json())"
+                        ".then((state) => state.instances.length)") == 3  # fmt: skip
+
+
+def test_a_link_names_its_model(page: Page) -> None:
+    """What someone was sent opens with the model, the instance and the story that it names."""
+    with showing(page, SyntheticFleet(20), "#model=example%2Fa+b&request=req-00000010&instance=2", OTHERS):
+        page.wait("document.querySelector('#story .steps')")
+        assert page.ask("document.getElementById('model').value") == "example/a b"
+        assert page.ask("document.querySelectorAll('#rows .bar').length") == 3
+        assert page.ask("document.querySelector('#card h3').textContent") == "Instance 2"
+        assert page.ask("document.querySelector('#story .facts').textContent.endsWith('example/a b')")
+
+
+def test_a_link_to_a_model_that_is_not_there_says_so(page: Page) -> None:
+    """The first model is shown instead, with a word; choosing a model takes the word away."""
+    with serving(SyntheticFleet(20), OTHERS) as server:
+        page.open(server.url + "#model=gone")
+        page.wait(IS_LIVE)
+        assert page.ask("document.getElementById('astray').textContent").startswith("This gateway has no model gone;")
+        assert page.ask("document.querySelectorAll('#rows .bar').length") == 20
+        assert page.ask("location.hash") == ""
+        page.ask(CHOOSE_SECOND)
+        page.wait("document.getElementById('astray').hidden")
         page.call("Page.navigate", url="about:blank")
     page.complaints.clear()  # the browser itself reports the 404
 
@@ -237,6 +311,24 @@ def test_no_two_texts_overlap(page: Page, num_instances: int, width: int) -> Non
         page.wait("document.querySelector('#story .steps')")
         assert page.ask(OVERLAPS) == []
         assert page.ask("document.querySelectorAll('#rows .bar').length") == num_instances
+
+
+@pytest.mark.parametrize("width", [360, 640, 641, 720, 1099, 1100, 1500])
+def test_a_long_name_finds_its_place(page: Page, width: int) -> None:
+    """The choice of the model stays in the window and beside nothing that it covers, however long a name is."""
+    named = SyntheticFleet(2, model="example/" + "a-model-of-many-words-" * 9)
+    with showing(page, SyntheticFleet(20), "#model=example/nobody-" + "ever-" * 40, [named], width=width, height=900):
+        assert page.ask(OVERLAPS) == []
+        boxes = page.ask(
+            "[...document.querySelectorAll('.top > :not([hidden])')].map((node) => node.getBoundingClientRect())"
+            ".map(({ left, right, top, bottom }) => [left, right, top, bottom])"
+        )
+        assert all(right <= width for _, right, _, _ in boxes)
+        for i, one in enumerate(boxes):
+            for other in boxes[i + 1 :]:
+                is_beside = one[1] <= other[0] + 1 or other[1] <= one[0] + 1
+                assert is_beside or one[3] <= other[2] + 1 or other[3] <= one[2] + 1, (one, other)
+        page.complaints.clear()  # the browser itself reports the 404
 
 
 @pytest.mark.slow

@@ -182,17 +182,22 @@ class Gateway:
             f"page and metrics at {other}://{server.metrics_host}:{self.management_listener.port}/",
         ]
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return what the page shows, of the first model."""
-        name = next(iter(self.models))
+    def snapshot(self, name: str) -> dict[str, Any]:
+        """Return what the page shows of a model."""
         scheme = "https" if self.config.server.tls_cert_file else "http"
-        shown = self.boards[name].snapshot(self.models[name], *self._policies[name])
-        return {**shown, "requests_at": {"scheme": scheme, "port": self.listener.port}}
+        return {
+            **self.boards[name].snapshot(self.models[name], self._policies[name][0]),
+            "models": [{"name": each, "profile": profile} for each, (_, profile) in self._policies.items()],
+            "requests_at": {"scheme": scheme, "port": self.listener.port},
+        }
 
-    def story(self, request_id: str) -> dict[str, Any] | None:
-        """Return a request's story, whichever model had it."""
-        found = (board.story(request_id) for board in self.boards.values())
-        return next((story for story in found if story is not None), None)
+    def story(self, request_id: str, name: str) -> dict[str, Any] | None:
+        """Return a request's story: of this model where it had one of that id, else of whichever had."""
+        for model in sorted(self.boards, key=lambda each: each != name):
+            story = self.boards[model].story(request_id)
+            if story is not None:
+                return {**story, "model": model}
+        return None
 
     def _carriers(self, doorkeeper: Doorkeeper) -> list[Carriers]:
         """Return who has the connections where that is not this process."""

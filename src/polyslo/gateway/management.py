@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 import orjson
 
@@ -24,7 +25,7 @@ from polyslo.wire.server import Exchange
 
 EVENT_HEADERS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"))
 PERIOD_S = 1.0
-STORY = b"/requests/"
+STATE, EVENTS, STORY = b"/state", b"/events", b"/requests/"  # of one model each: `?model=`, else the first
 HEALTH = b"/health"
 _STRANGER = Refusal(
     "unauthorized",
@@ -33,7 +34,16 @@ _STRANGER = Refusal(
     extra=((b"www-authenticate", b'Basic realm="polyslo"'),),
 )
 
-Snapshot = Callable[[], Mapping[str, Any]]
+Snapshot = Callable[[str], Mapping[str, Any]]
+Story = Callable[[str, str], Mapping[str, Any] | None]
+
+
+@dataclass(slots=True)
+class _Watcher:
+    """Who has an event stream open: of which model, and whether it lags behind."""
+
+    model: str
+    lags: bool = False
 
 
 class Management:
@@ -43,12 +53,15 @@ class Management:
         self,
         models: Mapping[str, ServedModel],
         snapshot: Snapshot,
-        story: Callable[[str], Mapping[str, Any] | None],
+        story: Story,
         metrics: Callable[[], Iterator[bytes]],
         workers: Workers,
         view_keys: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
-        """`view_keys` gives the hashes of the keys that may look; none: everybody may."""
+        """`snapshot` takes a model's name, `story` a request id and the name of the model to look in first.
+
+        `view_keys` gives the hashes of the keys that may look; none: everybody may.
+        """
         self._models = models
         self._snapshot = snapshot
         self._story = story
@@ -56,7 +69,7 @@ class Management:
         self._workers = workers
         self._view_keys = view_keys
         self._assets = load_assets()
-        self._watchers: dict[Exchange, bool] = {}  # open event streams: whether their client lags behind
+        self._watchers: dict[Exchange, _Watcher] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def handle(self, exchange: Exchange) -> None:
@@ -74,15 +87,12 @@ class Management:
         if asset is not None:
             held = asset.is_held_by(exchange.header(b"if-none-match"))
             return exchange.respond(304 if held else 200, asset.headers(), b"" if held else asset.body)
-        if exchange.path == b"/events":
-            return self._watch(exchange)
         if exchange.path == b"/metrics":
             Scrape(exchange, [(b"content-type", CONTENT_TYPE)], self._metrics())
             return None
-        found = self._look_up(exchange.path)
-        if found is None:
-            return self._refuse(exchange, Refusal("unknown_path", "no such path here"))
-        return exchange.respond(200, JSON_HEADERS, orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))
+        if exchange.path in (STATE, EVENTS) or exchange.path.startswith(STORY):
+            return self._show(exchange)
+        return self._tell(exchange, self._look_up(exchange.path))
 
     def stop(self) -> None:
         """End all event streams."""
@@ -98,15 +108,31 @@ class Management:
         token = read_bearer(exchange.headers) or read_password(exchange.headers)
         return not hashes or sum(is_key(token, known) for known in hashes) > 0  # all: the time tells nothing
 
+    def _show(self, exchange: Exchange) -> None:
+        """Answer with what the page shows of one model."""
+        given = parse_qs(exchange.query.decode("latin-1")).get("model")
+        model = given[-1] if given else next(iter(self._models))
+        if model not in self._models:
+            known = ", ".join(self._models)
+            problem = f"model: must be one of {known}, got {model[:200]!r}"
+            return self._refuse(exchange, Refusal("unknown_model", problem, "model"))
+        if exchange.path == EVENTS:
+            return self._watch(exchange, model)
+        if exchange.path == STATE:
+            return self._tell(exchange, self._snapshot(model))
+        request_id = unquote(exchange.path[len(STORY) :].decode("latin-1"))
+        return self._tell(exchange, self._story(request_id, model))
+
+    def _tell(self, exchange: Exchange, found: Any) -> None:
+        if found is None:
+            return self._refuse(exchange, Refusal("unknown_path", "no such path here"))
+        return exchange.respond(200, JSON_HEADERS, orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))
+
     def _look_up(self, path: bytes) -> Any:
-        if path == b"/state":
-            return self._snapshot()
         if path == HEALTH:
             return {"status": "ok"}
         if path == b"/get_loads":
             return {"loads": [load for model in self._models.values() for load in _loads(model)]}
-        if path.startswith(STORY):
-            return self._story(unquote(path[len(STORY) :].decode("latin-1")))
         return None
 
     def _manage(self, exchange: Exchange) -> None:
@@ -117,30 +143,34 @@ class Management:
             return exchange.respond(answer.status, answer.headers, answer.body)
         return None if refusal is None else self._refuse(exchange, refusal)
 
-    def _watch(self, exchange: Exchange) -> None:
+    def _watch(self, exchange: Exchange, model: str) -> None:
         exchange.start(200, EVENT_HEADERS)
-        exchange.write(self._event())
-        self._watchers[exchange] = False
+        exchange.write(self._event(model))
+        watcher = self._watchers[exchange] = _Watcher(model)
         exchange.on_gone = lambda: self._leave(exchange)
-        exchange.on_blocked = lambda is_blocked: self._watchers.__setitem__(exchange, is_blocked)
+        exchange.on_blocked = lambda is_blocked: setattr(watcher, "lags", is_blocked)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._tell)
+            self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._tell_watchers)
 
     def _leave(self, exchange: Exchange) -> None:
         self._watchers.pop(exchange, None)
 
-    def _tell(self) -> None:
+    def _tell_watchers(self) -> None:
         self._timer = None
         if not self._watchers:
             return
-        event = self._event()
-        for exchange, lags in list(self._watchers.items()):
-            if not lags:  # one that lags misses a snapshot; the next one has everything
-                exchange.write(event)
-        self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._tell)
+        events: dict[str, bytes] = {}  # by model: one snapshot for all who watch it
+        for exchange, watcher in list(self._watchers.items()):
+            if watcher.lags:  # it misses a snapshot; the next one has everything
+                continue
+            if watcher.model not in events:
+                events[watcher.model] = self._event(watcher.model)
+            exchange.write(events[watcher.model])
+        self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._tell_watchers)
 
-    def _event(self) -> bytes:
-        return b"event: state\ndata: %b\n\n" % orjson.dumps(self._snapshot(), option=orjson.OPT_SERIALIZE_NUMPY)
+    def _event(self, model: str) -> bytes:
+        shown = orjson.dumps(self._snapshot(model), option=orjson.OPT_SERIALIZE_NUMPY)
+        return b"event: state\ndata: %b\n\n" % shown
 
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         answer = refusal.answer()

@@ -53,12 +53,12 @@ class FleetMetrics(Collector):
             groups = fleet.instances["group"][[instance.index for instance in model.instances]]
             for k, tier in enumerate(model.tier_labels):
                 queue.add_metric([name, tier], int(fleet.pending_size[k]))
-                owned.add_metric([name, tier], int(fleet.group_size[k]))
+                owned.add_metric([name, tier], int((groups == k).sum()))
                 tpot.add_metric([name, tier], float(fleet.tpots_s[k]))
             queue.add_metric([name, BEST_EFFORT], int(fleet.pending_size[-1]))
             owned.add_metric([name, IDLE], int((groups == idle).sum()))
             if model.is_disaggregated:
-                owned.add_metric([name, PREFILL], int(fleet.group_size[-2]))
+                owned.add_metric([name, PREFILL], int((groups == idle - 1).sum()))
         return queue, owned, tpot
 
     def _instance_families(self) -> Iterable[Metric]:

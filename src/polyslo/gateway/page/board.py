@@ -134,11 +134,11 @@ class Board:
         """Keep what the page shows over time; to be called about once a second, whether or not anybody looks."""
         now_s = self._clock()
         self._token_marks.append((now_s, self._tokens_until_now(model)))
-        for k, window in enumerate(self.windows):
-            window.advance(now_s, int(model.fleet.group_size[k]), int(model.fleet.pending_size[k]))
+        for k, (window, owned) in enumerate(zip(self.windows, _owned(model), strict=True)):
+            window.advance(now_s, owned, int(model.fleet.pending_size[k]))
 
-    def snapshot(self, model: ServedModel, policy: str, profile: str) -> dict[str, Any]:
-        """Return the fleet as it stands, as `GET /state` shows it."""
+    def snapshot(self, model: ServedModel, policy: str) -> dict[str, Any]:
+        """Return the model's fleet as it stands, as `GET /state` shows it."""
         now_s = self._clock()
         fleet = model.fleet
         since_s, tokens = self._token_marks[0]
@@ -150,8 +150,8 @@ class Board:
             "uptime_s": now_s - self._started_s,
             "policy": policy,
             "mode": "pd" if fleet.settings["disaggregated"][0] else "co",
-            "models": [{"name": model.name, "profile": profile}],
-            "tiers": [self._tier(model, k, now_s) for k in range(len(fleet.tpots_s))],
+            "model": model.name,
+            "tiers": [self._tier(model, k, owned, now_s) for k, owned in enumerate(_owned(model))],
             "pool": {
                 "num_idle": groups[-1] - int(fleet.settings["num_closed_idle"][0]),
                 "num_best_effort": int(fleet.pending_size[-1]),
@@ -172,22 +172,27 @@ class Board:
         story = self.stories.get(request_id)
         if story is None:
             return None
-        request = story.request
+        request, outcome, steps = story.request, story.outcome, list(story.steps)
+        passage = None if story.relay is None else story.relay.passage
+        if passage and passage.first_token_s and request.is_streamed:  # it is told at the end, but known already
+            steps.append(self._stepped("first_token", "", story.place, passage.first_token_s))
         return {
             "id": request_id,
             "tier": request.tier,
             "slo": {"ttft_ms": 1e3 * request.ttft_s, "tpot_ms": 1e3 * request.tpot_s},
             "input_tokens": request.input_tokens,
             "output_tokens": story.num_tokens,
-            "attained": None if story.outcome is None else story.outcome == "attained",
-            "steps": story.steps,
+            "is_streamed": request.is_streamed,
+            "outcome": outcome,
+            "attained": None if outcome is None or outcome in NOBODYS_MISS else outcome == "attained",
+            "steps": sorted(steps, key=lambda step: step["unix_s"]),
             "tokens": [],
         }
 
-    def _tier(self, model: ServedModel, k: int, now_s: float) -> dict[str, Any]:
+    def _tier(self, model: ServedModel, k: int, owned: int, now_s: float) -> dict[str, Any]:
         fleet, window = model.fleet, self.windows[k]
         pending = int(fleet.pending_size[k])
-        window.advance(now_s, int(fleet.group_size[k]), pending)
+        window.advance(now_s, owned, pending)
         requests, attained = window.count(MINUTE_BUCKETS)
         all_requests, all_attained = window.count(NUM_BUCKETS)
         ttfts, tpots = window.ttfts_s(now_s - 60.0), window.tpots_s(now_s - 60.0)
@@ -196,7 +201,7 @@ class Board:
         return {
             "index": k,
             "tpot_ms": 1e3 * float(fleet.tpots_s[k]),
-            "num_instances": int(fleet.group_size[k]),
+            "num_instances": owned,
             "num_pending": pending,
             "oldest_pending_s": now_s - min(waiting) if waiting else 0.0,
             "num_running": sum(1 for r in running.nonzero()[0].tolist() if model.relays[r] is not None),
@@ -264,8 +269,10 @@ class Board:
         return self.num_tokens + sum(relay.passage.tokens for relay in model.relays if relay is not None)
 
     def _step(self, story: Story, kind: str, text: str, i: int | None = None, at_s: float = 0.0, **told: Any) -> None:
-        unix_s = (at_s or self._clock()) + self._offset_s
-        story.steps.append({"unix_s": unix_s, "kind": kind, "instance": i, "text": text, **told})
+        story.steps.append(self._stepped(kind, text, i, at_s or self._clock(), **told))
+
+    def _stepped(self, kind: str, text: str, i: int | None, at_s: float, **told: Any) -> Step:
+        return {"unix_s": at_s + self._offset_s, "kind": kind, "instance": i, "text": text, **told}
 
     def _event(self, kind: str, text: str, relay: Relay | None, i: int | None, tier: int | None = None) -> None:
         self.events.append(
@@ -278,6 +285,15 @@ class Board:
                 "text": text,
             }
         )
+
+
+def _owned(model: ServedModel) -> list[int]:
+    """Return each tier's instances that take requests; a group's size counts slots without an instance, too."""
+    groups, owned = model.fleet.instances["group"].tolist(), [0] * len(model.fleet.tpots_s)
+    for instance in model.instances:
+        if instance.standing == "ready" and groups[instance.index] < len(owned):
+            owned[groups[instance.index]] += 1
+    return owned
 
 
 def _reasons(bits: int) -> str:

@@ -47,11 +47,14 @@ export class Card {
     write(this.facts.get(name), value);
   }
 
+  get isSheet() {
+    return innerWidth < SHEET_BELOW_PX;
+  }
+
   place(box) {
     const { node } = this;
-    const isSheet = innerWidth < SHEET_BELOW_PX;
-    node.classList.toggle("sheet", isSheet);
-    if (isSheet) {
+    node.classList.toggle("sheet", this.isSheet);
+    if (this.isSheet) {
       set(node, "data-place", "foot");
       node.style.left = node.style.top = "";
       return;

@@ -74,9 +74,11 @@ export class Feed {
 
   draw(state, isAsked = false) {
     if (!state) return;
+    const isAnother = this.state?.model !== state.model;
+    if (isAnother) this.key = this.newest_s = null; // none of another model's events is news
     this.state = state;
     this.drawFilters(state);
-    if (!isAsked && isBeingRead(byId("feed"), byId("events-held"))) return;
+    if (!isAsked && !isAnother && isBeingRead(byId("feed"), byId("events-held"))) return;
     const shown = state.events.filter(
       (event) => !this.off.has(filterOf(event.kind)) && (this.tier === "" || String(event.tier) === this.tier),
     );

@@ -1,6 +1,6 @@
 // All rows of instances. Every lane has the same bar width, so that the length of a row is its number of instances.
 
-import { byId, element } from "./markup.js";
+import { bringIntoView, byId, element } from "./markup.js";
 import { Card } from "./card.js";
 import { THINNEST_PX, WIDEST_PX, isSlow } from "./lane.js";
 import { GROUPS, GroupRow, TierRow, describeGroup } from "./row.js";
@@ -13,7 +13,9 @@ export class Fleet {
     this.looked = null;
     this.card = new Card(byId("card"), () => selection.chooseInstance(null));
     this.actions = { choose: (index) => this.toggle(index), point: (index) => this.look(index) };
-    selection.onChange(() => this.state && this.draw(this.state));
+    this.chosen = selection.instance;
+    this.isSought = false; // an instance was chosen from afar, perhaps of a model that is not here yet
+    selection.onChange(() => this.follow());
     new ResizeObserver(() => this.state && this.draw(this.state)).observe(byId("rows"));
     addEventListener("scroll", () => this.drawCard(), { passive: true });
     addEventListener(
@@ -23,6 +25,7 @@ export class Fleet {
   }
 
   draw(state) {
+    if (this.state && this.state.model !== state.model) this.forget();
     this.state = state;
     const shown = this.shownRows(state);
     this.keep(shown);
@@ -38,6 +41,14 @@ export class Fleet {
       else row.draw(instances, note, pitch_px, width_px, this.selection.instance);
     }
     this.drawCard();
+  }
+
+  // Another model's instances are others, though their numbers are the same: no bar becomes one of theirs.
+  forget() {
+    for (const row of this.rows.values()) row.node.remove();
+    this.rows.clear();
+    this.looked = null;
+    byId("fleet-empty").replaceChildren();
   }
 
   shownRows(state) {
@@ -75,20 +86,33 @@ export class Fleet {
     const node = byId("fleet-empty");
     node.hidden = state.instances.length > 0;
     if (node.hidden || node.childElementCount > 0) return;
+    const isAlone = state.models.length < 2;
+    const joining = JSON.stringify({ url: "http://10.0.0.1:8000", ...(isAlone ? {} : { model: state.model }) });
+    const start = isAlone
+      ? [
+          "The gateway knows no instance, so it refuses every request with 503. Start it with one or more engines:",
+          "polyslo serve --worker-urls http://10.0.0.1:8000 http://10.0.0.2:8000",
+        ]
+      : [
+          `The gateway knows no instance of ${state.model}, so it refuses its requests with 503. Give it some in its configuration, below the model's name:`,
+          '[[models.endpoints]]\nurl = "http://10.0.0.1:8000"',
+        ];
     node.append(
-      element(
-        "p",
-        {},
-        "The gateway knows no instance, so it refuses every request with 503. Start it with one or more engines:",
-      ),
-      element("pre", {}, "polyslo serve --worker-urls http://10.0.0.1:8000 http://10.0.0.2:8000"),
+      element("p", {}, start[0]),
+      element("pre", {}, start[1]),
       element("p", {}, "or give it one while it runs, with the key of server.admin_key_hash:"),
       element(
         "pre",
         {},
-        `curl -X POST ${location.origin}/workers -H 'authorization: Bearer ADMIN_KEY' -d '{"url": "http://10.0.0.1:8000"}'`,
+        `curl -X POST ${location.origin}/workers -H 'authorization: Bearer ADMIN_KEY' -d '${joining}'`,
       ),
     );
+  }
+
+  follow() {
+    this.isSought = this.selection.instance !== null && this.selection.instance !== this.chosen;
+    this.chosen = this.selection.instance;
+    if (this.state) this.draw(this.state);
   }
 
   toggle(index) {
@@ -108,6 +132,16 @@ export class Fleet {
     const bar = instance && [...this.rows.values()].map((row) => row.lane.bar(index)).find(Boolean);
     if (bar) this.card.show(instance, this.state, bar.getBoundingClientRect(), index === this.selection.instance);
     else this.card.hide();
+    if (bar && index === this.chosen) this.reveal(bar);
+  }
+
+  // What was chosen in a story or an event may lie far above it; a sheet shows itself.
+  reveal(bar) {
+    const isHere = this.state.model === (this.selection.model ?? this.state.models[0].name);
+    if (!this.isSought || !isHere) return;
+    this.isSought = false;
+    const { top, bottom } = bar.getBoundingClientRect();
+    if (!this.card.isSheet && (bottom < 0 || top > innerHeight)) bringIntoView(bar, "center");
   }
 }
 

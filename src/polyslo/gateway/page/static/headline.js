@@ -2,6 +2,7 @@
 
 import { byId, element, write } from "./markup.js";
 import {
+  BETWEEN,
   TARGETS,
   clock,
   count,
@@ -22,6 +23,7 @@ export class Headline {
   constructor() {
     this.figures = new Map();
     this.problems = "";
+    this.model = null;
   }
 
   draw(state) {
@@ -31,8 +33,10 @@ export class Headline {
     write(byId("facts"), factsOf(state));
     const figures = figuresOf(state);
     for (const figure of figures) this.drawFigure(figure);
-    document.title = `${figures[0].value === "–" ? "" : `${figures[0].value} · `}polyslo gateway`;
-    this.speak(verdict);
+    const attained = figures[0].value === "–" ? null : figures[0].value;
+    const model = state.models.length > 1 ? state.model : null;
+    document.title = [attained, model, "polyslo gateway"].filter(Boolean).join(" · ");
+    this.speak(verdict, state.model);
   }
 
   drawFigure({ name, value, note, standing: mark }) {
@@ -47,18 +51,20 @@ export class Headline {
     parts.value.dataset.standing = mark ?? "met";
   }
 
-  // Numbers move every second; only another kind of trouble is worth being read aloud.
-  speak({ text, problems }) {
-    if (problems === this.problems) return;
+  // Numbers move every second; only another kind of trouble, or another model, is worth being read aloud.
+  speak({ text, problems }, model) {
+    if (problems === this.problems && model === this.model) return;
     this.problems = problems;
+    this.model = model;
     write(byId("spoken"), text);
   }
 }
 
-function factsOf({ policy, mode, models, version, uptime_s }) {
-  const names = models.map(({ name, profile }) => (profile ? `${name} (${profile})` : name));
-  const shown = names.length > 2 ? [`${names.length} models`] : names;
-  return [policy, MODES[mode] ?? mode, ...shown, version, `up ${duration(uptime_s)}`].filter(Boolean).join("  ·  ");
+function factsOf({ policy, mode, model, models, version, uptime_s }) {
+  const profile = models.find(({ name }) => name === model)?.profile;
+  const alone = profile ? `${model} (${profile})` : model;
+  const shown = models.length > 1 ? profile : alone; // among several the choice says which
+  return [policy, MODES[mode] ?? mode, shown, version, `up ${duration(uptime_s)}`].filter(Boolean).join(BETWEEN);
 }
 
 function verdictOf(state) {

@@ -31,3 +31,8 @@ export function write(node, text) {
 export function set(node, name, value) {
   if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }
+
+export function bringIntoView(node, block = "nearest") {
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  node.scrollIntoView({ block, behavior: isCalm ? "auto" : "smooth" });
+}

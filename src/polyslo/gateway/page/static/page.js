@@ -4,6 +4,7 @@ import { Feed } from "./feed.js";
 import { Fleet } from "./fleet.js";
 import { Headline } from "./headline.js";
 import { byId, write } from "./markup.js";
+import { Models } from "./models.js";
 import { duration } from "./quantities.js";
 import { Requests } from "./requests.js";
 import { Selection } from "./selection.js";
@@ -19,7 +20,9 @@ const LINK_WORDS = {
 };
 
 const selection = new Selection();
+const models = new Models(selection);
 const parts = [
+  models,
   new Headline(),
   new Fleet(selection),
   new Feed(selection),
@@ -50,4 +53,10 @@ function noticeOf(link, age_s, retry_s, detail) {
   return `The gateway cannot be reached${why}. ${age}. ${next}.`;
 }
 
-new Stream(draw, drawLink);
+function drawMissing(model) {
+  models.miss(model);
+  selection.chooseModel(null);
+}
+
+const stream = new Stream(selection.model, draw, drawLink, drawMissing);
+selection.onChange(() => stream.watch(selection.model));

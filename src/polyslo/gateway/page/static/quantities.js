@@ -1,6 +1,7 @@
 // Quantities as people read them. Inside all times are seconds; here they become the unit that fits.
 
 export const NONE = "–";
+export const BETWEEN = "\u00a0 ·  "; // facts of one line; a next line does not begin with it
 export const TARGETS = [0.9, 0.99]; // the shares of attainment that are reported everywhere in polyslo
 
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });

@@ -16,10 +16,12 @@ export class Requests {
   }
 
   draw(state, isAsked = false) {
+    const isAnother = this.state?.model !== state.model;
+    if (isAnother) byId("requests-empty").replaceChildren();
     this.state = state;
     this.drawEmpty(state);
     byId("recent").hidden = state.requests.length === 0;
-    if (!isAsked && isBeingRead(byId("recent"), byId("requests-held"))) return;
+    if (!isAsked && !isAnother && isBeingRead(byId("recent"), byId("requests-held"))) return;
     const head = element(
       "tr",
       {},
@@ -59,7 +61,7 @@ export class Requests {
     const node = byId("requests-empty");
     node.hidden = state.requests.length > 0 || state.instances.length === 0;
     if (node.hidden || node.childElementCount > 0) return;
-    const model = state.models[0]?.name ?? "MODEL";
+    const { model } = state;
     const { scheme, port } = state.requests_at ?? { scheme: "http", port: 30000 }; // not this page's port
     const body = JSON.stringify({ model, stream: true, messages: [{ role: "user", content: "Hello" }] });
     node.append(

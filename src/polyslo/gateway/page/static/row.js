@@ -172,7 +172,8 @@ export class GroupRow {
 
 // A tier that owns nothing is normal: it gets an instance with its first request that no other can take.
 function bareWords(tier) {
-  return tier.num_pending > 0 ? "Owns no instance: its requests wait for one." : "Owns no instance, needs none now.";
+  if (tier.num_pending > 0) return "Owns no instance: its requests wait for one.";
+  return tier.num_running > 0 ? "Owns no instance: its requests run on others’." : "Owns no instance, needs none now.";
 }
 
 function rangeOf(values, format) {

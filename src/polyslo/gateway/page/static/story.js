@@ -1,11 +1,18 @@
 // The story of one request: what it was promised, what was decided, and when its tokens came against when they were due.
 
-import { byId, element } from "./markup.js";
-import { count, latency, plural, tierColour, tierName } from "./quantities.js";
+import { bringIntoView, byId, element } from "./markup.js";
+import { BETWEEN, count, latency, plural, tierColour, tierName } from "./quantities.js";
 import { firstTokenFigure, latenessFigure } from "./timeline.js";
 
 const AGAIN_S = 2; // how often an unfinished story is read again
-const ENDS = ["finished", "failed", "refused", "gone", "done"];
+const OUTCOMES = {
+  attained: { text: "attained its SLO", standing: "met" },
+  missed: { text: "missed its SLO", standing: "missed" },
+  refused: { text: "was refused", standing: "missed" },
+  failed: { text: "failed", standing: "missed" },
+  rejected: { text: "found wrong by its engine", standing: "unknown" },
+  cancelled: { text: "cancelled by its client", standing: "unknown" },
+};
 const STEP_NAMES = {
   arrived: "Arrived",
   refused_by: "Refused by",
@@ -15,7 +22,12 @@ const STEP_NAMES = {
   first_token: "First token",
   promoted: "Promoted",
   relegated: "Relegated",
-  finished: "Finished",
+  attained: "Ended in time",
+  missed: "Ended",
+  refused: "Refused",
+  failed: "Failed",
+  rejected: "Rejected",
+  cancelled: "Cancelled",
 };
 
 export class Story {
@@ -49,7 +61,7 @@ export class Story {
   async read(isAsked) {
     const { id } = this;
     this.readAt_ms = performance.now();
-    const answer = await readStory(id);
+    const answer = await readStory(id, this.selection.model);
     if (id !== this.id) return; // someone chose another while this one was under way
     this.story = answer.story ?? this.story;
     if (answer.story) this.tell(answer.story);
@@ -59,6 +71,7 @@ export class Story {
 
   tell(story) {
     const numTiers = this.state?.tiers.length ?? 1;
+    const model = (this.state?.models.length ?? 1) > 1 ? story.model : null;
     const tier = this.state?.tiers.find((each) => each.index === story.tier);
     const node = byId("story");
     node.style.setProperty("--tone", tierColour(story.tier, numTiers));
@@ -66,11 +79,17 @@ export class Story {
     this.fill(
       story.id,
       outcomeOf(story),
-      element("p", { class: "facts" }, factsOf(story, tier)),
+      element("p", { class: "facts" }, factsOf(story, tier, model)),
       firstTokenFigure(story, now_s),
       latenessFigure(story),
-      stepsOf(story, this.selection),
+      stepsOf(story, (index) => this.chooseInstance(index, story.model)),
     );
+  }
+
+  // The story may be of another model than the one that is shown; its instances are that one's.
+  chooseInstance(index, model) {
+    const isShown = model === undefined || model === this.state?.model;
+    this.selection.chooseInstance(index, isShown ? this.selection.model : model);
   }
 
   apologise(id, problem) {
@@ -90,9 +109,11 @@ export class Story {
   }
 }
 
-async function readStory(id) {
+// Clients choose ids, so two models may have a request of one name: the one that is shown comes first.
+async function readStory(id, model) {
+  const query = model === null ? "" : `?${new URLSearchParams({ model })}`;
   try {
-    const response = await fetch(`requests/${encodeURIComponent(id)}`, {
+    const response = await fetch(`requests/${encodeURIComponent(id)}${query}`, {
       cache: "no-store",
       signal: AbortSignal.timeout(5000),
     });
@@ -109,34 +130,31 @@ async function readStory(id) {
 }
 
 function reveal(node) {
-  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   node.focus({ preventScroll: true });
-  node.scrollIntoView({ block: "nearest", behavior: isCalm ? "auto" : "smooth" });
+  bringIntoView(node);
 }
 
-function hasEnded(story) {
-  return story.attained !== null || story.steps.some((step) => ENDS.includes(step.kind));
+const hasEnded = (story) => story.outcome !== null;
+
+function outcomeOf({ outcome }) {
+  if (outcome === null) return { text: "under way", standing: "unknown" };
+  return OUTCOMES[outcome] ?? { text: outcome, standing: "unknown" };
 }
 
-function outcomeOf(story) {
-  if (story.attained === true) return { text: "attained its SLO", standing: "met" };
-  if (story.attained === false) return { text: "missed its SLO", standing: "missed" };
-  return hasEnded(story) ? { text: "not scored", standing: "unknown" } : { text: "under way", standing: "unknown" };
-}
-
-function factsOf(story, tier) {
+function factsOf(story, tier, model) {
   const { ttft_ms, tpot_ms } = story.slo;
   const slo = `first token within ${latency(ttft_ms / 1000)}, then one every ${latency(tpot_ms / 1000)}`;
   const tokens = `${plural(story.input_tokens, "token")} in, ${count(story.output_tokens)} out`;
-  return [slo, tokens, tier ? `${tierName(tier)} tier` : null].filter(Boolean).join("  ·  ");
+  const answer = story.is_streamed ? null : "not streamed";
+  return [slo, tokens, answer, tier ? `${tierName(tier)} tier` : null, model].filter(Boolean).join(BETWEEN);
 }
 
-function stepsOf(story, selection) {
+function stepsOf(story, chooseInstance) {
   const start_s = story.steps[0]?.unix_s ?? 0;
   return element(
     "ol",
     { class: "steps" },
-    ...merged(story.steps).map((step) => stepLine(step, step.unix_s - start_s, selection)),
+    ...merged(story.steps).map((step) => stepLine(step, step.unix_s - start_s, chooseInstance)),
   );
 }
 
@@ -160,7 +178,7 @@ function refusalWords(refusals) {
   return `${plural(refusals.length, "instance")}: ${parts.join(", ")}`;
 }
 
-function stepLine(step, after_s, selection) {
+function stepLine(step, after_s, chooseInstance) {
   const details = [
     step.rung ? `rung: ${step.rung}` : null,
     step.reason ? `reason: ${step.reason}` : null,
@@ -175,17 +193,17 @@ function stepLine(step, after_s, selection) {
       "div",
       {},
       element("b", {}, STEP_NAMES[step.kind] ?? step.kind),
-      instanceLink(step, selection),
+      instanceLink(step, chooseInstance),
       " ",
       step.text ?? "",
-      details.length ? element("p", { class: "details" }, details.join("  ·  ")) : null,
+      details.length ? element("p", { class: "details" }, details.join(BETWEEN)) : null,
     ),
   );
 }
 
-function instanceLink(step, selection) {
+function instanceLink(step, chooseInstance) {
   if (step.instance === null || step.instance === undefined) return null;
   const button = element("button", { type: "button", class: "reference" }, `instance ${step.instance}`);
-  button.addEventListener("click", () => selection.chooseInstance(step.instance));
+  button.addEventListener("click", () => chooseInstance(step.instance));
   return element("span", {}, " ", button);
 }

@@ -10,10 +10,13 @@ const LONGEST_PAUSE_S = 8;
 const CHECK_MS = 1000;
 
 export class Stream {
-  // onState(snapshot) for each one; onLink({link, age_s, retry_s, detail}) once a second and at each change.
-  constructor(onState, onLink) {
+  // onState(snapshot) for each one; onLink({link, age_s, retry_s, detail}) once a second and at each change;
+  // onMissing(model) when the gateway has no such model. `model` null: the gateway's first.
+  constructor(model, onState, onLink, onMissing) {
+    this.model = model;
     this.onState = onState;
     this.onLink = onLink;
+    this.onMissing = onMissing;
     this.source = null;
     this.pause_s = FIRST_PAUSE_S;
     this.retryAt_ms = null;
@@ -27,11 +30,28 @@ export class Stream {
     this.open();
   }
 
+  // Follow another model; what was seen is no news of it.
+  watch(model) {
+    if (model === this.model) return;
+    this.model = model;
+    this.seenAt_ms = null;
+    this.seenUnix_s = null;
+    this.isLost = false;
+    this.detail = "";
+    this.pause_s = FIRST_PAUSE_S;
+    this.open();
+    this.report();
+  }
+
+  address(path) {
+    return this.model === null ? path : `${path}?${new URLSearchParams({ model: this.model })}`;
+  }
+
   open() {
     this.close();
     this.openedAt_ms = performance.now();
     this.poll(); // the first picture does not wait for the stream's next second
-    this.source = new EventSource("events");
+    this.source = new EventSource(this.address("events"));
     this.source.addEventListener("state", (event) => this.take(event.data, false));
     this.source.addEventListener("error", () => this.fail());
   }
@@ -72,13 +92,20 @@ export class Stream {
   }
 
   async poll() {
-    const asked = this.openedAt_ms;
+    const { model, openedAt_ms } = this;
+    const isPast = () => model !== this.model || openedAt_ms !== this.openedAt_ms;
     try {
-      const response = await fetch("state", { cache: "no-store", signal: AbortSignal.timeout(STALE_S * 1000) });
-      if (!response.ok) throw new Error(refusal(response.status));
+      const response = await fetch(this.address("state"), {
+        cache: "no-store",
+        signal: AbortSignal.timeout(STALE_S * 1000),
+      });
       const text = await response.text();
-      if (asked === this.openedAt_ms) this.take(text, true);
+      if (isPast()) return;
+      if (response.status === 404 && isAboutModel(text)) this.onMissing(model);
+      else if (!response.ok) throw new Error(refusal(response.status));
+      else this.take(text, true);
     } catch (error) {
+      if (isPast()) return;
       this.detail =
         error.name === "TimeoutError" ? "it does not answer" : error.name === "TypeError" ? "" : error.message;
     }
@@ -114,6 +141,15 @@ export class Stream {
     if (this.isLost) return isRecent ? "reconnecting" : "lost"; // a short break is no cause for alarm
     if (age_s === null) return "connecting";
     return age_s > STALE_S * 1.5 ? "stale" : "live";
+  }
+}
+
+// The gateway's own word; a proxy's 404 says nothing of models.
+function isAboutModel(text) {
+  try {
+    return JSON.parse(text).error?.code === "model_not_found";
+  } catch {
+    return false;
   }
 }
 

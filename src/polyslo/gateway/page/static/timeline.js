@@ -10,7 +10,7 @@ const HEIGHT = 100;
 
 export function firstTokenFigure(story, now_s) {
   const start_s = story.steps[0]?.unix_s;
-  if (start_s === undefined) return null;
+  if (start_s === undefined || !story.is_streamed) return null; // nobody saw the first token of a whole answer
   const after = (step) => (step ? step.unix_s - start_s : null);
   const first_s = after(story.steps.find((step) => step.kind === "first_token"));
   const placed = story.steps.filter((step) => step.kind === "placed" || step.kind === "promoted");
