@@ -15,13 +15,16 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import uvloop
 
 from polyslo.fleets.emulated_fleet import emulated_fleet
-from polyslo.load import LoadPlan, LoadResult, Target, load
+from polyslo.load import LoadPlan, LoadResult, Records, Target, load
 from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import RunResult
+from polyslo.sim.run import build_world, run_world, summarize
 from polyslo.sim.setting import Setting
+from polyslo.sim.world import World
 
 
 def main() -> None:
@@ -45,9 +48,13 @@ def main() -> None:
         emulated_fleet(Path(folder), options.policy, setting, options.speed) as fleet,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        live = runner.run(load(plan, Target((fleet.gateway,))))
+        records = Records(len(plan))
+        live = runner.run(load(plan, Target((fleet.gateway,)), records=records))
         lag_s = fleet.mean_lag_s()
-    simulated = setting.run([PolicySpec.parse(options.policy)], rate_rps, options.seed, duration_s)[0]
+    policy = PolicySpec.parse(options.policy)
+    world = build_world(plan.workload, setting.named.profile, policy, setting.config, seed=options.seed)
+    run_world(world)
+    simulated = summarize(world, plan.workload, policy, setting.config, seed=options.seed, profile_name="")
     used_s = os.times().user - began_cpu_s.user
     print(
         f"{options.workload}, {rate_rps:.1f} requests/s ({options.load:.0%} of the fluid optimum) on "
@@ -55,6 +62,7 @@ def main() -> None:
         f"{live.total.num_requests} requests scored"
     )
     print_tiers(live, simulated)
+    print_same(plan, records, world)
     print(
         f"iterations ended {1e3 * lag_s:.1f} ms late on average, requests were sent "
         f"{1e3 * live.generator.send_lag.p99_s:.1f} ms late at p99; the generator used {used_s:.0f} s of CPU"
@@ -71,6 +79,20 @@ def print_tiers(live: LoadResult, simulated: RunResult) -> None:
             f"| {1e3 * tier.ttft.p50_s:.0f} | {1e3 * told.ttft_p50_s:.0f} |"
         )
     print(f"| all | {live.total.num_requests:,} | {live.attainment:.4f} | {simulated.attainment:.4f} | | |")
+
+
+def print_same(plan: LoadPlan, records: Records, world: World) -> None:
+    """Print how far the same request's first token is from the simulator's."""
+    live_s = plan.speed * (records.first_token_s - plan.send_s)
+    simulated_s = world.jobs["first_token_s"] - plan.workload.arrival_s
+    both = plan.is_scored & (live_s > 0) & (simulated_s > 0)
+    ratios = live_s[both] / simulated_s[both] - 1
+    within = (np.abs(ratios) <= 0.1).mean()
+    print(
+        f"first tokens, live over simulated, {both.sum():,} requests one by one: median {np.median(ratios):+.1%}, "
+        f"median distance {np.median(np.abs(ratios)):.1%}, within 10% {within:.0%}; "
+        f"median distance {1e3 * np.median(np.abs(live_s[both] - simulated_s[both])):.0f} ms"
+    )
 
 
 if __name__ == "__main__":

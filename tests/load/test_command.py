@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -64,9 +65,8 @@ def test_an_option_that_can_not_be_used(run, arguments, message):
     assert message in line
 
 
-def made_up(plan, target, *, limits, progress, notify):
+def made_up(plan, target, *, limits, progress, notify, records):
     """Stand for `run_load`: half is refused, and the generator was too slow."""
-    records = Records(len(plan))
     records.sent_s[:] = plan.send_s
     for k in range(len(plan)):
         records.close(k, Verdict(2, "http 429", "no room") if k % 2 else Verdict(0))
@@ -80,7 +80,8 @@ def made_up(plan, target, *, limits, progress, notify):
 def test_results_go_to_stdout_and_warnings_to_stderr(run, tmp_path, monkeypatch):
     """The table has a column a tier; a generator that was the limit is told loudly and in the JSON."""
     monkeypatch.setattr("polyslo.cli.load.run_load", made_up)
-    result = run(*["--trace", "t.csv", "--rate", "4", "--duration", "10", "--speed", "0.5", "--json", "r.json"])
+    files = ("--json", "r.json", "--requests", "r.csv")
+    result = run(*["--trace", "t.csv", "--rate", "4", "--duration", "10", "--speed", "0.5", *files])
     assert result.exit_code == 0, result.output
     assert "tier" in result.stdout
     assert "attainment" in result.stdout
@@ -93,6 +94,9 @@ def test_results_go_to_stdout_and_warnings_to_stderr(run, tmp_path, monkeypatch)
     assert written["generator_limited"] is True
     assert written["total"]["errors"] == {"http 429": written["total"]["num_refused"]}
     assert sum(tier["num_requests"] for tier in written["tiers"]) == written["total"]["num_requests"]
+    rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
+    assert sum(int(row["is_scored"]) for row in rows) == written["total"]["num_requests"]
+    assert {row["error"] for row in rows} == {"", "http 429"}
 
 
 def test_every_option_reaches_the_replay(run, monkeypatch):
@@ -115,6 +119,6 @@ def test_every_option_reaches_the_replay(run, monkeypatch):
 def test_a_plan_of_one_moment_can_be_shown(run, monkeypatch):
     """Rates of nothing are dashes, not mistakes."""
     plan = LoadPlan.of(workload((0.0, 5, 5, 0.3, 0.05), (0.0, 5, 5, 0.3, 0.05)))
-    result = made_up(plan, Target(("http://a",)), limits=None, progress=None, notify=print)
+    result = made_up(plan, Target(("http://a",)), limits=None, progress=None, notify=print, records=Records(2))
     monkeypatch.setattr("polyslo.cli.load.run_load", lambda *args, **options: result)
     assert run("--rate", "4", "--duration", "10").exit_code == 0

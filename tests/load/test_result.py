@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 import math
 
 import numpy as np
@@ -9,6 +11,7 @@ from load.fakes import workload
 from polyslo.cli.load import to_json
 from polyslo.load.plan import LoadPlan
 from polyslo.load.records import ATTAINED, FAILED, MISSED, REFUSED, Records, Verdict
+from polyslo.load.request_table import request_table
 from polyslo.load.result import Percentiles, score
 from polyslo.load.target import Target
 from polyslo.load.watch import GeneratorHealth, Lag, SelfWatch
@@ -55,6 +58,19 @@ def test_scores_are_in_the_workloads_time(speed):
     assert total.errors == {"http 429": 1, "reset": 1}
     assert result.error_examples["reset"] == "gone"
     assert any("stretched by 4" in notice for notice in result.notices) == (speed != 1)
+
+
+@pytest.mark.parametrize("speed", [1.0, 0.25])
+def test_each_request_has_a_row(speed):
+    """Times are those of full speed; what never happened is empty."""
+    header, *rows = csv.reader(io.StringIO(request_table(*replayed(speed))))
+    table = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [row["request"] for row in table] == list("01234567")
+    assert [row["outcome"] for row in table] == ["attained"] * 4 + ["missed", "refused", "failed", "unfinished"]
+    assert [row["error"] for row in table[4:]] == ["", "http 429", "reset", ""]
+    missed = {name: float(table[4][name]) for name in ("arrival_s", "ttft_ms", "last_token_ms", "lateness_ms")}
+    assert missed == pytest.approx({"arrival_s": 4.0, "ttft_ms": 500, "last_token_ms": 580, "lateness_ms": 50})
+    assert (table[5]["ttft_ms"], table[5]["sent_late_ms"], table[5]["tokens"]) == ("", "0.0", "0")
 
 
 def test_tiers_add_up():

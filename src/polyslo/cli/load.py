@@ -15,7 +15,9 @@ from polyslo.cli.output import output_option, write_file
 from polyslo.cli.progress import progress_bar
 from polyslo.errors import ConfigError
 from polyslo.load.plan import LoadPlan, with_drawn_ttfts
+from polyslo.load.records import Records
 from polyslo.load.replay import DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT_S, Limits
+from polyslo.load.request_table import request_table
 from polyslo.load.result import LoadResult
 from polyslo.load.run import run_load
 from polyslo.load.target import DEFAULT_VOCAB_SIZE, ENDPOINTS, OUTPUT_LENGTHS, PROMPTS, Target
@@ -71,7 +73,10 @@ limit_options = all_options(
 @target_options
 @limit_options
 @output_option("--json", "json_file", help="Write the result as JSON.")
-def load_command(json_file: str | None, max_in_flight: int, timeout_s: float, **options: Any) -> None:
+@output_option("--requests", "requests_file", help="Write what happened to each request as CSV.")
+def load_command(
+    json_file: str | None, requests_file: str | None, max_in_flight: int, timeout_s: float, **options: Any
+) -> None:
     """Replay a workload against an OpenAI-compatible endpoint, open loop, and score every token's deadline."""
     plan = _plan(options)
     seed = options.pop("seed")
@@ -82,9 +87,11 @@ def load_command(json_file: str | None, max_in_flight: int, timeout_s: float, **
     limits = Limits(_room_for(max_in_flight), timeout_s)
     for notice in plan.workload.notices:
         _notify(notice)
+    records = Records(len(plan))
     with progress_bar("sending") as progress:
-        result = run_load(plan, target, limits=limits, progress=progress, notify=_notify)
+        result = run_load(plan, target, limits=limits, progress=progress, notify=_notify, records=records)
     write_file(json_file, lambda: to_json(result))
+    write_file(requests_file, lambda: request_table(plan, records))
     Console().print(load_table(result))
     for limit in result.generator.limits:
         click.echo(f"warning: the load generator is the limit, not (only) the endpoint: {limit}", err=True)

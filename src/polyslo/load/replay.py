@@ -75,9 +75,10 @@ class Replay:
         *,
         limits: Limits,
         progress: Progress | None = None,
+        records: Records | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.records = Records(len(plan))
+        self.records = Records(len(plan)) if records is None else records
         self.watch = SelfWatch(clock)
         self._plan = plan
         self._target = target

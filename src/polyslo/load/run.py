@@ -15,6 +15,7 @@ import numpy as np
 from polyslo.load.endpoint import ServedModel, ask_model
 from polyslo.load.letters import Headers, Letters
 from polyslo.load.plan import LoadPlan
+from polyslo.load.records import Records
 from polyslo.load.replay import Limits, Progress, Replay
 from polyslo.load.result import LoadResult, score
 from polyslo.load.target import Target
@@ -30,14 +31,16 @@ def run_load(
     limits: Limits | None = None,
     progress: Progress | None = None,
     notify: Notify | None = None,
+    records: Records | None = None,
 ) -> LoadResult:
     """Replay `plan` against `target` and score it, on an event loop of its own (uvloop's, where it is installed).
 
-    `progress` is called with (done, total), `notify` with sentences before the first request is sent. Raises
+    `progress` is called with (done, total), `notify` with sentences before the first request is sent. What happened
+    to each request is written into `records`, blank ones as long as the plan, where they are given. Raises
     `InputError` where a server can't be reached or its model isn't known.
     """
     with _calm_collector(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(load(plan, target, limits=limits, progress=progress, notify=notify))
+        return runner.run(load(plan, target, limits=limits, progress=progress, notify=notify, records=records))
 
 
 async def load(
@@ -47,6 +50,7 @@ async def load(
     limits: Limits | None = None,
     progress: Progress | None = None,
     notify: Notify | None = None,
+    records: Records | None = None,
 ) -> LoadResult:
     """Do what `run_load` does, on the running event loop."""
     limits = limits or Limits()
@@ -58,7 +62,7 @@ async def load(
                 notify(notice)
         servers = [(origins[a.origin], (a.prefix + target.path).encode()) for a in target.addresses]
         letters = Letters(plan, target, model.name)
-        replay = Replay(plan, target, letters, servers, limits=limits, progress=progress)
+        replay = Replay(plan, target, letters, servers, limits=limits, progress=progress, records=records)
         records = await replay.run()
     finally:
         for origin in origins.values():
