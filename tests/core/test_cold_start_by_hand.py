@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from polyslo.core.ladder import place
 from polyslo.core.scaling import claim, release, standby_s
-from polyslo.core.state import NONE, RETIER, START
+from polyslo.core.state import NONE, RETIER, SCALED_UP, START
 
 
 @pytest.fixture
@@ -70,3 +71,19 @@ def test_one_that_works_comes_before_one_in_its_start(cold):
     assert claim(cold.handle, 1, 11.0) == 1 - starting
     assert claim(cold.handle, 1, 11.0) == starting
     assert cold.fleet.instances["ready_s"].tolist() == ([12.0, 11.0] if starting == 0 else [11.0, 12.0])
+
+
+@pytest.mark.parametrize(("given_back_s", "placed"), [(10.5, True), (8.9, False)])
+def test_while_one_starts_a_warm_one_is_still_taken(cold, given_back_s, placed):
+    """At 11 s one starts for the tier (ready at 12 s). The other has been idle for 0.5 s, is warm and takes the request.
+
+    Idle for 2.1 s it would have to start as well, and it is one cold start at a time.
+    """
+    starting = claim(cold.handle, 1, 10.0)
+    cold.fleet.instances["ready_s"][1 - starting] = 0.0
+    cold.fleet.instances["idle_since_s"][1 - starting] = given_back_s
+    r = cold.request(1, 1000, 10, arrival_s=11.0)
+    assert place(cold.handle, r, 11.0) == placed
+    if placed:
+        assert (cold.fleet.requests["instance"][r], cold.fleet.requests["rung"][r]) == (1 - starting, SCALED_UP)
+    assert cold.fleet.group_size.tolist() == ([0, 2, 0, 0] if placed else [0, 1, 0, 1])

@@ -359,12 +359,11 @@ def _num_pending(fleet: Fleet) -> int:
 def _claim(fleet: Fleet, side: int, group: int, r: int, prefilled_s: float, now_s: float) -> tuple[int, float, int]:
     """Claim an instance of the idle pool and ask it, as `most_loaded_that_fits` does; give it back if it refuses.
 
-    One instance at a time: where one is still in its cold start, it may absorb what pends.
+    One cold start at a time: what is still starting may absorb what pends.
     """
-    if is_starting(fleet, group, now_s):
-        return NONE, math.inf, 0
+    is_warm = is_starting(fleet, group, now_s)
     for either in (False, True):
-        i = claim_of(fleet, group, either, now_s)
+        i = claim_of(fleet, group, either, is_warm, now_s)
         if i == NONE:
             continue
         fits, first_s, iteration = _judge(fleet, side, i, r, prefilled_s, now_s)

@@ -37,13 +37,15 @@ def claim(fleet: Fleet, group: int, now_s: float) -> int:
     Those bound to the group's side (PD) come first, however slow: the other side may have nobody else than those that
     may do either.
     """
-    i = claim_of(fleet, group, False, now_s)
-    return i if i != NONE else claim_of(fleet, group, True, now_s)
+    i = claim_of(fleet, group, False, False, now_s)
+    return i if i != NONE else claim_of(fleet, group, True, False, now_s)
 
 
 @compiled
-def claim_of(fleet: Fleet, group: int, either: bool, now_s: float) -> int:
+def claim_of(fleet: Fleet, group: int, either: bool, is_warm: bool, now_s: float) -> int:
     """Claim one of those bound to the group's side, or of those that may do either: without PD, all.
+
+    `is_warm`: only one that need not be started.
 
     The least loaded comes first: one without best-effort work where there is one, else that work yields at once. One
     that is slower than others comes after them, and so does, among equals, one that has to be started.
@@ -57,6 +59,8 @@ def claim_of(fleet: Fleet, group: int, either: bool, now_s: float) -> int:
         if instance.closed != FITS or (instance.role == EITHER) != either or not may_join(fleet, i, group):
             continue
         starts_s = start_s(fleet, i, now_s)
+        if is_warm and starts_s > 0.0:
+            continue
         if instance.slowness < least or (instance.slowness == least and starts_s < shortest_s):
             chosen, least, shortest_s = i, instance.slowness, starts_s
         if least == fleet.settings[0].least_slowness and shortest_s == 0.0:
