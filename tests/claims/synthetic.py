@@ -7,6 +7,7 @@ import random
 
 from polyslo.claims.cases import MODES, OURS, TARGETS, WORKLOADS
 from polyslo.claims.disturbances import disturbances
+from polyslo.claims.machine import Machine
 from polyslo.claims.mechanisms import INSTEAD
 from polyslo.claims.results import Ablation, Cell, Claims, Disturbed, Load, TierRow, Tried
 from polyslo.claims.shown import ShownRuns
@@ -16,6 +17,7 @@ from polyslo.sim.statistics import confidence_interval
 
 TPOTS_MS = (20.0, 30.0, 50.0, 100.0)
 OPTIMUM_RPS = 400.0
+MACHINE = Machine("Some CPU 9000", 8, 31.4, "x86_64", "3.11.7")
 BASELINES = {
     "static-tiers": 0.0, "chunk:chunk=1024": 0.06, "slo-least-load:chunk=1024": 0.02, "lmetric:chunk=512": 0.08,
     "minimal": 0.2, "round-robin": 0.3, "random": 0.45,
@@ -30,14 +32,14 @@ def synthetic_claims(*cells: Cell, is_quick: bool = False, disturbed: tuple[Dist
         cells=cells,
         disturbed=disturbed,
         targets=TARGETS,
-        seeds=3,
+        seeds=(0, 1, 2),
         is_quick=is_quick,
         num_unablated=0,
         num_undisturbed=0,
         profile="some-model-some-gpu",
         num_instances=20,
         date="2026-01-02",
-        machine="some machine",
+        machines=(MACHINE,),
         version="9.8.7",
         took_s=5400.0,
     )

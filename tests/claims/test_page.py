@@ -3,7 +3,15 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from claims.synthetic import full_claims, losing, synthetic_cell, synthetic_claims, synthetic_disturbed, winning
+from claims.synthetic import (
+    MACHINE,
+    full_claims,
+    losing,
+    synthetic_cell,
+    synthetic_claims,
+    synthetic_disturbed,
+    winning,
+)
 from polyslo.claims.cases import MODES
 from polyslo.claims.markdown import NBSP
 from polyslo.claims.mechanisms import INSTEAD
@@ -296,14 +304,22 @@ def test_the_head_tells_what_was_run() -> None:
     head = text_of(winning()).split("## Verdict")[0]
     for part in (
         "2026-01-02",
-        "some machine",
-        "3 seeds",
+        "Computed in 90 min on one machine: Some CPU 9000, 8 cores, 31.4 GiB of memory, x86_64, Python 3.11.7.",
+        "3 seeds (0, 1 and 2)",
         "`some-model-some-gpu`",
         "`polyslo claims --quick`",
-        "90 min",
     ):
         assert part in head
     assert "This file is generated" in head
+
+
+def test_several_machines_are_all_named_and_an_unknown_one_is_not() -> None:
+    """A sweep that went on elsewhere names both; one whose machine was not noted says how long it took."""
+    other = replace(MACHINE, cpu=None, memory_gib=None, num_cores=1, num_alike=3)
+    text = text_of(replace(winning(), machines=(MACHINE, other)))
+    assert "Python 3.11.7; 3 machines of x86_64, 1 core, Python 3.11.7.\n" in text
+    assert "Computed in 90 min on several machines: Some CPU 9000" in text
+    assert "Computed in 90 min.\n" in text_of(replace(winning(), machines=()))
 
 
 def test_further_parts_are_shown_when_given() -> None:

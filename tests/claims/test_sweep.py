@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from claims.fakes import MACHINE
 from polyslo.claims.cases import Case
 from polyslo.claims.store import Store
 from polyslo.claims.sweep import LocalProcesses, RayCluster, Sweep
@@ -28,6 +31,10 @@ class Recorder:
                 raise KeyboardInterrupt
             self.asked.append(unit)
             yield unit, Found((float(unit.seed), 1.5), ((2.0, 0.5),))
+
+    def machines(self):
+        """See `Workers`."""
+        return [MACHINE]
 
     def close(self):
         """See `Workers`."""
@@ -72,6 +79,22 @@ def test_all_kinds_of_answers_survive_the_disk(tmp_path):
     assert again.get(inspection) == misses
     assert again.get(SEARCHES[0]) == Found((1.0, 2.0), ((1.0, 0.5), (2.0, 0.25)))
     assert again.get(SEARCHES[1]) is None
+
+
+def test_the_machines_of_all_sittings_are_kept(tmp_path):
+    """A sweep that goes on elsewhere names both machines, each once; one that only reads adds none."""
+    first, second = Recorder(), Recorder()
+    second.machines = lambda: [replace(MACHINE, cpu=None, memory_gib=None), MACHINE]
+    for workers, units in ((first, SEARCHES[:1]), (second, SEARCHES), (first, SEARCHES)):
+        sweep = Sweep(Store(tmp_path), workers)
+        sweep.do("stage", units)
+    sweep = Sweep(Store(tmp_path), Recorder())
+    assert sweep.machines == (MACHINE, replace(MACHINE, cpu=None, memory_gib=None))
+    reader = Recorder()
+    reader.machines = lambda: [replace(MACHINE, num_cores=64)]
+    again = Sweep(Store(tmp_path), reader)
+    assert again.do("stage", SEARCHES) == sweep.do("stage", SEARCHES)
+    assert again.machines == sweep.machines
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ is chosen by that seed's run at full length. It counts in the score, too: where 
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -60,7 +59,7 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None, f
     `finished`: run nothing more of what the main tables do without, ablations and disturbances, and leave out what
     is not whole.
     """
-    seeds = QUICK_SEEDS if quick else SEEDS
+    seeds = tuple(range(QUICK_SEEDS if quick else SEEDS))
     drafts = [_draft(case, quick) for case in cells(traces)]
     _tune(sweep, drafts, quick)
     _try_chosen(sweep, drafts, quick)
@@ -101,7 +100,7 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None, f
         profile=usual.named.name,
         num_instances=usual.config.num_instances,
         date=date.today().isoformat(),
-        machine=f"{platform.machine()}, Python {platform.python_version()}",
+        machines=sweep.machines,
         version=version("polyslo"),
         took_s=sweep.took_s,
     )
@@ -190,20 +189,17 @@ def _likely(draft: _Draft) -> list[str]:
     return [*leading, *(name for name in names if name in draft.tuned)]
 
 
-def _score(sweep: Sweep, drafts: Sequence[_Draft], seeds: int, quick: bool) -> list[list[GoodputResult]]:
+def _score(sweep: Sweep, drafts: Sequence[_Draft], seeds: Sequence[int], quick: bool) -> list[list[GoodputResult]]:
     """Search with the further seeds, near what the first one gave, for all that could be best."""
     units = [
-        _further(draft, policy, seed)
-        for seed in range(1, seeds)
-        for draft in drafts
-        for policy in _contenders(draft, quick)
+        _further(draft, policy, seed) for seed in seeds[1:] for draft in drafts for policy in _contenders(draft, quick)
     ]
     found = dict(zip(units, sweep.do("scoring", units), strict=True))
     results = []
     for draft in drafts:
         mine = []
         for (_, target), policy in draft.chosen.items():
-            further = [_further(draft, policy, seed) for seed in range(1, seeds)]
+            further = [_further(draft, policy, seed) for seed in seeds[1:]]
             searches = [draft.tried[policy], *(found[unit] for unit in further if unit in found)]
             rates = tuple(search.rates_rps[TARGETS.index(target)] for search in searches)
             at_end = max(rates) >= HIGHEST_RATIO * draft.optimum_rps

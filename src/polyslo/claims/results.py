@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from polyslo.claims.cases import OURS, RECORDED, families, family
+from polyslo.claims.machine import Machine
 from polyslo.claims.work import Misses
 from polyslo.sim.results import GoodputResult
 
@@ -127,13 +128,13 @@ class Claims:
     cells: tuple[Cell, ...]
     disturbed: tuple[Disturbed, ...]
     targets: tuple[float, ...]
-    seeds: int
+    seeds: tuple[int, ...]
     is_quick: bool
     num_unablated: int  # cells whose ablations were still to be run
     num_undisturbed: int  # levels of disturbances likewise
     profile: str
     num_instances: int
     date: str
-    machine: str
+    machines: tuple[Machine, ...]  # that computed it, over all sittings; empty where none was noted
     version: str
     took_s: float  # of sweeping, over all sittings

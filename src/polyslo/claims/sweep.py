@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any, Protocol
 
+from polyslo.claims.machine import Machine, this_machine
 from polyslo.claims.store import Store
 from polyslo.claims.work import Answer, Unit, do
 from polyslo.errors import ConfigError
@@ -21,6 +24,9 @@ class Workers(Protocol):
 
     def answers(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Answer]]:
         """Do all units, in any order; give each with its answer as soon as it is there."""
+
+    def machines(self) -> list[Machine]:
+        """Describe the machines that do them."""
 
     def close(self) -> None:
         """Let go of processes."""
@@ -37,6 +43,10 @@ class LocalProcesses:
         futures = {self._pool.submit(do, unit): unit for unit in units}
         for future in as_completed(futures):
             yield futures[future], future.result()
+
+    def machines(self) -> list[Machine]:
+        """See `Workers`."""
+        return [this_machine()]
 
     def close(self) -> None:
         """See `Workers`."""
@@ -67,6 +77,14 @@ class RayCluster:
             (ready,), _ = self._ray.wait(list(waiting), num_returns=1)
             yield waiting.pop(ready), self._ray.get(ready)
 
+    def machines(self) -> list[Machine]:
+        """See `Workers`."""
+        ask, on = self._ray.remote(num_cpus=0)(this_machine), self._ray.util.scheduling_strategies
+        nodes = [node["NodeID"] for node in self._ray.nodes() if node["Alive"]]
+        strategies = [on.NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+        found = self._ray.get([ask.options(scheduling_strategy=strategy).remote() for strategy in strategies])
+        return [replace(machine, num_alike=count) for machine, count in Counter(found).items()]
+
     def close(self) -> None:
         """See `Workers`."""
         self._ray.shutdown()
@@ -77,11 +95,15 @@ class Sweep:
 
     def __init__(self, store: Store, workers: Workers, progress: Progress | None = None) -> None:
         self._store, self._workers, self._progress = store, workers, progress
+        self._noted = False  # whose machines they are
 
     def do(self, stage: str, units: Sequence[Unit]) -> list[Any]:
         """Return the answers to units, in their order."""
         unique = list(dict.fromkeys(units))
         missing = [unit for unit in unique if self._store.get(unit) is None]
+        if missing and not self._noted:
+            self._store.note(self._workers.machines())
+            self._noted = True
         self._tell(stage, len(unique) - len(missing), len(unique))
         before_s = time.monotonic()
         for done, (unit, answer) in enumerate(self._workers.answers(missing), start=len(unique) - len(missing) + 1):
@@ -94,6 +116,11 @@ class Sweep:
     def has(self, units: Sequence[Unit]) -> bool:
         """Tell whether all units are done."""
         return all(self._store.get(unit) is not None for unit in units)
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """The machines that found the answers, over all sittings."""
+        return self._store.machines
 
     @property
     def took_s(self) -> float:
