@@ -9,7 +9,7 @@ from polyslo.claims.cases import MODES, OURS, TARGETS, WORKLOADS
 from polyslo.claims.disturbances import disturbances
 from polyslo.claims.machine import Machine
 from polyslo.claims.mechanisms import INSTEAD
-from polyslo.claims.results import Ablation, Cell, Claims, Disturbed, Load, TierRow, Tried
+from polyslo.claims.results import Ablation, Cell, Claims, CostWithout, Disturbed, Load, TierRow, Tried
 from polyslo.claims.shown import ShownRuns
 from polyslo.claims.work import Misses
 from polyslo.sim.results import GoodputResult, RunResult, TierResult, Timeline
@@ -55,12 +55,14 @@ def synthetic_cell(
     cost: float = 1.05,
     attainment: float = 0.995,
     without: dict[str, Shares] | None = None,
+    owned_without: dict[str, tuple[float, float]] | None = None,
     misses: Misses | None = None,
     is_quick: bool = False,
 ) -> Cell:
     """Build a cell from polyserve's and the best baseline's shares of the fluid optimum.
 
-    `cost` is instances over the fluid need at every load; `without` gives the change of goodput by mechanism.
+    `cost` is instances over the fluid need at every load; `without` gives the change of goodput by mechanism, and
+    `owned_without` the change of instances owned and the attainment (elsewhere nothing changes).
     """
     shares = {OURS: ours} | {p: (best[0] - d * best[0], best[1] - d * best[1]) for p, d in BASELINES.items()}
     goodputs = [
@@ -89,6 +91,7 @@ def synthetic_cell(
             Ablation(name, tuple(s * OPTIMUM_RPS * (1 + d) for s, d in zip(ours, change, strict=True)))
             for name, change in changes.items()
         ),
+        costs=() if is_quick else _costs(attainment, cost, owned_without or {}),
     )
 
 
@@ -188,6 +191,12 @@ def _load(share: float, attainment: float, cost: float) -> Load:
     needs = tuple(part * 20 * share for part in (0.1, 0.2, 0.3, 0.4, 0.0))
     owners = (needs[0], needs[1] + (cost - 1) * 20 * share, *needs[2:])
     return Load(share, attainment, cost * 20 * share, 20 * share, owners, needs)
+
+
+def _costs(attainment: float, cost: float, changes: dict[str, tuple[float, float]]) -> tuple[CostWithout, ...]:
+    whole, found = 8 * cost, dict.fromkeys(INSTEAD, (0.0, attainment)) | changes
+    without = (CostWithout(name, attained, (1 + change) * whole) for name, (change, attained) in found.items())
+    return CostWithout(None, attainment, whole), *without
 
 
 def _tried(policy: str, shares: Shares) -> Tried:

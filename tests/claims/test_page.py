@@ -32,6 +32,16 @@ def section(text: str, title: str) -> str:
     return re.split(rf"^{level} ", text.split(f"{title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
+def goodput_part(claims: Claims) -> str:
+    """Return what the page says of mechanisms and goodput."""
+    return section(text_of(claims), "## What each mechanism is worth").split("### For cost")[0]
+
+
+def cost_part(claims: Claims) -> str:
+    """Return what the page says of mechanisms and cost."""
+    return section(section(text_of(claims), "## What each mechanism is worth"), "### For cost")
+
+
 def rows_of(text: str, first: str) -> list[list[str]]:
     """Return the cells of all table rows that begin with a text."""
     lines = [line for line in text.splitlines() if line.startswith(f"| {first} |")]
@@ -235,7 +245,7 @@ def test_mechanisms_that_do_nothing_are_named() -> None:
         synthetic_cell("sharegpt", without=without),
         synthetic_cell("burstgpt", without={**without, "wait": (0.03, 0)}),
     )
-    text = section(text_of(synthetic_claims(*cells)), "## What each mechanism is worth")
+    text = goodput_part(synthetic_claims(*cells))
     assert "- `wait`: CO on sharegpt" in text
     assert "- `memory`" not in text
     assert "polyserve would be better off without, at some target:\n\n- `wait`: burstgpt (CO, +3.0%)" in text
@@ -243,6 +253,52 @@ def test_mechanisms_that_do_nothing_are_named() -> None:
     assert strict[1 + list(INSTEAD).index("wait")] == "+0.4%"
     assert loose[1 + list(INSTEAD).index("memory")] == "**-2.0%**"
     assert all(f"| `{name}` | {words} |" in text for name, words in INSTEAD.items())
+
+
+def test_a_change_within_the_noise_is_marked_and_not_counted() -> None:
+    """With an interval of 5% to either side -4% is noise, and so is +4%; -6% is not; without one 4% is told."""
+    spread = 0.8 * 0.05 / 2.484  # three seeds a spread apart: the half width is 4.303 / sqrt(3) spreads
+    without = {"wait": (-0.04, 0.04), "memory": (-0.06, 0.0), "binning": (0.0, 0.0)}
+    noisy = synthetic_cell(ours=(0.8, 0.8), spread=spread, without=without)
+    assert 0.049 < noisy.noise_ratio(0.99) < 0.051
+    text = goodput_part(synthetic_claims(noisy))
+    strict, loose = rows_of(text, "sharegpt")
+    assert [strict[1 + list(INSTEAD).index(name)] for name in without] == ["-4.0% ≈", "**-6.0%**", "0.0%"]
+    assert loose[1 + list(INSTEAD).index("wait")] == "+4.0% ≈"
+    assert "- `wait`: CO on sharegpt" in text
+    assert "- `memory`" not in text
+    assert "better off without, at" not in text
+    told = synthetic_cell(ours=(0.8, 0.8), spread=0.0, without=without)
+    text = goodput_part(synthetic_claims(told))
+    assert rows_of(text, "sharegpt")[0][1 + list(INSTEAD).index("wait")] == "**-4.0%**"
+    assert "polyserve would be better off without, at some target:\n\n- `wait`: sharegpt (CO, +4.0%)" in text
+
+
+def test_what_mechanisms_do_for_cost_is_shown_and_named() -> None:
+    """Changes of instances owned by workload; late requests are told beside them and are no saving."""
+    owned = {"elasticity": (1.25, 1.0), "binning": (-0.1, 0.995), "wait": (-0.1, 0.9), "memory": (0.03, 0.95)}
+    cells = synthetic_cell(cost=1.05, owned_without=owned), synthetic_cell("burstgpt", mode="pd")
+    text = cost_part(synthetic_claims(*cells))
+    (row,) = rows_of(text, "sharegpt")
+    assert row[1] == "8.40"
+    texts = [row[2 + list(INSTEAD).index(name)] for name in owned]
+    assert texts == ["**+125.0%**", "**-10.0%**", "**-10.0%** † 0.900", "+3.0% † 0.950"]
+    assert (
+        "polyserve would own fewer instances without, with 0.99 attained:\n\n- `binning`: sharegpt (CO, -10.0%)" in text
+    )
+    idle = text.split("nothing is seen")[1].split("polyserve would own")[0]
+    assert "- `promotion`: CO on sharegpt; PD on burstgpt\n" in idle
+    for name in owned:
+        assert f"- `{name}`: PD on burstgpt\n" in idle
+
+
+def test_cost_without_mechanisms_is_left_out_where_it_was_not_looked_at() -> None:
+    """Recorded arrivals have goodput only; without any cell there is no heading."""
+    recorded = replace(synthetic_cell("my_trace, recorded"), costs=())
+    text = text_of(synthetic_claims(synthetic_cell(), recorded))
+    assert len(rows_of(section(text, "## What each mechanism is worth"), "my_trace, recorded")) == 2
+    assert not rows_of(cost_part(synthetic_claims(synthetic_cell(), recorded)), "my_trace, recorded")
+    assert "### For cost" not in text_of(synthetic_claims(recorded))
 
 
 def test_a_quick_run_says_that_it_is_no_evidence() -> None:

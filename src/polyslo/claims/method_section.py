@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from polyslo.claims.evaluation import ABLATION_TOLERANCE, CONTENDING_RATIO, LEADING, TUNING_RATIO, TUNING_TOLERANCE
+from polyslo.claims.draft import TUNING_RATIO
+from polyslo.claims.evaluation import CONTENDING_RATIO, LEADING, TUNING_TOLERANCE
 from polyslo.claims.markdown import bullets, plain, table
 from polyslo.claims.numbers import target_text
 from polyslo.claims.results import Claims
+from polyslo.claims.side_runs import ABLATION_TOLERANCE
 from polyslo.claims.verdict import by_mode
 from polyslo.claims.work import TOLERANCE_RATIO
 from polyslo.report.notation import MISSING, count_text, percent_cell_text, rate_text

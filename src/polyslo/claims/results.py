@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from polyslo.claims.cases import OURS, RECORDED, families, family
@@ -48,6 +49,15 @@ class Ablation:
 
 
 @dataclass(frozen=True, slots=True)
+class CostWithout:
+    """What polyserve owns without one mechanism at `side_runs.COST_SHARE` of the fluid optimum, first seed."""
+
+    mechanism: str | None  # None: with all of them
+    attainment: float
+    mean_instances: float
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One workload in one mode."""
 
@@ -64,6 +74,7 @@ class Cell:
     tiers: tuple[TierRow, ...]  # at the rate that polyserve serves at the first target
     misses: Misses | None  # at `verdict.LEAST_SHARE` of the fluid optimum, where polyserve serves less
     ablations: tuple[Ablation, ...]
+    costs: tuple[CostWithout, ...]  # with all mechanisms, then without each; none with recorded arrivals
 
     @property
     def is_recorded(self) -> bool:
@@ -103,6 +114,11 @@ class Cell:
         if min(len(ours.per_seed_rps), len(best.per_seed_rps)) < 2:
             return False
         return ours.low_rps <= best.high_rps and best.low_rps <= ours.high_rps
+
+    def noise_ratio(self, target: float) -> float:
+        """Return half of the 95% interval of polyserve's goodput over the goodput; 0 with one seed."""
+        ours = self.ours(target)
+        return (ours.high_rps - ours.rate_rps) / ours.rate_rps if ours.rate_rps > 0 else math.inf
 
     def share(self, target: float) -> float:
         """Return polyserve's share of the fluid optimum."""
