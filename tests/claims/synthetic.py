@@ -6,10 +6,10 @@ import math
 import random
 
 from polyslo.claims.cases import MODES, OURS, TARGETS, WORKLOADS
-from polyslo.claims.disturbances import disturbances
+from polyslo.claims.disturbances import COLD_STARTS_S, disturbances
 from polyslo.claims.machine import Machine
 from polyslo.claims.mechanisms import INSTEAD
-from polyslo.claims.results import Ablation, Cell, Claims, CostWithout, Disturbed, Load, TierRow, Tried
+from polyslo.claims.results import Ablation, Cell, Claims, ColdStart, CostWithout, Disturbed, Load, TierRow, Tried
 from polyslo.claims.shown import ShownRuns
 from polyslo.claims.work import Misses
 from polyslo.sim.results import GoodputResult, RunResult, TierResult, Timeline
@@ -26,11 +26,17 @@ BASELINES = {
 Shares = tuple[float, float]  # of the fluid optimum, at 0.99 and 0.90
 
 
-def synthetic_claims(*cells: Cell, is_quick: bool = False, disturbed: tuple[Disturbed, ...] = ()) -> Claims:
+def synthetic_claims(
+    *cells: Cell,
+    is_quick: bool = False,
+    disturbed: tuple[Disturbed, ...] = (),
+    cold_starts: tuple[ColdStart, ...] = (),
+) -> Claims:
     """Wrap cells."""
     return Claims(
         cells=cells,
         disturbed=disturbed,
+        cold_starts=cold_starts,
         targets=TARGETS,
         seeds=(0, 1, 2),
         is_quick=is_quick,
@@ -115,7 +121,7 @@ def full_claims() -> Claims:
                     without={name: (-draw.random() / 20, -draw.random() / 8) for name in list(INSTEAD)[::2]},
                 )
             )
-    return synthetic_claims(*cells, disturbed=synthetic_disturbed())
+    return synthetic_claims(*cells, disturbed=synthetic_disturbed(), cold_starts=synthetic_cold_starts())
 
 
 def synthetic_disturbed() -> tuple[Disturbed, ...]:
@@ -131,6 +137,15 @@ def synthetic_disturbed() -> tuple[Disturbed, ...]:
         )
         for mode in MODES
         for level in disturbances(mode)
+    )
+
+
+def synthetic_cold_starts() -> tuple[ColdStart, ...]:
+    """Build a light load where requests are late with 120 s, disaggregated, and more is warm the longer starts take."""
+    return tuple(
+        ColdStart(mode, start_s, 0.875 if mode == "pd" and start_s > 100 else 0.995, 7 + start_s / 60, start_s / 60, 6)
+        for mode in MODES
+        for start_s in COLD_STARTS_S
     )
 
 

@@ -9,6 +9,7 @@ from claims.synthetic import (
     losing,
     synthetic_cell,
     synthetic_claims,
+    synthetic_cold_starts,
     synthetic_disturbed,
     winning,
 )
@@ -328,6 +329,19 @@ def test_sensitivity_is_in_shares_of_each_levels_own_optimum() -> None:
     assert usual[1:] == ["400", "**95.0%**", "82.5%", "75.0%", "**110.0%**", "90.0%", "87.5%"]
     assert len(rows_of(part, "30 s")) == len(MODES)
     assert "### Nothing" not in text
+
+
+def test_cold_starts_are_shown_where_instances_come_and_go() -> None:
+    """Attainment and instances by mode at light load; what is late is in bold and said."""
+    claims = synthetic_claims(synthetic_cell(), disturbed=synthetic_disturbed(), cold_starts=synthetic_cold_starts())
+    part = section(section(text_of(claims), "## When things differ from the usual case"), "### Cold start")
+    assert rows_of(part, "0 s") == [["0 s", "0.995", "7.00", "0.00", "0.995", "7.00", "0.00"]]
+    assert rows_of(part, "120 s")[-1] == ["120 s", "0.995", "9.00", "2.00", "**0.875**", "9.00", "2.00"]
+    assert "below 0.99 at this light load with 120 s (PD, 0.875)." in part
+    assert "the fluid need is 6.00 instances" in part
+    part = section(text_of(replace(claims, cold_starts=claims.cold_starts[:4])), "### Cold start")
+    assert "at this light load" not in part
+    assert "light load" not in section(text_of(replace(claims, cold_starts=())), "### Cold start")
 
 
 def test_names_with_pipes_do_not_break_tables() -> None:

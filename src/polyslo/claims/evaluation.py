@@ -70,6 +70,7 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None, f
     return Claims(
         cells=tuple(found),
         disturbed=side.disturbed,
+        cold_starts=side.cold_starts,
         targets=TARGETS,
         seeds=seeds,
         is_quick=quick,

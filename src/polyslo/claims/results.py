@@ -138,11 +138,24 @@ class Disturbed:
 
 
 @dataclass(frozen=True, slots=True)
+class ColdStart:
+    """Polyserve with one cold start at `side_runs.COLD_START_SHARE` of the fluid optimum, first seed."""
+
+    mode: str
+    cold_start_s: float
+    attainment: float
+    mean_instances: float  # owned, or kept warm
+    warm_instances: float  # of these: kept warm
+    fluid_instances: float  # what the fluid optimum would use
+
+
+@dataclass(frozen=True, slots=True)
 class Claims:
     """The whole evaluation."""
 
     cells: tuple[Cell, ...]
     disturbed: tuple[Disturbed, ...]
+    cold_starts: tuple[ColdStart, ...]
     targets: tuple[float, ...]
     seeds: tuple[int, ...]
     is_quick: bool

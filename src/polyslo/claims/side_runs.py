@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polyslo.claims.cases import MODES, OURS, TARGETS, family, run_length_s
-from polyslo.claims.disturbances import Disturbance, disturbances
+from polyslo.claims.cases import MODES, OURS, TARGETS, Case, family, run_length_s
+from polyslo.claims.disturbances import COLD_STARTS_S, USUAL, Disturbance, cold_starts, disturbances
 from polyslo.claims.draft import Draft
 from polyslo.claims.mechanisms import ablations
-from polyslo.claims.results import Ablation, CostWithout, Disturbed
+from polyslo.claims.results import Ablation, ColdStart, CostWithout, Disturbed
 from polyslo.claims.sweep import Sweep
 from polyslo.claims.work import Search, Trial
+from polyslo.sim.run import WARMUP_RATIO
 from polyslo.sim.setting import Setting
 
 # Share of the fluid optimum to which a search without a mechanism narrows the rate; what it interpolates then is about
 # a third of that off (P95).
 ABLATION_TOLERANCE = 0.04
 COST_SHARE = 0.4  # of the fluid optimum: where cost is looked at without each mechanism
+COLD_START_SHARE = 0.3  # of the fluid optimum: where cold starts are looked at beside goodput
+COLD_START_RUN_S = 2 * max(COLD_STARTS_S) / WARMUP_RATIO  # a run begins with all warm; the warm-up sees the last go
 LONGER = ("mix that moves", "cold start")  # these take time to show
 MOST_INSTANCE_S, LEAST_LARGE_S = 16_000.0, 50.0  # runs of large fleets are shorter, down to this
 LARGE = 500  # instances: beyond, the rival that asks each of them is left out; past the knee that takes hours
@@ -31,26 +34,29 @@ class SideRuns:
     ablations: tuple[tuple[Ablation, ...], ...]
     costs: tuple[tuple[CostWithout, ...], ...]
     disturbed: tuple[Disturbed, ...]
+    cold_starts: tuple[ColdStart, ...]
     num_unablated: int  # cells whose ablations were still to be run
     num_undisturbed: int  # levels of disturbances likewise
 
     @classmethod
     def skipped(cls, drafts: Sequence[Draft]) -> SideRuns:
         """Return what a quick evaluation has of them: nothing, and nothing is still to be run."""
-        return cls(((),) * len(drafts), ((),) * len(drafts), (), 0, 0)
+        return cls(((),) * len(drafts), ((),) * len(drafts), (), (), 0, 0)
 
     @classmethod
     def of(cls, sweep: Sweep, drafts: Sequence[Draft], finished: bool) -> SideRuns:
         """Run them, or (`finished`) take those that are whole."""
         ablated, costs = _ablate(sweep, drafts, finished), _ablate_cost(sweep, drafts, finished)
-        disturbed = _disturb(sweep, drafts, finished)
+        disturbed, cold_starts = _disturb(sweep, drafts, finished), _start_cold(sweep, finished)
+        num_levels = len(MODES) * len(COLD_STARTS_S) + sum(len(disturbances(mode)) for mode in MODES)
         weighed = [bool(cost) or draft.case.is_recorded for draft, cost in zip(drafts, costs, strict=True)]
         return cls(
             ablations=tuple(map(tuple, ablated)),
             costs=tuple(map(tuple, costs)),
             disturbed=tuple(disturbed),
+            cold_starts=tuple(cold_starts),
             num_unablated=sum(not (found and has) for found, has in zip(ablated, weighed, strict=True)),
-            num_undisturbed=sum(len(disturbances(mode)) for mode in MODES) - len(disturbed),
+            num_undisturbed=num_levels - len(disturbed) - len(cold_starts),
         )
 
 
@@ -118,6 +124,29 @@ def _disturb(sweep: Sweep, drafts: Sequence[Draft], finished: bool) -> list[Dist
             rates_rps=tuple(next(found).rates_rps for _ in units),
         )
         for level, setting, units in rows
+    ]
+
+
+def _start_cold(sweep: Sweep, finished: bool) -> list[ColdStart]:
+    """See what polyserve owns, keeps warm and attains where load is light and instances take time to start."""
+    levels = [(start_s, case) for mode in MODES for start_s, case in cold_starts(mode)]
+    optima_rps = {mode: Case(USUAL, mode).setting().optimum_rps() for mode in MODES}
+    wanted = [
+        (start_s, Trial(case, OURS, 0, COLD_START_RUN_S, COLD_START_SHARE * optima_rps[case.mode]))
+        for start_s, case in levels
+    ]
+    wanted = [(start_s, unit) for start_s, unit in wanted if not finished or sweep.has([unit])]
+    outcomes = sweep.do("cold starts", [unit for _, unit in wanted])
+    return [
+        ColdStart(
+            mode=unit.case.mode,
+            cold_start_s=start_s,
+            attainment=outcome.attainment,
+            mean_instances=outcome.mean_instances,
+            warm_instances=max(0.0, outcome.mean_instances - sum(outcome.owner_instances)),
+            fluid_instances=COLD_START_SHARE * unit.case.num_instances,
+        )
+        for (start_s, unit), outcome in zip(wanted, outcomes, strict=True)
     ]
 
 
