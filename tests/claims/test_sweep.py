@@ -9,7 +9,7 @@ import pytest
 from claims.fakes import MACHINE
 from polyslo.claims.cases import Case
 from polyslo.claims.store import Store
-from polyslo.claims.sweep import LocalProcesses, RayCluster, Sweep
+from polyslo.claims.sweep import LocalProcesses, Sweep
 from polyslo.claims.work import Found, Inspection, Misses, Outcome, Search, Trial, do
 from polyslo.errors import ConfigError
 
@@ -106,13 +106,6 @@ def test_processes_answer_as_this_one_does(tmp_path):
         assert Sweep(Store(tmp_path), workers).do("stage", units) == [do(unit) for unit in units]
     finally:
         workers.close()
-
-
-def test_ray_is_asked_for_by_name(monkeypatch):
-    """Without Ray the error says what to install."""
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"--ray: Ray is not installed; pip install 'polyslo\[ray\]'"):
-        RayCluster("auto")
 
 
 def test_a_state_folder_that_cannot_be_made_is_named(tmp_path):

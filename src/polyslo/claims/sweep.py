@@ -1,20 +1,17 @@
-"""Many units of work at once: in processes of this machine, or on a Ray cluster; each answer is kept as it comes."""
+"""Many units of work at once, in processes of this machine or wherever `Workers` are; answers are kept as they come."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any, Protocol
 
 from polyslo.claims.machine import Machine, this_machine
 from polyslo.claims.store import Store
 from polyslo.claims.work import Answer, Unit, do
-from polyslo.errors import ConfigError
 
 Progress = Callable[[str, int, int], None]  # stage, units done, units in all
 
@@ -51,43 +48,6 @@ class LocalProcesses:
     def close(self) -> None:
         """See `Workers`."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-class RayCluster:
-    """The cores of a Ray cluster, whose machines have the same polyslo installed."""
-
-    def __init__(self, address: str) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise ConfigError("--ray: Ray is not installed; pip install 'polyslo[ray]'") from error
-        try:
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"--ray: no cluster at {address!r}, {error}; start one with `ray start --head`"
-            ) from error
-        self._ray: Any = ray
-        self._do = ray.remote(do)
-
-    def answers(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Answer]]:
-        """See `Workers`."""
-        waiting = {self._do.remote(unit): unit for unit in units}
-        while waiting:
-            (ready,), _ = self._ray.wait(list(waiting), num_returns=1)
-            yield waiting.pop(ready), self._ray.get(ready)
-
-    def machines(self) -> list[Machine]:
-        """See `Workers`."""
-        ask, on = self._ray.remote(num_cpus=0)(this_machine), self._ray.util.scheduling_strategies
-        nodes = [node["NodeID"] for node in self._ray.nodes() if node["Alive"]]
-        strategies = [on.NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
-        found = self._ray.get([ask.options(scheduling_strategy=strategy).remote() for strategy in strategies])
-        return [replace(machine, num_alike=count) for machine, count in Counter(found).items()]
-
-    def close(self) -> None:
-        """See `Workers`."""
-        self._ray.shutdown()
 
 
 class Sweep:
