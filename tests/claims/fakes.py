@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from polyslo.claims.cases import Case, family
+from polyslo.claims.machine import Machine
 from polyslo.claims.work import Found, Inspection, Misses, Outcome, Search
 
 # Goodput in short runs, where it differs.
@@ -19,6 +20,7 @@ SHARES = {
     "static-tiers:relegate=off": (0.85, 0.87),
 }
 OTHERS = (0.5, 0.6)
+MACHINE = Machine("Some CPU 9000", 8, 31.4, "x86_64", "3.11.7")
 
 
 @cache
@@ -55,6 +57,10 @@ class Formula:
         instances = 1.05 * unit.case.num_instances * unit.rate_rps / optimum
         owners = (instances / tiers,) * tiers
         return Outcome(attained / 100, instances, (*owners, 0.0), (100,) * tiers, (attained,) * tiers, 0)
+
+    def machines(self):
+        """See `Workers`."""
+        return [MACHINE]
 
     def close(self):
         """See `Workers`."""

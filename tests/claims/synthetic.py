@@ -6,9 +6,10 @@ import math
 import random
 
 from polyslo.claims.cases import MODES, OURS, TARGETS, WORKLOADS
-from polyslo.claims.disturbances import disturbances
+from polyslo.claims.disturbances import COLD_STARTS_S, disturbances
+from polyslo.claims.machine import Machine
 from polyslo.claims.mechanisms import INSTEAD
-from polyslo.claims.results import Ablation, Cell, Claims, Disturbed, Load, TierRow, Tried
+from polyslo.claims.results import Ablation, Cell, Claims, ColdStart, CostWithout, Disturbed, Load, TierRow, Tried
 from polyslo.claims.shown import ShownRuns
 from polyslo.claims.work import Misses
 from polyslo.sim.results import GoodputResult, RunResult, TierResult, Timeline
@@ -16,6 +17,7 @@ from polyslo.sim.statistics import confidence_interval
 
 TPOTS_MS = (20.0, 30.0, 50.0, 100.0)
 OPTIMUM_RPS = 400.0
+MACHINE = Machine("Some CPU 9000", 8, 31.4, "x86_64", "3.11.7")
 BASELINES = {
     "static-tiers": 0.0, "chunk:chunk=1024": 0.06, "slo-least-load:chunk=1024": 0.02, "lmetric:chunk=512": 0.08,
     "minimal": 0.2, "round-robin": 0.3, "random": 0.45,
@@ -24,20 +26,26 @@ BASELINES = {
 Shares = tuple[float, float]  # of the fluid optimum, at 0.99 and 0.90
 
 
-def synthetic_claims(*cells: Cell, is_quick: bool = False, disturbed: tuple[Disturbed, ...] = ()) -> Claims:
+def synthetic_claims(
+    *cells: Cell,
+    is_quick: bool = False,
+    disturbed: tuple[Disturbed, ...] = (),
+    cold_starts: tuple[ColdStart, ...] = (),
+) -> Claims:
     """Wrap cells."""
     return Claims(
         cells=cells,
         disturbed=disturbed,
+        cold_starts=cold_starts,
         targets=TARGETS,
-        seeds=3,
+        seeds=(0, 1, 2),
         is_quick=is_quick,
         num_unablated=0,
         num_undisturbed=0,
         profile="some-model-some-gpu",
         num_instances=20,
         date="2026-01-02",
-        machine="some machine",
+        machines=(MACHINE,),
         version="9.8.7",
         took_s=5400.0,
     )
@@ -53,12 +61,14 @@ def synthetic_cell(
     cost: float = 1.05,
     attainment: float = 0.995,
     without: dict[str, Shares] | None = None,
+    owned_without: dict[str, tuple[float, float]] | None = None,
     misses: Misses | None = None,
     is_quick: bool = False,
 ) -> Cell:
     """Build a cell from polyserve's and the best baseline's shares of the fluid optimum.
 
-    `cost` is instances over the fluid need at every load; `without` gives the change of goodput by mechanism.
+    `cost` is instances over the fluid need at every load; `without` gives the change of goodput by mechanism, and
+    `owned_without` the change of instances owned and the attainment (elsewhere nothing changes).
     """
     shares = {OURS: ours} | {p: (best[0] - d * best[0], best[1] - d * best[1]) for p, d in BASELINES.items()}
     goodputs = [
@@ -87,6 +97,7 @@ def synthetic_cell(
             Ablation(name, tuple(s * OPTIMUM_RPS * (1 + d) for s, d in zip(ours, change, strict=True)))
             for name, change in changes.items()
         ),
+        costs=() if is_quick else _costs(attainment, cost, owned_without or {}),
     )
 
 
@@ -110,7 +121,7 @@ def full_claims() -> Claims:
                     without={name: (-draw.random() / 20, -draw.random() / 8) for name in list(INSTEAD)[::2]},
                 )
             )
-    return synthetic_claims(*cells, disturbed=synthetic_disturbed())
+    return synthetic_claims(*cells, disturbed=synthetic_disturbed(), cold_starts=synthetic_cold_starts())
 
 
 def synthetic_disturbed() -> tuple[Disturbed, ...]:
@@ -126,6 +137,15 @@ def synthetic_disturbed() -> tuple[Disturbed, ...]:
         )
         for mode in MODES
         for level in disturbances(mode)
+    )
+
+
+def synthetic_cold_starts() -> tuple[ColdStart, ...]:
+    """Build a light load where requests are late with 120 s, disaggregated, and more is warm the longer starts take."""
+    return tuple(
+        ColdStart(mode, start_s, 0.875 if mode == "pd" and start_s > 100 else 0.995, 7 + start_s / 60, start_s / 60, 6)
+        for mode in MODES
+        for start_s in COLD_STARTS_S
     )
 
 
@@ -186,6 +206,12 @@ def _load(share: float, attainment: float, cost: float) -> Load:
     needs = tuple(part * 20 * share for part in (0.1, 0.2, 0.3, 0.4, 0.0))
     owners = (needs[0], needs[1] + (cost - 1) * 20 * share, *needs[2:])
     return Load(share, attainment, cost * 20 * share, 20 * share, owners, needs)
+
+
+def _costs(attainment: float, cost: float, changes: dict[str, tuple[float, float]]) -> tuple[CostWithout, ...]:
+    whole, found = 8 * cost, dict.fromkeys(INSTEAD, (0.0, attainment)) | changes
+    without = (CostWithout(name, attained, (1 + change) * whole) for name, (change, attained) in found.items())
+    return CostWithout(None, attainment, whole), *without
 
 
 def _tried(policy: str, shares: Shares) -> Tried:

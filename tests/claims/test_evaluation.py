@@ -7,13 +7,15 @@ from click.testing import CliRunner
 
 from claims.fakes import Formula
 from polyslo.claims.cases import WORKLOADS, Case, family
-from polyslo.claims.disturbances import disturbances
-from polyslo.claims.evaluation import QUICK_SEEDS, SEEDS, TUNING_RATIO, evaluate
+from polyslo.claims.disturbances import COLD_STARTS_S, disturbances
+from polyslo.claims.draft import TUNING_RATIO
+from polyslo.claims.evaluation import QUICK_SEEDS, SEEDS, evaluate
 from polyslo.claims.mechanisms import INSTEAD
 from polyslo.claims.store import Store
 from polyslo.claims.sweep import Sweep
-from polyslo.claims.work import Inspection, Search
+from polyslo.claims.work import Inspection, Search, Trial
 from polyslo.cli.main import cli
+from polyslo.sim.run import WARMUP_RATIO
 
 CASE = Case(WORKLOADS[0], "co")
 
@@ -110,10 +112,22 @@ def test_every_mechanism_is_ablated_on_every_workload(evaluated):
     for cell in claims.cells:
         assert [a.mechanism for a in cell.ablations] == list(INSTEAD)
         mine = [u for u in workers.asked if (u.case.name, u.case.mode) == (cell.workload, cell.mode)]
-        mine = [u for u in mine if "without=" in u.policy]
+        mine = [u for u in mine if "without=" in u.policy and isinstance(u, Search)]
         assert {u.duration_s for u in mine} == {round(TUNING_RATIO * cell.duration_s, 1)}
         promotion = next(a for a in cell.ablations if a.mechanism == "promotion")
         assert promotion.rates_rps[0] == pytest.approx(0.9 * cell.optimum_rps)
+
+
+def test_cost_is_looked_at_without_every_mechanism(evaluated):
+    """Polyserve with all of them first, then without each, on the first seed's requests at 40% of the optimum."""
+    claims, workers = evaluated[False]
+    for cell in claims.cells:
+        assert [cost.mechanism for cost in cell.costs] == [None, *INSTEAD]
+        assert [cost.mean_instances for cost in cell.costs] == pytest.approx([1.05 * 0.4 * 20] * len(cell.costs))
+    runs = [u for u in workers.asked if isinstance(u, Trial) and u.policy == "polyserve:without=promotion"]
+    assert len(runs) == len(claims.cells)
+    for run, cell in zip(runs, claims.cells, strict=True):
+        assert (run.seed, run.duration_s, run.rate_rps) == (0, cell.duration_s, pytest.approx(0.4 * cell.optimum_rps))
 
 
 def test_misses_are_inspected_where_too_little_is_served(evaluated, tmp_path):
@@ -137,12 +151,25 @@ def test_disturbed_settings_are_measured_by_their_own_optimum(evaluated):
     assert [family(policy) for policy in large.policies] == ["polyserve", "static-tiers"]
 
 
+def test_cold_starts_are_looked_at_at_light_load(evaluated):
+    """Each in both modes at 30% of the optimum, in runs whose warm-up outlasts what is warm at their beginning."""
+    claims, workers = evaluated[False]
+    found = [(c.mode, c.cold_start_s) for c in claims.cold_starts]
+    assert found == [(mode, start_s) for mode in ("co", "pd") for start_s in (0.0, 10.0, 30.0, 120.0)]
+    assert all(c.mean_instances == pytest.approx(1.05 * 6) for c in claims.cold_starts)
+    assert all(c.warm_instances == pytest.approx(0.0, abs=1e-9) for c in claims.cold_starts)
+    runs = [u for u in workers.asked if isinstance(u, Trial) and dict(u.case.fleet).get("cold_start_s") == 120.0]
+    assert [run.case.mode for run in runs] == ["co", "pd"]
+    assert all(WARMUP_RATIO * run.duration_s > 120.0 for run in runs)
+
+
 def test_quick_leaves_out_what_takes_long(evaluated):
     """Two seeds for polyserve and the best baselines only; nothing is ablated or disturbed."""
     claims, workers = evaluated[True]
     assert claims.is_quick
     assert not claims.disturbed
-    assert not any(cell.ablations for cell in claims.cells)
+    assert not claims.cold_starts
+    assert not any(cell.ablations or cell.costs for cell in claims.cells)
     seeds = {len(g.per_seed_rps) for g in claims.cells[0].goodputs if g.policy.startswith("random")}
     assert seeds == {1}
     assert len(claims.cells[0].ours(0.99).per_seed_rps) == QUICK_SEEDS
@@ -167,7 +194,9 @@ def test_what_is_finished_is_told_without_running_the_rest(tmp_path):
     first = evaluate(Sweep(store, Formula()), finished=True)
     assert first.num_unablated == len(first.cells)
     assert {level.topic for level in first.disturbed} == {"nothing"}
-    assert first.num_undisturbed == sum(len(disturbances(mode)) for mode in ("co", "pd")) - len(first.disturbed)
+    num_levels = sum(len(disturbances(mode)) + len(COLD_STARTS_S) for mode in ("co", "pd"))
+    assert first.num_undisturbed == num_levels - len(first.disturbed)
+    assert not first.cold_starts
     whole = evaluate(Sweep(store, Formula()))
     idle = Formula()
     assert evaluate(Sweep(store, idle), finished=True) == whole

@@ -3,7 +3,16 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from claims.synthetic import full_claims, losing, synthetic_cell, synthetic_claims, synthetic_disturbed, winning
+from claims.synthetic import (
+    MACHINE,
+    full_claims,
+    losing,
+    synthetic_cell,
+    synthetic_claims,
+    synthetic_cold_starts,
+    synthetic_disturbed,
+    winning,
+)
 from polyslo.claims.cases import MODES
 from polyslo.claims.markdown import NBSP
 from polyslo.claims.mechanisms import INSTEAD
@@ -22,6 +31,16 @@ def section(text: str, title: str) -> str:
     """Return a part of the page, from its heading to the next of the same level."""
     level = title.split(" ", 1)[0]
     return re.split(rf"^{level} ", text.split(f"{title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def goodput_part(claims: Claims) -> str:
+    """Return what the page says of mechanisms and goodput."""
+    return section(text_of(claims), "## What each mechanism is worth").split("### For cost")[0]
+
+
+def cost_part(claims: Claims) -> str:
+    """Return what the page says of mechanisms and cost."""
+    return section(section(text_of(claims), "## What each mechanism is worth"), "### For cost")
 
 
 def rows_of(text: str, first: str) -> list[list[str]]:
@@ -227,7 +246,7 @@ def test_mechanisms_that_do_nothing_are_named() -> None:
         synthetic_cell("sharegpt", without=without),
         synthetic_cell("burstgpt", without={**without, "wait": (0.03, 0)}),
     )
-    text = section(text_of(synthetic_claims(*cells)), "## What each mechanism is worth")
+    text = goodput_part(synthetic_claims(*cells))
     assert "- `wait`: CO on sharegpt" in text
     assert "- `memory`" not in text
     assert "polyserve would be better off without, at some target:\n\n- `wait`: burstgpt (CO, +3.0%)" in text
@@ -235,6 +254,52 @@ def test_mechanisms_that_do_nothing_are_named() -> None:
     assert strict[1 + list(INSTEAD).index("wait")] == "+0.4%"
     assert loose[1 + list(INSTEAD).index("memory")] == "**-2.0%**"
     assert all(f"| `{name}` | {words} |" in text for name, words in INSTEAD.items())
+
+
+def test_a_change_within_the_noise_is_marked_and_not_counted() -> None:
+    """With an interval of 5% to either side -4% is noise, and so is +4%; -6% is not; without one 4% is told."""
+    spread = 0.8 * 0.05 / 2.484  # three seeds a spread apart: the half width is 4.303 / sqrt(3) spreads
+    without = {"wait": (-0.04, 0.04), "memory": (-0.06, 0.0), "binning": (0.0, 0.0)}
+    noisy = synthetic_cell(ours=(0.8, 0.8), spread=spread, without=without)
+    assert 0.049 < noisy.noise_ratio(0.99) < 0.051
+    text = goodput_part(synthetic_claims(noisy))
+    strict, loose = rows_of(text, "sharegpt")
+    assert [strict[1 + list(INSTEAD).index(name)] for name in without] == ["-4.0% ≈", "**-6.0%**", "0.0%"]
+    assert loose[1 + list(INSTEAD).index("wait")] == "+4.0% ≈"
+    assert "- `wait`: CO on sharegpt" in text
+    assert "- `memory`" not in text
+    assert "better off without, at" not in text
+    told = synthetic_cell(ours=(0.8, 0.8), spread=0.0, without=without)
+    text = goodput_part(synthetic_claims(told))
+    assert rows_of(text, "sharegpt")[0][1 + list(INSTEAD).index("wait")] == "**-4.0%**"
+    assert "polyserve would be better off without, at some target:\n\n- `wait`: sharegpt (CO, +4.0%)" in text
+
+
+def test_what_mechanisms_do_for_cost_is_shown_and_named() -> None:
+    """Changes of instances owned by workload; late requests are told beside them and are no saving."""
+    owned = {"elasticity": (1.25, 1.0), "binning": (-0.1, 0.995), "wait": (-0.1, 0.9), "memory": (0.03, 0.95)}
+    cells = synthetic_cell(cost=1.05, owned_without=owned), synthetic_cell("burstgpt", mode="pd")
+    text = cost_part(synthetic_claims(*cells))
+    (row,) = rows_of(text, "sharegpt")
+    assert row[1] == "8.40"
+    texts = [row[2 + list(INSTEAD).index(name)] for name in owned]
+    assert texts == ["**+125.0%**", "**-10.0%**", "**-10.0%** † 0.900", "+3.0% † 0.950"]
+    assert (
+        "polyserve would own fewer instances without, with 0.99 attained:\n\n- `binning`: sharegpt (CO, -10.0%)" in text
+    )
+    idle = text.split("nothing is seen")[1].split("polyserve would own")[0]
+    assert "- `promotion`: CO on sharegpt; PD on burstgpt\n" in idle
+    for name in owned:
+        assert f"- `{name}`: PD on burstgpt\n" in idle
+
+
+def test_cost_without_mechanisms_is_left_out_where_it_was_not_looked_at() -> None:
+    """Recorded arrivals have goodput only; without any cell there is no heading."""
+    recorded = replace(synthetic_cell("my_trace, recorded"), costs=())
+    text = text_of(synthetic_claims(synthetic_cell(), recorded))
+    assert len(rows_of(section(text, "## What each mechanism is worth"), "my_trace, recorded")) == 2
+    assert not rows_of(cost_part(synthetic_claims(synthetic_cell(), recorded)), "my_trace, recorded")
+    assert "### For cost" not in text_of(synthetic_claims(recorded))
 
 
 def test_a_quick_run_says_that_it_is_no_evidence() -> None:
@@ -264,6 +329,19 @@ def test_sensitivity_is_in_shares_of_each_levels_own_optimum() -> None:
     assert usual[1:] == ["400", "**95.0%**", "82.5%", "75.0%", "**110.0%**", "90.0%", "87.5%"]
     assert len(rows_of(part, "30 s")) == len(MODES)
     assert "### Nothing" not in text
+
+
+def test_cold_starts_are_shown_where_instances_come_and_go() -> None:
+    """Attainment and instances by mode at light load; what is late is in bold and said."""
+    claims = synthetic_claims(synthetic_cell(), disturbed=synthetic_disturbed(), cold_starts=synthetic_cold_starts())
+    part = section(section(text_of(claims), "## When things differ from the usual case"), "### Cold start")
+    assert rows_of(part, "0 s") == [["0 s", "0.995", "7.00", "0.00", "0.995", "7.00", "0.00"]]
+    assert rows_of(part, "120 s")[-1] == ["120 s", "0.995", "9.00", "2.00", "**0.875**", "9.00", "2.00"]
+    assert "below 0.99 at this light load with 120 s (PD, 0.875)." in part
+    assert "the fluid need is 6.00 instances" in part
+    part = section(text_of(replace(claims, cold_starts=claims.cold_starts[:4])), "### Cold start")
+    assert "at this light load" not in part
+    assert "light load" not in section(text_of(replace(claims, cold_starts=())), "### Cold start")
 
 
 def test_names_with_pipes_do_not_break_tables() -> None:
@@ -296,14 +374,22 @@ def test_the_head_tells_what_was_run() -> None:
     head = text_of(winning()).split("## Verdict")[0]
     for part in (
         "2026-01-02",
-        "some machine",
-        "3 seeds",
+        "Computed in 90 min on one machine: Some CPU 9000, 8 cores, 31.4 GiB of memory, x86_64, Python 3.11.7.",
+        "3 seeds (0, 1 and 2)",
         "`some-model-some-gpu`",
         "`polyslo claims --quick`",
-        "90 min",
     ):
         assert part in head
     assert "This file is generated" in head
+
+
+def test_several_machines_are_all_named_and_an_unknown_one_is_not() -> None:
+    """A sweep that went on elsewhere names both; one whose machine was not noted says how long it took."""
+    other = replace(MACHINE, cpu=None, memory_gib=None, num_cores=1, num_alike=3)
+    text = text_of(replace(winning(), machines=(MACHINE, other)))
+    assert "Python 3.11.7; 3 machines of x86_64, 1 core, Python 3.11.7.\n" in text
+    assert "Computed in 90 min on several machines: Some CPU 9000" in text
+    assert "Computed in 90 min.\n" in text_of(replace(winning(), machines=()))
 
 
 def test_further_parts_are_shown_when_given() -> None:

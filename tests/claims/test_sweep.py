@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from claims.fakes import MACHINE
 from polyslo.claims.cases import Case
 from polyslo.claims.store import Store
-from polyslo.claims.sweep import LocalProcesses, RayCluster, Sweep
+from polyslo.claims.sweep import LocalProcesses, Sweep
 from polyslo.claims.work import Found, Inspection, Misses, Outcome, Search, Trial, do
 from polyslo.errors import ConfigError
 
@@ -28,6 +31,10 @@ class Recorder:
                 raise KeyboardInterrupt
             self.asked.append(unit)
             yield unit, Found((float(unit.seed), 1.5), ((2.0, 0.5),))
+
+    def machines(self):
+        """See `Workers`."""
+        return [MACHINE]
 
     def close(self):
         """See `Workers`."""
@@ -74,6 +81,22 @@ def test_all_kinds_of_answers_survive_the_disk(tmp_path):
     assert again.get(SEARCHES[1]) is None
 
 
+def test_the_machines_of_all_sittings_are_kept(tmp_path):
+    """A sweep that goes on elsewhere names both machines, each once; one that only reads adds none."""
+    first, second = Recorder(), Recorder()
+    second.machines = lambda: [replace(MACHINE, cpu=None, memory_gib=None), MACHINE]
+    for workers, units in ((first, SEARCHES[:1]), (second, SEARCHES), (first, SEARCHES)):
+        sweep = Sweep(Store(tmp_path), workers)
+        sweep.do("stage", units)
+    sweep = Sweep(Store(tmp_path), Recorder())
+    assert sweep.machines == (MACHINE, replace(MACHINE, cpu=None, memory_gib=None))
+    reader = Recorder()
+    reader.machines = lambda: [replace(MACHINE, num_cores=64)]
+    again = Sweep(Store(tmp_path), reader)
+    assert again.do("stage", SEARCHES) == sweep.do("stage", SEARCHES)
+    assert again.machines == sweep.machines
+
+
 @pytest.mark.slow
 def test_processes_answer_as_this_one_does(tmp_path):
     """A unit that another process does gives the same answer, to the last bit."""
@@ -83,13 +106,6 @@ def test_processes_answer_as_this_one_does(tmp_path):
         assert Sweep(Store(tmp_path), workers).do("stage", units) == [do(unit) for unit in units]
     finally:
         workers.close()
-
-
-def test_ray_is_asked_for_by_name(monkeypatch):
-    """Without Ray the error says what to install."""
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"--ray: Ray is not installed; pip install 'polyslo\[ray\]'"):
-        RayCluster("auto")
 
 
 def test_a_state_folder_that_cannot_be_made_is_named(tmp_path):

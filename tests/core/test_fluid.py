@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polyslo.core.fluid import LengthMoments, colocated_rate_rps, optimum_rps, prefill_rate_rps
+from polyslo.core.fluid import (
+    LengthMoments,
+    colocated_rate_rps,
+    decode_rate_rps,
+    instance_need,
+    optimum_rps,
+    prefill_rate_rps,
+)
 
+PROMPTS, OUTPUTS = [300, 500, 1600], [40, 250, 90]
+BASE_S, TOKEN_S, KV_S, PAIR_S = 5e-3, 1e-5, 1e-7, 4e-9  # of an iteration, a token, a token of KV, a pair of tokens
 MOMENTS = LengthMoments.of([400, 600], [50, 150])
 
 
@@ -63,3 +72,42 @@ def test_tiers_share_the_fleet_harmonically(make_profile):
 def test_a_pace_out_of_reach_has_no_optimum(make_profile):
     """I19: a TPOT below the empty iteration's 5 ms can't be served: 0."""
     assert optimum_rps(make_profile(), [0.004], [1.0], MOMENTS, num_instances=3, mode="co") == 0.0
+
+
+def largest(length_s: np.ndarray, request_s: float, request_tokens: float, capacity: int) -> float:
+    """Search a grid of iteration lengths and rates for the largest rate that fits into its own iterations."""
+    rates = np.linspace(0.1, 200, 2000)
+    in_flight = length_s[:, None] * rates  # requests whose work an iteration has to carry
+    fits = (BASE_S + request_s * in_flight <= length_s[:, None]) & (request_tokens * in_flight <= capacity)
+    return float(np.where(fits, rates, 0.0).max())
+
+
+@pytest.mark.parametrize("capacity", [100_000, 50_000])
+@pytest.mark.parametrize(("tpots_s", "shares"), [([0.02, 0.05], [0.3, 0.7]), ([0.008, 0.1], [0.8, 0.2])])
+def test_the_disaggregated_optimum_is_what_a_search_finds(make_profile, tpots_s, shares, capacity):
+    """I19: over sizes of the prefill side and of each tier, iteration lengths and rates, one request after the other.
+
+    A prefill instance attends from every prompt token to those before it; a decode instance holds prompts and what
+    has been emitted. Of 7 instances each side has what suits it; the slowest of them decides.
+    """
+    profile = make_profile(base_s=BASE_S, token_s=TOKEN_S, kv_s=KV_S, pair_s=PAIR_S, capacity=capacity)
+    prefill_s = np.mean([sum(TOKEN_S + PAIR_S * before for before in range(p)) for p in PROMPTS])
+    kv = np.mean([sum(p + i for i in range(1, o)) for p, o in zip(PROMPTS, OUTPUTS, strict=True)])
+    decode_s = np.mean([o - 1 for o in OUTPUTS]) * TOKEN_S + kv * KV_S
+    lengths = np.geomspace(0.002, 1.0, 400)  # of the TPOT, or of a second
+    rates = [largest(lengths, prefill_s, np.mean(PROMPTS), capacity)]
+    rates += [largest(lengths * tpot_s, decode_s, kv, capacity) for tpot_s in tpots_s]
+    moments = LengthMoments.of(PROMPTS, OUTPUTS)
+    found = [prefill_rate_rps(profile, moments), *(decode_rate_rps(profile, tpot_s, moments) for tpot_s in tpots_s)]
+    assert found == pytest.approx(rates, rel=0.015)  # its own lengths are 5% apart
+
+    parts = np.linspace(0, 1, 401)
+    first, second = np.meshgrid(parts, parts)
+    sizes = np.stack([first, second, np.maximum(0.0, 1 - first - second)])  # shape (sides, 401, 401), of the fleet
+    served = 7 * np.min(sizes * np.divide(rates, [1.0, *shares])[:, None, None], axis=0)
+    served[first + second > 1 + 1e-9] = 0.0
+    optimum = optimum_rps(profile, tpots_s, shares, moments, num_instances=7, mode="pd")
+    assert served.max() == pytest.approx(optimum, rel=0.02)
+    best = sizes[(slice(None), *np.unravel_index(served.argmax(), served.shape))]
+    need = instance_need(profile, tpots_s, shares, moments, mode="pd")
+    assert np.roll(need, 1) / need.sum() == pytest.approx(best, abs=0.01)

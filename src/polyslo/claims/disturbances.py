@@ -10,6 +10,7 @@ from polyslo.claims.cases import Case
 USUAL = "azure2023-conv"
 SIZES = (4, 8, 16, 64, 256, 1024)
 NUM_TIERS = (2, 3, 6, 8)
+COLD_STARTS_S = (0.0, 10.0, 30.0, 120.0)  # at light load, where instances come and go
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,12 @@ class Disturbance:
 def disturbances(mode: str) -> list[Disturbance]:
     """Return all levels of all topics, in the order of the tables."""
     return [Disturbance(*entry) for entry in _levels(Case(USUAL, mode))]
+
+
+def cold_starts(mode: str) -> list[tuple[float, Case]]:
+    """Return the usual case with each cold start that is looked at where load is light."""
+    usual = Case(USUAL, mode)
+    return [(start_s, usual.having(cold_start_s=start_s) if start_s else usual) for start_s in COLD_STARTS_S]
 
 
 def _levels(usual: Case) -> Iterator[tuple[str, str, Case]]:

@@ -1,4 +1,4 @@
-"""The evaluation, stage by stage: tune the baselines, score on further seeds, weigh the load, ablate, disturb.
+"""The evaluation, stage by stage: tune the baselines, score on further seeds, weigh the load; then the side runs.
 
 The best variants of a baseline are found by short runs of the first seed, and the best of them, and of its defaults,
 is chosen by that seed's run at full length. It counts in the score, too: where that favours anyone, it is the baseline.
@@ -6,61 +6,39 @@ is chosen by that seed's run at full length. It counts in the score, too: where 
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
-from polyslo.claims.cases import MODES, OURS, TARGETS, Case, cells, families, family, run_length_s
-from polyslo.claims.disturbances import Disturbance, disturbances
-from polyslo.claims.mechanisms import ablations
-from polyslo.claims.results import Ablation, Cell, Claims, Disturbed, Load, TierRow, Tried
+from polyslo.claims.cases import OURS, TARGETS, Case, cells, families, family, run_length_s
+from polyslo.claims.draft import Draft
+from polyslo.claims.results import Cell, Claims, Load, TierRow, Tried
 from polyslo.claims.search import HIGHEST_RATIO
+from polyslo.claims.side_runs import SideRuns
 from polyslo.claims.sweep import Sweep
 from polyslo.claims.tuning import refinements, variants, without_relegation
 from polyslo.claims.verdict import LEAST_SHARE
 from polyslo.claims.work import TOLERANCE_RATIO, Found, Inspection, Misses, Outcome, Search, Trial
 from polyslo.sim.results import GoodputResult
-from polyslo.sim.setting import Setting
 from polyslo.sim.statistics import confidence_interval
 
 SEEDS, QUICK_SEEDS = 3, 2
 LOADS = (0.2, 0.4, 0.6, 0.8)
-TUNING_RATIO = 0.3  # length of the runs that choose parameters, or ablate, of those that are scored
-# Shares of the fluid optimum to which these searches narrow the rate; what they interpolate then is about a third of
-# that off (P95).
-TUNING_TOLERANCE, ABLATION_TOLERANCE = 0.03, 0.04
+# Share of the fluid optimum to which the searches that choose narrow the rate; what they interpolate then is about a
+# third of that off (P95).
+TUNING_TOLERANCE = 0.03
 LEADING = 2  # variants of a policy at each target that are run at full length, beside its defaults
 CONTENDING_RATIO = 0.9  # of the best baseline's goodput: with less in the first seed a baseline is not the best
-LONGER = ("mix that moves", "cold start")  # these take time to show
-MOST_INSTANCE_S, LEAST_LARGE_S = 16_000.0, 50.0  # runs of large fleets are shorter, down to this
-LARGE = 500  # instances: beyond, the rival that asks each of them is left out; past the knee that takes hours
-RIVALS = ("static-tiers", "slo-least-load")  # in disturbed settings, with the parameters that were best in the usual
-
-
-@dataclass(slots=True, eq=False)
-class _Draft:
-    """A cell while it is being found out."""
-
-    case: Case
-    setting: Setting
-    optimum_rps: float
-    duration_s: float
-    tuned: dict[str, Found]  # every variant, short runs
-    tried: dict[str, Found]  # polyserve and the chosen variants
-    chosen: dict[tuple[str, float], str]  # (family, target) -> its best variant
 
 
 def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None, finished: bool = False) -> Claims:
     """Run everything that has not been run yet; see the module.
 
-    `finished`: run nothing more of what the main tables do without, ablations and disturbances, and leave out what
-    is not whole.
+    `finished`: run no more side runs, and leave out what is not whole.
     """
-    seeds = QUICK_SEEDS if quick else SEEDS
+    seeds = tuple(range(QUICK_SEEDS if quick else SEEDS))
     drafts = [_draft(case, quick) for case in cells(traces)]
     _tune(sweep, drafts, quick)
     _try_chosen(sweep, drafts, quick)
@@ -68,9 +46,7 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None, f
     loads = _weigh(sweep, drafts)
     tiers = _by_tier(sweep, drafts, goodputs)
     misses = _inspect(sweep, drafts, goodputs)
-    ablated = [[] for _ in drafts] if quick else _ablate(sweep, drafts, finished)
-    disturbed = [] if quick else _disturb(sweep, drafts, finished)
-    num_levels = sum(len(disturbances(mode)) for mode in MODES)
+    side = SideRuns.skipped(drafts) if quick else SideRuns.of(sweep, drafts, finished)
     found = [
         Cell(
             workload=draft.case.name,
@@ -85,38 +61,40 @@ def evaluate(sweep: Sweep, *, quick: bool = False, traces: Path | None = None, f
             loads=tuple(loads[k]),
             tiers=tuple(tiers[k]),
             misses=misses[k],
-            ablations=tuple(ablated[k]),
+            ablations=side.ablations[k],
+            costs=side.costs[k],
         )
         for k, draft in enumerate(drafts)
     ]
     usual = drafts[0].setting
     return Claims(
         cells=tuple(found),
-        disturbed=tuple(disturbed),
+        disturbed=side.disturbed,
+        cold_starts=side.cold_starts,
         targets=TARGETS,
         seeds=seeds,
         is_quick=quick,
-        num_unablated=0 if quick else ablated.count([]),
-        num_undisturbed=0 if quick else num_levels - len(disturbed),
+        num_unablated=side.num_unablated,
+        num_undisturbed=side.num_undisturbed,
         profile=usual.named.name,
         num_instances=usual.config.num_instances,
         date=date.today().isoformat(),
-        machine=f"{platform.machine()}, Python {platform.python_version()}",
+        machines=sweep.machines,
         version=version("polyslo"),
         took_s=sweep.took_s,
     )
 
 
-def _draft(case: Case, quick: bool) -> _Draft:
+def _draft(case: Case, quick: bool) -> Draft:
     setting = case.setting()
-    return _Draft(case, setting, setting.optimum_rps(), run_length_s(setting, quick=quick), {}, {}, {})
+    return Draft(case, setting, setting.optimum_rps(), run_length_s(setting, quick=quick), {}, {}, {})
 
 
 def _as_tried(found: Mapping[str, Found]) -> tuple[Tried, ...]:
     return tuple(Tried(policy, answer.rates_rps, answer.seen) for policy, answer in found.items())
 
 
-def _tune(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> None:
+def _tune(sweep: Sweep, drafts: Sequence[Draft], quick: bool) -> None:
     """Compare variants in short runs; relegation off is one more for those that are best at first."""
     _compare(sweep, "tuning", drafts, lambda d: [OURS, *variants(d.setting, quick=quick)], quick)
     if not quick:
@@ -124,7 +102,7 @@ def _tune(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> None:
         _compare(sweep, "relegation off", drafts, _best_without_relegation, quick)
 
 
-def _best_without_relegation(draft: _Draft) -> list[str]:
+def _best_without_relegation(draft: Draft) -> list[str]:
     return [
         without_relegation(policy)
         for (name, target), policy in draft.chosen.items()
@@ -133,11 +111,13 @@ def _best_without_relegation(draft: _Draft) -> list[str]:
 
 
 def _compare(
-    sweep: Sweep, stage: str, drafts: Sequence[_Draft], policies: Callable[[_Draft], list[str]], quick: bool
+    sweep: Sweep, stage: str, drafts: Sequence[Draft], policies: Callable[[Draft], list[str]], quick: bool
 ) -> None:
     pairs = [(draft, policy) for draft in drafts for policy in policies(draft)]
     tolerance = TOLERANCE_RATIO if quick else TUNING_TOLERANCE  # quick: these are the scores, too
-    units = [Search(d.case, policy, 0, _tuning_length_s(d, quick), tolerance_ratio=tolerance) for d, policy in pairs]
+    units = [
+        Search(d.case, policy, 0, d.tuning_length_s(quick=quick), tolerance_ratio=tolerance) for d, policy in pairs
+    ]
     answers = sweep.do(stage, units)
     for (draft, policy), found in zip(pairs, answers, strict=True):
         draft.tuned[policy] = found
@@ -145,7 +125,7 @@ def _compare(
         _choose(draft, draft.tuned)
 
 
-def _choose(draft: _Draft, found: Mapping[str, Found]) -> None:
+def _choose(draft: Draft, found: Mapping[str, Found]) -> None:
     """Choose each policy's best variant at each target, by what was found of each."""
     for name, target in product(families(list(found)), TARGETS):
         draft.chosen[name, target] = _ranked(found, name, target)[0]
@@ -161,11 +141,7 @@ def _rates(found: Mapping[str, Found], target: float) -> dict[str, float]:
     return {policy: answer.rates_rps[TARGETS.index(target)] for policy, answer in found.items()}
 
 
-def _tuning_length_s(draft: _Draft, quick: bool) -> float:
-    return draft.duration_s if quick else round(TUNING_RATIO * draft.duration_s, 1)
-
-
-def _try_chosen(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> None:
+def _try_chosen(sweep: Sweep, drafts: Sequence[Draft], quick: bool) -> None:
     """Search at full length for what could be best, near what the short runs gave, and choose by that.
 
     Quick: the runs were at full length.
@@ -183,27 +159,24 @@ def _try_chosen(sweep: Sweep, drafts: Sequence[_Draft], quick: bool) -> None:
         _choose(draft, draft.tried)
 
 
-def _likely(draft: _Draft) -> list[str]:
+def _likely(draft: Draft) -> list[str]:
     """Return the variants of each policy that lead in short runs at a target, and those without any option."""
     names = families(list(draft.tuned))
     leading = [p for name, target in product(names, TARGETS) for p in _ranked(draft.tuned, name, target)[:LEADING]]
     return [*leading, *(name for name in names if name in draft.tuned)]
 
 
-def _score(sweep: Sweep, drafts: Sequence[_Draft], seeds: int, quick: bool) -> list[list[GoodputResult]]:
+def _score(sweep: Sweep, drafts: Sequence[Draft], seeds: Sequence[int], quick: bool) -> list[list[GoodputResult]]:
     """Search with the further seeds, near what the first one gave, for all that could be best."""
     units = [
-        _further(draft, policy, seed)
-        for seed in range(1, seeds)
-        for draft in drafts
-        for policy in _contenders(draft, quick)
+        _further(draft, policy, seed) for seed in seeds[1:] for draft in drafts for policy in _contenders(draft, quick)
     ]
     found = dict(zip(units, sweep.do("scoring", units), strict=True))
     results = []
     for draft in drafts:
         mine = []
         for (_, target), policy in draft.chosen.items():
-            further = [_further(draft, policy, seed) for seed in range(1, seeds)]
+            further = [_further(draft, policy, seed) for seed in seeds[1:]]
             searches = [draft.tried[policy], *(found[unit] for unit in further if unit in found)]
             rates = tuple(search.rates_rps[TARGETS.index(target)] for search in searches)
             at_end = max(rates) >= HIGHEST_RATIO * draft.optimum_rps
@@ -212,7 +185,7 @@ def _score(sweep: Sweep, drafts: Sequence[_Draft], seeds: int, quick: bool) -> l
     return results
 
 
-def _contenders(draft: _Draft, quick: bool) -> list[str]:
+def _contenders(draft: Draft, quick: bool) -> list[str]:
     """Return polyserve and the baselines that could be best at a target, by the first seed; quick: those that are."""
     found = [OURS]
     for k, target in enumerate(TARGETS):
@@ -226,11 +199,11 @@ def _contenders(draft: _Draft, quick: bool) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _further(draft: _Draft, policy: str, seed: int) -> Search:
+def _further(draft: Draft, policy: str, seed: int) -> Search:
     return Search(draft.case, policy, seed, draft.duration_s, draft.tried[policy].rates_rps)
 
 
-def _weigh(sweep: Sweep, drafts: Sequence[_Draft]) -> list[list[Load]]:
+def _weigh(sweep: Sweep, drafts: Sequence[Draft]) -> list[list[Load]]:
     """See what polyserve owns where less is needed."""
     units = [Trial(d.case, OURS, 0, d.duration_s, share * d.optimum_rps) for d in drafts for share in LOADS]
     outcomes = iter(sweep.do("light load", units))
@@ -250,9 +223,7 @@ def _weigh(sweep: Sweep, drafts: Sequence[_Draft]) -> list[list[Load]]:
     ]
 
 
-def _by_tier(
-    sweep: Sweep, drafts: Sequence[_Draft], goodputs: Sequence[Sequence[GoodputResult]]
-) -> list[list[TierRow]]:
+def _by_tier(sweep: Sweep, drafts: Sequence[Draft], goodputs: Sequence[Sequence[GoodputResult]]) -> list[list[TierRow]]:
     """Look at each tier at the rate that polyserve serves, with every baseline as it is best."""
     wanted: list[list[Trial]] = []
     for d, mine in zip(drafts, goodputs, strict=True):
@@ -263,9 +234,7 @@ def _by_tier(
     return [[TierRow(unit.policy, _shares(next(outcomes))) for unit in units] for units in wanted]
 
 
-def _inspect(
-    sweep: Sweep, drafts: Sequence[_Draft], goodputs: Sequence[Sequence[GoodputResult]]
-) -> list[Misses | None]:
+def _inspect(sweep: Sweep, drafts: Sequence[Draft], goodputs: Sequence[Sequence[GoodputResult]]) -> list[Misses | None]:
     """Look at who misses at the least share that polyserve should serve, where it serves less."""
     wanted = [
         Inspection(d.case, 0, d.duration_s, round(LEAST_SHARE * d.optimum_rps, 3))
@@ -282,77 +251,7 @@ def _ours_rps(goodputs: Sequence[GoodputResult]) -> float:
     return next(g.rate_rps for g in goodputs if g.policy == OURS)
 
 
-def _ablate(sweep: Sweep, drafts: Sequence[_Draft], finished: bool) -> list[list[Ablation]]:
-    """Switch each mechanism off, in short runs; search near what the whole policy gave in runs as short."""
-    wanted = [
-        [
-            Search(d.case, policy, 0, _tuning_length_s(d, quick=False), d.tuned[OURS].rates_rps, ABLATION_TOLERANCE)
-            for policy in ablations().values()
-        ]
-        for d in drafts
-    ]
-    wanted = [units if not finished or sweep.has(units) else [] for units in wanted]
-    found = iter(sweep.do("ablations", [unit for units in wanted for unit in units]))
-    return [[Ablation(name, next(found).rates_rps) for name in ablations()] if units else [] for units in wanted]
-
-
-def _disturb(sweep: Sweep, drafts: Sequence[_Draft], finished: bool) -> list[Disturbed]:
-    """Disturb the usual case, with the rivals as they were best in it."""
-    levels = [level for mode in MODES for level in disturbances(mode)]
-    settings = [level.case.setting() for level in levels]
-    wanted = [
-        [
-            Search(level.case, policy, 0, length_s, _usual_guesses(drafts, level, policy, setting.optimum_rps()))
-            for policy in _rivals(drafts, level)
-        ]
-        for level, setting in zip(levels, settings, strict=True)
-        for length_s in [_disturbed_length_s(level, setting)]
-    ]
-    rows = [row for row in zip(levels, settings, wanted, strict=True) if not finished or sweep.has(row[2])]
-    found = iter(sweep.do("disturbances", [unit for _, _, units in rows for unit in units]))
-    return [
-        Disturbed(
-            topic=level.topic,
-            level=level.level,
-            mode=level.case.mode,
-            optimum_rps=setting.optimum_rps(),
-            policies=tuple(unit.policy for unit in units),
-            rates_rps=tuple(next(found).rates_rps for _ in units),
-        )
-        for level, setting, units in rows
-    ]
-
-
-def _usual(drafts: Sequence[_Draft], level: Disturbance) -> _Draft:
-    return next(d for d in drafts if d.case.workload == level.case.workload and d.case.mode == level.case.mode)
-
-
-def _usual_guesses(drafts: Sequence[_Draft], level: Disturbance, policy: str, optimum_rps: float) -> tuple[float, ...]:
-    """Return what short runs of the usual case gave, scaled by the optimum: disturbances that do little end soon.
-
-    The usual case itself is then the very search that has scored it.
-    """
-    usual = _usual(drafts, level)
-    scale, found = optimum_rps / usual.optimum_rps, usual.tuned.get(policy)
-    return tuple(scale * rate for rate in found.rates_rps) if found else ()
-
-
-def _rivals(drafts: Sequence[_Draft], level: Disturbance) -> list[str]:
-    usual = _usual(drafts, level)
-    names = RIVALS if level.case.num_instances <= LARGE else RIVALS[:1]
-    rivals = [usual.chosen[name, TARGETS[0]] for name in names]
-    # a split of 20 instances says nothing about other sizes
-    return [OURS, *(family(r) if "prefill=" in r and level.case.num_instances != 20 else r for r in rivals)]
-
-
-def _disturbed_length_s(level: Disturbance, setting: Setting) -> float:
-    length_s = run_length_s(setting)
-    if level.topic in LONGER:
-        return 2 * length_s
-    return min(length_s, max(LEAST_LARGE_S, MOST_INSTANCE_S / level.case.num_instances))
-
-
-def _raised_ratio(draft: _Draft) -> float:
+def _raised_ratio(draft: Draft) -> float:
     workload = draft.setting.workload(draft.optimum_rps, 0, duration_s=draft.duration_s)
     return workload.num_ttft_raised / len(workload)
 

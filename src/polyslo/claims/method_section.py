@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from polyslo.claims.evaluation import ABLATION_TOLERANCE, CONTENDING_RATIO, LEADING, TUNING_RATIO, TUNING_TOLERANCE
+from polyslo.claims.draft import TUNING_RATIO
+from polyslo.claims.evaluation import CONTENDING_RATIO, LEADING, TUNING_TOLERANCE
 from polyslo.claims.markdown import bullets, plain, table
 from polyslo.claims.numbers import target_text
 from polyslo.claims.results import Claims
+from polyslo.claims.side_runs import ABLATION_TOLERANCE
 from polyslo.claims.verdict import by_mode
 from polyslo.claims.work import TOLERANCE_RATIO
 from polyslo.report.notation import MISSING, count_text, percent_cell_text, rate_text
@@ -17,8 +19,8 @@ def method_section(claims: Claims) -> str:
     """Return definitions, and run lengths by workload."""
     targets = " and ".join(target_text(target) for target in claims.targets)
     near = "if it is the best of all" if claims.is_quick else f"with {CONTENDING_RATIO:.0%} of the best of all or more"
-    further = f" What is chosen is, {near}, scored with {count_text(claims.seeds - 1, 'further seed')}."
-    further = further if claims.seeds > 1 else ""
+    further = f" What is chosen is, {near}, scored with {count_text(len(claims.seeds) - 1, 'further seed')}."
+    further = further if len(claims.seeds) > 1 else ""
     chosen = (
         " Of each policy the best at each target is chosen."
         if claims.is_quick
@@ -49,7 +51,7 @@ def method_section(claims: Claims) -> str:
         f"**Tuning**: every variant of every baseline is searched with the first seed{short}{without}.{chosen}"
         f"{further} The first seed counts in the score, too: where that favours anyone, it is the baseline. polyserve "
         "has no parameter that is tuned. static-tiers has its tiers' sizes from the fluid need; no search varies them.",
-        f"**Intervals**: 95%, Student's t over {count_text(claims.seeds, 'seed')}.",
+        f"**Intervals**: 95%, Student's t over {count_text(len(claims.seeds), 'seed')}.",
         f"**SLOs**: a request whose drawn TTFT is out of reach even on an idle instance is given {RAISED_TO_IDLE:g} "
         "times its idle TTFT; the table says how often.",
     ]

@@ -15,7 +15,7 @@ from polyslo.claims import figures
 from polyslo.claims.ablation_section import ablation_section
 from polyslo.claims.cost_section import cost_section
 from polyslo.claims.goodput_section import against_best, by_tier, every_policy, tuning
-from polyslo.claims.markdown import code, opening
+from polyslo.claims.markdown import code, listed, opening
 from polyslo.claims.method_section import method_section
 from polyslo.claims.numbers import duration_text
 from polyslo.claims.results import Claims
@@ -108,8 +108,9 @@ def _head(claims: Claims) -> str:
         "up to 1.23x (disaggregated) and 1.18x (co-located) that of the best baseline, up to 92.5% of the optimal "
         "goodput, and fewer instances at light load. This page says what polyslo's simulator finds, losses included.",
         f"{count_text(workloads, 'workload')} with Poisson arrivals{recorded}, {modes}, {claims.num_instances} "
-        f"instances, profile {code(claims.profile)}, {count_text(claims.seeds, 'seed')}. polyslo {claims.version}, "
-        f"{claims.date}, {claims.machine}; {duration_text(claims.took_s)} of computing.",
+        f"instances, profile {code(claims.profile)}, {count_text(len(claims.seeds), 'seed')} "
+        f"({listed([str(seed) for seed in claims.seeds])}). polyslo {claims.version}, {claims.date}.",
+        f"Computed in {duration_text(claims.took_s)}{_machines_text(claims)}.",
         f"This file is generated: {code('polyslo claims')} writes it again, {code('polyslo claims --quick')} "
         "prints its main table within minutes, with wide intervals.",
     ]
@@ -124,6 +125,13 @@ def _head(claims: Claims) -> str:
             f"{count_text(claims.num_undisturbed, 'level')} of disturbances still to be run; they are left out."
         )
     return "\n\n".join(parts)
+
+
+def _machines_text(claims: Claims) -> str:
+    """Name the machines that computed, if they were noted."""
+    if len(claims.machines) < 2:
+        return "".join(f" on one machine: {machine}" for machine in claims.machines)
+    return f" on several machines: {'; '.join(map(str, claims.machines))}"
 
 
 def _headed(title: str, markdown: str | None) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from polyslo.claims.cases import OURS, RECORDED, families, family
+from polyslo.claims.machine import Machine
 from polyslo.claims.work import Misses
 from polyslo.sim.results import GoodputResult
 
@@ -47,6 +49,15 @@ class Ablation:
 
 
 @dataclass(frozen=True, slots=True)
+class CostWithout:
+    """What polyserve owns without one mechanism at `side_runs.COST_SHARE` of the fluid optimum, first seed."""
+
+    mechanism: str | None  # None: with all of them
+    attainment: float
+    mean_instances: float
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One workload in one mode."""
 
@@ -63,6 +74,7 @@ class Cell:
     tiers: tuple[TierRow, ...]  # at the rate that polyserve serves at the first target
     misses: Misses | None  # at `verdict.LEAST_SHARE` of the fluid optimum, where polyserve serves less
     ablations: tuple[Ablation, ...]
+    costs: tuple[CostWithout, ...]  # with all mechanisms, then without each; none with recorded arrivals
 
     @property
     def is_recorded(self) -> bool:
@@ -103,6 +115,11 @@ class Cell:
             return False
         return ours.low_rps <= best.high_rps and best.low_rps <= ours.high_rps
 
+    def noise_ratio(self, target: float) -> float:
+        """Return half of the 95% interval of polyserve's goodput over the goodput; 0 with one seed."""
+        ours = self.ours(target)
+        return (ours.high_rps - ours.rate_rps) / ours.rate_rps if ours.rate_rps > 0 else math.inf
+
     def share(self, target: float) -> float:
         """Return polyserve's share of the fluid optimum."""
         return self.ours(target).rate_rps / self.optimum_rps
@@ -121,19 +138,32 @@ class Disturbed:
 
 
 @dataclass(frozen=True, slots=True)
+class ColdStart:
+    """Polyserve with one cold start at `side_runs.COLD_START_SHARE` of the fluid optimum, first seed."""
+
+    mode: str
+    cold_start_s: float
+    attainment: float
+    mean_instances: float  # owned, or kept warm
+    warm_instances: float  # of these: kept warm
+    fluid_instances: float  # what the fluid optimum would use
+
+
+@dataclass(frozen=True, slots=True)
 class Claims:
     """The whole evaluation."""
 
     cells: tuple[Cell, ...]
     disturbed: tuple[Disturbed, ...]
+    cold_starts: tuple[ColdStart, ...]
     targets: tuple[float, ...]
-    seeds: int
+    seeds: tuple[int, ...]
     is_quick: bool
     num_unablated: int  # cells whose ablations were still to be run
     num_undisturbed: int  # levels of disturbances likewise
     profile: str
     num_instances: int
     date: str
-    machine: str
+    machines: tuple[Machine, ...]  # that computed it, over all sittings; empty where none was noted
     version: str
     took_s: float  # of sweeping, over all sittings

@@ -8,9 +8,11 @@ from polyslo.claims.cases import family
 from polyslo.claims.disturbances import USUAL
 from polyslo.claims.markdown import bold, code, listed, opening, plain, table
 from polyslo.claims.numbers import target_text
-from polyslo.claims.results import Claims, Disturbed
-from polyslo.report.notation import MISSING, mode_text, percent_cell_text, rate_text
+from polyslo.claims.results import Claims, ColdStart, Disturbed
+from polyslo.claims.side_runs import COLD_START_RUN_S, COLD_START_SHARE
+from polyslo.report.notation import MISSING, amount_text, mode_text, percent_cell_text, rate_text, share_text
 
+COLD_START = "cold start"  # the topic that has a table of its own besides
 UNDISTURBED = "nothing"  # the topic of the usual case, which heads every other topic's table
 
 # What requests that missed have shown, by topic.
@@ -33,7 +35,7 @@ REASONS = {
         "late the second token comes as much later than the first, so that only those attain whose first token "
         "was that early, whatever the policy."
     ),
-    "cold start": (
+    COLD_START: (
         "Instances that were given back stay warm for as long as a start takes; they count as owned meanwhile. A run "
         "begins with all of them warm."
     ),
@@ -58,7 +60,44 @@ def sensitivity_section(claims: Claims) -> str:
             levels = [d for d in claims.disturbed if d.mode == mode and d.topic in (UNDISTURBED, topic)]
             if any(d.topic == topic for d in levels):
                 parts += [_heading(mode, levels), _table(levels, claims.targets)]
+        parts += _cold_starts(claims) if topic == COLD_START else []
     return "\n\n".join(parts)
+
+
+def _cold_starts(claims: Claims) -> list[str]:
+    """Tabulate attainment and instances where load is light: near the optimum hardly an instance is ever started."""
+    if not claims.cold_starts:
+        return []
+    first, modes = claims.targets[0], list(dict.fromkeys(c.mode for c in claims.cold_starts))
+    header = ["cold start"]
+    for mode in modes:
+        header += [f"{mode.upper()} attainment", "owned or kept warm", "of these warm"]
+    rows = []
+    for start_s in dict.fromkeys(c.cold_start_s for c in claims.cold_starts):
+        found = {c.mode: c for c in claims.cold_starts if c.cold_start_s == start_s}
+        cells = [text for mode in modes for text in _cold_start_cells(found.get(mode), first)]
+        rows.append([f"{start_s:g} s", *cells])
+    need = amount_text(claims.cold_starts[0].fluid_instances)
+    parts = [
+        f"Near the optimum hardly an instance is given back, so goodput tells little of cold starts. At "
+        f"{COLD_START_SHARE:.0%} of the fluid optimum, in runs of {COLD_START_RUN_S:,.0f} s with the first seed, "
+        f"`polyserve` attains and has, on average (the fluid need is {need} instances; attainment below "
+        f"{target_text(first)} in bold):",
+        table(header, rows, "l" + "r" * (len(header) - 1)),
+    ]
+    late = [c for c in claims.cold_starts if c.attainment < first]
+    if late:
+        names = [f"{c.cold_start_s:g} s ({c.mode.upper()}, {share_text(c.attainment)})" for c in late]
+        parts.append(f"Attainment is below {target_text(first)} at this light load with {listed(names)}.")
+    return parts
+
+
+def _cold_start_cells(found: ColdStart | None, target: float) -> list[str]:
+    if found is None:
+        return [MISSING] * 3
+    attained = share_text(found.attainment)
+    amounts = [amount_text(found.mean_instances), amount_text(found.warm_instances)]
+    return [bold(attained) if found.attainment < target else attained, *amounts]
 
 
 def _heading(mode: str, levels: Sequence[Disturbed]) -> str:

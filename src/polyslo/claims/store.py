@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from polyslo.claims.machine import Machine
 from polyslo.claims.work import Answer, Found, Misses, Outcome, Unit
 from polyslo.compiled import fingerprint
 from polyslo.errors import ConfigError
@@ -19,6 +22,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._file = folder / f"claims-{fingerprint('polyslo.claims.work')}.jsonl"
         self._answers: dict[str, Answer] = {}
+        self._machines: list[Machine] = []
         self.took_s = 0.0  # spent on all answers that it holds, in whatever sittings
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -30,6 +34,9 @@ class Store:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue  # the line that was being written when the sweep was stopped
+            if "machine" in entry:
+                self._machines.append(read(Machine, entry["machine"], str(self._file)))
+                continue
             self.took_s += entry.get("took_s", 0.0)
             self._answers[entry["unit"]] = read(KINDS[entry["kind"]], entry["answer"], str(self._file))
 
@@ -47,6 +54,21 @@ class Store:
             "took_s": round(took_s, 3),
             "answer": plain(answer),
         }
+        self._append(entry)
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """Return the machines that found the answers, in whatever sittings."""
+        return tuple(self._machines)
+
+    def note(self, machines: Iterable[Machine]) -> None:
+        """Keep which machines find the answers that follow."""
+        for machine in machines:
+            if machine not in self._machines:
+                self._machines.append(machine)
+                self._append({"machine": plain(machine)})
+
+    def _append(self, entry: dict[str, Any]) -> None:
         line = json.dumps(entry, separators=(",", ":"))
         with self._file.open("a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -1,4 +1,4 @@
-"""Many units of work at once: in processes of this machine, or on a Ray cluster; each answer is kept as it comes."""
+"""Many units of work at once, in processes of this machine or wherever `Workers` are; answers are kept as they come."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import Any, Protocol
 
+from polyslo.claims.machine import Machine, this_machine
 from polyslo.claims.store import Store
 from polyslo.claims.work import Answer, Unit, do
-from polyslo.errors import ConfigError
 
 Progress = Callable[[str, int, int], None]  # stage, units done, units in all
 
@@ -21,6 +21,9 @@ class Workers(Protocol):
 
     def answers(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Answer]]:
         """Do all units, in any order; give each with its answer as soon as it is there."""
+
+    def machines(self) -> list[Machine]:
+        """Describe the machines that do them."""
 
     def close(self) -> None:
         """Let go of processes."""
@@ -38,38 +41,13 @@ class LocalProcesses:
         for future in as_completed(futures):
             yield futures[future], future.result()
 
+    def machines(self) -> list[Machine]:
+        """See `Workers`."""
+        return [this_machine()]
+
     def close(self) -> None:
         """See `Workers`."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-class RayCluster:
-    """The cores of a Ray cluster, whose machines have the same polyslo installed."""
-
-    def __init__(self, address: str) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise ConfigError("--ray: Ray is not installed; pip install 'polyslo[ray]'") from error
-        try:
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"--ray: no cluster at {address!r}, {error}; start one with `ray start --head`"
-            ) from error
-        self._ray: Any = ray
-        self._do = ray.remote(do)
-
-    def answers(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Answer]]:
-        """See `Workers`."""
-        waiting = {self._do.remote(unit): unit for unit in units}
-        while waiting:
-            (ready,), _ = self._ray.wait(list(waiting), num_returns=1)
-            yield waiting.pop(ready), self._ray.get(ready)
-
-    def close(self) -> None:
-        """See `Workers`."""
-        self._ray.shutdown()
 
 
 class Sweep:
@@ -77,11 +55,15 @@ class Sweep:
 
     def __init__(self, store: Store, workers: Workers, progress: Progress | None = None) -> None:
         self._store, self._workers, self._progress = store, workers, progress
+        self._noted = False  # whose machines they are
 
     def do(self, stage: str, units: Sequence[Unit]) -> list[Any]:
         """Return the answers to units, in their order."""
         unique = list(dict.fromkeys(units))
         missing = [unit for unit in unique if self._store.get(unit) is None]
+        if missing and not self._noted:
+            self._store.note(self._workers.machines())
+            self._noted = True
         self._tell(stage, len(unique) - len(missing), len(unique))
         before_s = time.monotonic()
         for done, (unit, answer) in enumerate(self._workers.answers(missing), start=len(unique) - len(missing) + 1):
@@ -94,6 +76,11 @@ class Sweep:
     def has(self, units: Sequence[Unit]) -> bool:
         """Tell whether all units are done."""
         return all(self._store.get(unit) is not None for unit in units)
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """The machines that found the answers, over all sittings."""
+        return self._store.machines
 
     @property
     def took_s(self) -> float:

@@ -17,12 +17,13 @@ from rich.table import Table
 from polyslo.claims.evaluation import evaluate
 from polyslo.claims.numbers import finite_mean, ratio_text
 from polyslo.claims.page import write_page
+from polyslo.claims.ray_cluster import RayCluster
 from polyslo.claims.results import Cell, Claims
 from polyslo.claims.silicon import compare_with_silicon
 from polyslo.claims.silicon_rows import find_sample, read_coverage
 from polyslo.claims.silicon_section import silicon_markdown
 from polyslo.claims.store import Store
-from polyslo.claims.sweep import LocalProcesses, Progress, RayCluster, Sweep
+from polyslo.claims.sweep import LocalProcesses, Progress, Sweep
 from polyslo.cli.output import output_option, write_file
 from polyslo.errors import InputError
 from polyslo.report.data import plain
