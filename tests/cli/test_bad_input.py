@@ -38,7 +38,15 @@ def complaint(result: Result) -> str:
         (HEADER + "0,10,5\n-1,10,5\n", "t, line 3, column arrival_s: arrival must be >= 0 s and finite, got -1"),
         (HEADER + "0,10,5\nnan,10,5\n", "t, line 3, column arrival_s: arrival must be >= 0 s and finite, got nan"),
         (HEADER + "0,0,5\n", "t, line 2, column input_tokens: input_tokens must be a whole number from 1 to"),
-        (HEADER + "0,900000,5\n1,1,1\n", "requests of up to 900,005 tokens (prompt and output), an instance of"),
+        (
+            HEADER + "9,1,1\n\n5,900000,5\n1,1,1\n",
+            "t, line 4: a prompt of 900,000 tokens and an output of 5 do not fit, an instance of llama-3.1-8b-h200-tp1 "
+            "holds the KV of 822,753; remove the row, or choose a profile with more memory",
+        ),
+        (
+            MOONCAKE + MOONCAKE.replace("5,", "900000,").replace("0,", "1,", 1),
+            "t, line 2: a prompt of 900,000 tokens and an output of 5",
+        ),
         (HEADER + "0,10\n", "t, line 2: got 2 values, the header has 3"),
         (HEADER + "0,10,5\n0,10,5\n", "all arrive at once; add --arrivals poisson"),
         (HEADER + "0," + "1" * 200_000 + ",5\n", "t: not CSV: field larger than field limit"),

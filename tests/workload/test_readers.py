@@ -391,3 +391,32 @@ def test_every_format_is_tested() -> None:
     assert set(FORMATS) == {
         "azure", "bailian", "burstgpt", "csv", "mooncake", "parquet", "sharegpt", "vllm-bench"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        (AZURE_2024, ["line 2", "line 4"]),
+        (MOONCAKE, ["line 1", "line 2", "line 4"]),
+        (BAILIAN, ["line 1", "line 2", "line 3", "line 4", "line 5"]),
+        (BURSTGPT, ["line 2", "line 4"]),
+        (SHAREGPT_LENGTHS, ["line 2", "line 3"]),
+        (SHAREGPT, ["conversation 0", "conversation 2"]),
+        (VLLM_BENCH, ["row 0", "row 2"]),
+        ("arrival_s,input_tokens,output_tokens\n9,1,1\n\n5,2,2\n7,3,3\n", ["line 4", "line 5", "line 2"]),
+    ],
+)
+def test_requests_know_where_they_were_read(text: str, places: list[str], tmp_path: Path) -> None:
+    """Also behind rows that were dropped, and after sorting: the place is the file's."""
+    path = write(tmp_path, text)
+    trace = read_trace(path)
+    assert [trace.place(row) for row in range(len(trace))] == [f"{path}, {place}" for place in places]
+
+
+def test_places_go_with_their_requests(tmp_path: Path) -> None:
+    """What is cut, repeated or given other arrivals still says where it is from."""
+    path = parquet(tmp_path, arrival_s=[9.0, 5.0, 7.0], input_tokens=[10, 20, 30], output_tokens=[1, 1, 1])
+    trace = read_trace(path).repeated(8, seed=3)
+    for moved in (trace, trace.with_arrivals(np.arange(8.0)), trace.head(5).at_rate(2.0)):
+        wanted = [f"{path}, row {tokens // 10 - 1}" for tokens in moved.input_tokens.tolist()]
+        assert [moved.place(row) for row in range(len(moved))] == wanted

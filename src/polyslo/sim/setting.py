@@ -246,15 +246,25 @@ class Setting:
     def _reject_oversized_requests(self) -> None:
         """Refuse now what a run would refuse when it draws such a request."""
         capacity = self.config.kv_capacity_tokens or self.named.profile.kv_capacity_tokens
+        holds = f"an instance of {self.named.name} holds the KV of {capacity:,}"
         if isinstance(self.source, Trace):
-            largest = int((self.source.input_tokens.astype(np.int64) + self.source.output_tokens).max())
-        else:
-            lengths = self.source.lengths
-            largest = int(max(lengths.input.tokens) + max(max(output.tokens) for output in lengths.outputs))
+            tokens = self.source.input_tokens.astype(np.int64) + self.source.output_tokens
+            num_oversized = int(np.count_nonzero(tokens > capacity))
+            if not num_oversized:
+                return
+            first = int(np.argmax(tokens > capacity))
+            others = f" ({num_oversized - 1:,} more are too long)" if num_oversized > 1 else ""
+            raise InputError(
+                f"{self.source.place(first)}: a prompt of {self.source.input_tokens[first]:,} tokens and an output of "
+                f"{self.source.output_tokens[first]:,} do not fit, {holds}{others}; remove the row, or choose a "
+                "profile with more memory"
+            )
+        lengths = self.source.lengths
+        largest = int(max(lengths.input.tokens) + max(max(output.tokens) for output in lengths.outputs))
         if largest > capacity:
             raise InputError(
-                f"workload {self.name!r}: has requests of up to {largest:,} tokens (prompt and output), an instance of "
-                f"{self.named.name} holds the KV of {capacity:,}; drop them, or choose a profile with more memory"
+                f"workload {self.name!r}: has requests of up to {largest:,} tokens (prompt and output), {holds}; "
+                "fit it without them, or choose a profile with more memory"
             )
 
 

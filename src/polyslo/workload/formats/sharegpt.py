@@ -52,6 +52,7 @@ def _read_conversations(path: Path) -> Trace:
     if not isinstance(entries, list):
         raise TraceError(f"{path}: must be a JSON list of conversations, got {type(entries).__name__}")
     turns = [_first_turn(entry, row, path) for row, entry in enumerate(entries)]
+    kept = [row for row, turn in enumerate(turns) if turn is not None]
     pairs = [turn for turn in turns if turn is not None]
     notices = [f"lengths estimated at {CHARACTERS_PER_TOKEN} characters a token"]
     if len(pairs) < len(turns):
@@ -62,7 +63,7 @@ def _read_conversations(path: Path) -> Trace:
         [_num_tokens(question) for question, _ in pairs],
         [_num_tokens(answer) for _, answer in pairs],
         notices=notices,
-        origin=Origin(str(path)),
+        origin=Origin(str(path), kept, unit="conversation"),
     )
 
 

@@ -45,6 +45,8 @@ def read(path: Path) -> Trace:
         notices=notices,
         origin=Origin(
             str(path),
+            np.flatnonzero(done),
+            unit="row",
             columns={
                 "arrival_s": "start_times",
                 "input_tokens": "input_lens",
