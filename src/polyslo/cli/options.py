@@ -104,7 +104,7 @@ def read_fleet(file: str) -> FleetConfig:
     except OSError as error:
         raise ConfigError(f"{file}: can't be read, {error.strerror}; check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not TOML, {error}") from error
+        raise ConfigError(f"{file}: not TOML, {error}; correct the file") from error
     reject_unknown_keys(data, ["fleet"], file)
     table = data.get("fleet")
     if not isinstance(table, dict):

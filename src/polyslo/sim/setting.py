@@ -235,12 +235,15 @@ class Setting:
             )
 
     def _reject_impossible_tiers(self) -> None:
-        fastest_s = self.named.profile.iteration_s(1, 0, 1.0, 0.0)
+        margin = self.config.margin_ratio
+        fastest_s = self.named.profile.iteration_s(1, 0, 1.0, 0.0) / (1 - margin)
         for tpot_s in self.mix.tiers_s or sorted(self.mix.requested_tpots()[0]):
-            if tpot_s * (1 - self.config.margin_ratio) <= fastest_s:
+            if tpot_s <= fastest_s:
+                kept = f", with its margin of {100 * margin:g}%," if margin else ""
                 raise InputError(
-                    f"tier {tpot_s * 1e3:g} ms: no instance of {self.named.name} can serve it even alone; the "
-                    f"fastest TPOT it can reach is {fastest_s * 1e3:.2f} ms: loosen the tier or choose another profile"
+                    f"tier {self.mix.tier_text(tpot_s)}: no instance of {self.named.name} can serve it even alone; the "
+                    f"fastest TPOT it can reach{kept} is {fastest_s * 1e3:.2f} ms: loosen the tier or choose another "
+                    "profile"
                 )
 
     def _reject_oversized_requests(self) -> None:

@@ -59,6 +59,9 @@ class Trace:
         """
         known, origin = origin, origin or Origin(name)
         inputs, outputs = _tokens(input_tokens), _tokens(output_tokens)
+        if inputs.ndim != 1 or not len(inputs):
+            dropped = f" ({'; '.join(notices)})" if notices else ""
+            raise TraceError(f"{origin.path}: no requests{dropped}; a trace needs at least one row")
         _check_lengths(inputs, "input_tokens", origin)
         _check_lengths(outputs, "output_tokens", origin)
         if len(inputs) != len(outputs):
@@ -188,8 +191,6 @@ def _tokens(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _check_lengths(tokens: NDArray[np.float64], column: str, origin: Origin) -> None:
-    if tokens.ndim != 1 or not len(tokens):
-        raise TraceError(f"{origin.path}: no requests; a trace needs at least one row")
     good = (tokens >= 1) & (tokens <= MAX_TOKENS) & (tokens == np.floor(tokens))
     if not good.all():
         row = int(np.argmin(good))
