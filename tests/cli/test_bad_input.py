@@ -232,6 +232,10 @@ def _no_row(profile: dict[str, Any]) -> None:
     profile["decode"][0] = 5
 
 
+def _no_batch(profile: dict[str, Any]) -> None:
+    profile["decode"] = [row for row in profile["decode"] if row["decodes"] != 64]
+
+
 def _no_memory(profile: dict[str, Any]) -> None:
     profile["kv_capacity_tokens"] = float("inf")
 
@@ -248,9 +252,10 @@ def test_a_file_that_is_no_text(run: Run, folder: Path, option: str) -> None:
     ("spoil", "message"),
     [
         (_hole, "p.json: decode[3].ms must be a finite number > 0, got None"),
+        (_no_batch, "p.json: 'decode' has no point of decodes=64, grid.decodes has; a profile with holes can't be"),
         (_no_list, "p.json: 'decode' must be a list of points, each with decodes, context, ms"),
         (_no_row, "p.json: 'decode' must be a list of points"),
-        (_no_memory, "p.json: kv_capacity_tokens must be a finite number > 0, got inf"),
+        (_no_memory, "p.json: kv_capacity_tokens must be a number from 1 to 10^9, got inf; state it in the file"),
         (_falling, "p.json: times fall as decodes grows to 1024 at context=2048"),
     ],
 )
@@ -264,6 +269,19 @@ def test_a_profile_that_can_not_be_trusted(
     profile = json.loads(shipped.read_text())
     spoil(profile)
     (folder / "p.json").write_text(json.dumps(profile))
+    assert message in complaint(run("compare", "--profile", "p.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "p.json: no profile, its JSON is nested too deep; correct the file"),
+        ("9" * 5000, "p.json: holds a number of more digits than can be read; correct the file"),
+    ],
+)
+def test_a_profile_that_can_not_be_parsed(run: Run, folder: Path, text: str, message: str) -> None:
+    """What Python's own parser gives up on is one line too."""
+    (folder / "p.json").write_text(text)
     assert message in complaint(run("compare", "--profile", "p.json"))
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from polyslo.core.extent import Extent
 from polyslo.core.fluid import LengthMoments, colocated_rate_rps, decode_rate_rps, instance_need, prefill_rate_rps
 from polyslo.core.tiers import LOST_ALONE, LOST_WITH_PROMOTION, learn_tiers
 from polyslo.errors import ConfigError, InputError
@@ -127,7 +129,14 @@ class Setting:
             )
             for policy in policies
         ]
-        return [replace(run, rate_rps=rate_rps) for run in runs]
+        return [
+            replace(run, rate_rps=rate_rps, notices=(*run.notices, *self.extrapolations([run.largest]))) for run in runs
+        ]
+
+    def extrapolations(self, largest: Iterable[Extent | None]) -> tuple[str, ...]:
+        """Say in one notice how far runs went beyond the points of the profile; none where they did not."""
+        known = [extent for extent in largest if extent is not None]
+        return self.named.extrapolations(reduce(Extent.joined, known)) if known else ()
 
     def notices(self, rate_rps: float, duration_s: float) -> tuple[str, ...]:
         """Tell what was done to the workload to run it at a rate: rows sorted, repeated, given arrivals."""
