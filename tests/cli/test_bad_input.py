@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Callable
@@ -18,6 +19,9 @@ Run = Callable[..., Result]
 
 HEADER = "arrival_s,input_tokens,output_tokens\n"
 MOONCAKE = '{"timestamp": 0, "input_length": 5, "output_length": 5}\n'
+BENCH = '{"input_lens": [4, 5], "output_lens": [4, 4], "start_times": [1.5, 2.5]}'
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+CHAT = '{"chat_id": %s, "timestamp": 0, "input_length": 5, "output_length": 5}\n'
 
 
 def complaint(result: Result) -> str:
@@ -38,7 +42,15 @@ def complaint(result: Result) -> str:
         (HEADER + "0,10,5\n-1,10,5\n", "t, line 3, column arrival_s: arrival must be >= 0 s and finite, got -1"),
         (HEADER + "0,10,5\nnan,10,5\n", "t, line 3, column arrival_s: arrival must be >= 0 s and finite, got nan"),
         (HEADER + "0,0,5\n", "t, line 2, column input_tokens: input_tokens must be a whole number from 1 to"),
-        (HEADER + "0,900000,5\n1,1,1\n", "requests of up to 900,005 tokens (prompt and output), an instance of"),
+        (
+            HEADER + "9,1,1\n\n5,900000,5\n1,1,1\n",
+            "t, line 4: a prompt of 900,000 tokens and an output of 5 do not fit, an instance of llama-3.1-8b-h200-tp1 "
+            "holds the KV of 822,753; remove the row, or choose a profile with more memory",
+        ),
+        (
+            MOONCAKE + MOONCAKE.replace("5,", "900000,").replace("0,", "1,", 1),
+            "t, line 2: a prompt of 900,000 tokens and an output of 5",
+        ),
         (HEADER + "0,10\n", "t, line 2: got 2 values, the header has 3"),
         (HEADER + "0,10,5\n0,10,5\n", "all arrive at once; add --arrivals poisson"),
         (HEADER + "0," + "1" * 200_000 + ",5\n", "t: not CSV: field larger than field limit"),
@@ -52,6 +64,30 @@ def complaint(result: Result) -> str:
         (MOONCAKE.replace("5}", "1e999}"), "t, line 1, column output_length: output_tokens must be a whole number"),
         (MOONCAKE.replace("5}", "1" * 400 + "}"), "t, line 1, column output_length: must be a number, got 111"),
         ("[" * 100_000, "t: not a trace: its JSON is nested too deep"),
+        (
+            MOONCAKE.replace("5,", "9" * 5000 + ","),
+            "t, line 1: holds a number of more digits than can be read; correct or remove the line",
+        ),
+        (MOONCAKE + "5", "t, line 2: must be a JSON object, got '5'; correct or remove it"),
+        (BENCH.replace("5", "9" * 5000), "t: holds a number of more digits than can be read; correct the file"),
+        (BENCH.replace("5", "9" * 400), "t, row 1, column input_lens: must be a number, got 999"),
+        (BENCH.replace("2.5", "-2.5"), "t, row 1, column start_times: arrival must be >= 0 s and finite, got -2.5"),
+        (BENCH.replace("2.5", "NaN"), "t, row 1, column start_times: arrival must be >= 0 s and finite, got nan"),
+        (BENCH[:-4], "t, line 1, column 69: not JSON: Expecting ',' delimiter; correct the file"),
+        (
+            '[{"conversations": [{"from": "human", "value": null}]}]',
+            "t, conversation 0: must be {'conversations': [{'from': TEXT, 'value': TEXT}, ...]}, got \"{'conv",
+        ),
+        (
+            AZURE + "2023-11-16 18:15:46,10,0\n" * 2,
+            "t: no requests (2 requests without any output dropped (GeneratedTokens is 0)); a trace needs at least one",
+        ),
+        (
+            CHAT % "1" + CHAT % "NaN",
+            "t, line 2, column chat_id: must be a whole number below 2^53, got nan; correct or",
+        ),
+        ("input_tokens,input_tokens,output_tokens\n1,2,3\n", "t, line 1: has 2 columns 'input_tokens', got the header"),
+        ("input_tokens;output_tokens\n1;2\n", "t, line 1: columns must be separated by commas, got 'input_tokens;out"),
         ("what is this?", "t: can't tell its format, it begins with 'what is this?'"),
     ],
 )
@@ -87,7 +123,7 @@ def test_a_trace_that_is_none(run: Run, folder: Path, text: str, message: str) -
         ("compare --duration 0", "'--duration': 0.0 is not in the range x>=1.0"),
         ("compare --host-ms nan", "'--host-ms': nan is not a finite number"),
         ("compare --host-ms -1", "'--host-ms': -1.0 is not in the range 0<=x<=1000"),
-        ("compare --host-ms 30", "tier 20 ms: no instance of"),
+        ("compare --host-ms 30", "tier 'tpot-20' (20 ms): no instance of"),
         ("compare --instances 0", "'--instances': 0 is not in the range 1<=x<=16384"),
         ("compare --instances 1 --mode pd", "mode pd needs num_instances >= 2, got 1; add one or use mode co"),
         ("compare --mode dp", "mode must be co or pd, got 'dp'"),
@@ -108,6 +144,22 @@ def test_a_trace_that_is_none(run: Run, folder: Path, text: str, message: str) -
 def test_an_option_that_can_not_be_used(run: Run, arguments: str, message: str) -> None:
     """What was given and what is allowed are both in the line; names suggest the nearest."""
     assert message in complaint(run(*arguments.split()))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            HEADER.encode() + b"0,1,1\n" * 9_999 + b"0,1,\xe9\n",
+            "t, line 10001: not text in UTF-8, got byte 0xe9; save it",
+        ),
+        (gzip.compress(HEADER.encode()), "t: not text in UTF-8; if it is compressed, unpack it"),
+    ],
+)
+def test_bytes_that_are_no_text(run: Run, folder: Path, content: bytes, message: str) -> None:
+    """The line is the file's, also behind what readers take in at once; compressed files are told as such."""
+    (folder / "t").write_bytes(content)
+    assert message in complaint(run("compare", "--trace", "t"))
 
 
 @pytest.mark.parametrize("command", ["compare", "simulate", "goodput", "plan"])
@@ -151,8 +203,17 @@ def test_a_tier_that_no_instance_can_serve(run: Run, folder: Path) -> None:
     """The tier is named, with the fastest TPOT that can be had."""
     (folder / "s.toml").write_text("ttft_ms = [300]\n[tiers.fast]\ntpot_ms = 1\nshare = 1.0\n")
     line = complaint(run("plan", "--slo", "s.toml"))
-    assert "tier 1 ms: no instance of llama-3.1-8b-h200-tp1 can serve it even alone" in line
+    assert "tier 'fast' (1 ms): no instance of llama-3.1-8b-h200-tp1 can serve it even alone" in line
     assert "the fastest TPOT it can reach is 4." in line
+
+
+def test_a_tier_that_is_too_tight_for_the_margin(run: Run, folder: Path) -> None:
+    """The fastest TPOT that is told is one that would be taken."""
+    (folder / "f.toml").write_text("[fleet]\nmargin_ratio = 0.5\n")
+    (folder / "s.toml").write_text("ttft_ms = [300]\n[tiers.fast]\ntpot_ms = 9\nshare = 1.0\n")
+    line = complaint(run("plan", "--slo", "s.toml", "--fleet", "f.toml"))
+    assert "tier 'fast' (9 ms): no instance" in line
+    assert "the fastest TPOT it can reach, with its margin of 50%, is 9.59 ms" in line
 
 
 def _hole(profile: dict[str, Any]) -> None:
@@ -171,6 +232,10 @@ def _no_row(profile: dict[str, Any]) -> None:
     profile["decode"][0] = 5
 
 
+def _no_batch(profile: dict[str, Any]) -> None:
+    profile["decode"] = [row for row in profile["decode"] if row["decodes"] != 64]
+
+
 def _no_memory(profile: dict[str, Any]) -> None:
     profile["kv_capacity_tokens"] = float("inf")
 
@@ -187,9 +252,10 @@ def test_a_file_that_is_no_text(run: Run, folder: Path, option: str) -> None:
     ("spoil", "message"),
     [
         (_hole, "p.json: decode[3].ms must be a finite number > 0, got None"),
+        (_no_batch, "p.json: 'decode' has no point of decodes=64, grid.decodes has; a profile with holes can't be"),
         (_no_list, "p.json: 'decode' must be a list of points, each with decodes, context, ms"),
         (_no_row, "p.json: 'decode' must be a list of points"),
-        (_no_memory, "p.json: kv_capacity_tokens must be a finite number > 0, got inf"),
+        (_no_memory, "p.json: kv_capacity_tokens must be a number from 1 to 10^9, got inf; state it in the file"),
         (_falling, "p.json: times fall as decodes grows to 1024 at context=2048"),
     ],
 )
@@ -203,6 +269,19 @@ def test_a_profile_that_can_not_be_trusted(
     profile = json.loads(shipped.read_text())
     spoil(profile)
     (folder / "p.json").write_text(json.dumps(profile))
+    assert message in complaint(run("compare", "--profile", "p.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "p.json: no profile, its JSON is nested too deep; correct the file"),
+        ("9" * 5000, "p.json: holds a number of more digits than can be read; correct the file"),
+    ],
+)
+def test_a_profile_that_can_not_be_parsed(run: Run, folder: Path, text: str, message: str) -> None:
+    """What Python's own parser gives up on is one line too."""
+    (folder / "p.json").write_text(text)
     assert message in complaint(run("compare", "--profile", "p.json"))
 
 

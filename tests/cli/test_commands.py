@@ -12,6 +12,7 @@ from click.testing import CliRunner
 import polyslo
 from polyslo.cli.main import cli
 from polyslo.cli.output import write_file
+from polyslo.core.extent import Extent
 from polyslo.errors import ConfigError
 from polyslo.sim.results import RunResult, TierResult
 from polyslo.sim.setting import Setting
@@ -24,9 +25,12 @@ def made_up(self: Setting, policies: Any, rate_rps: float, seed: int, duration_s
     notices = self.notices(rate_rps, duration_s)
     tiers = tuple(TierResult(1e3 * t, 100, 100, 0, 0, 0, 0, 0.1, 0.1, 0.01, 0.01, 10.0) for t in self.mix.tpots_s)
     return [
-        RunResult(p.name, "co", "none", self.name, rate_rps, seed, 4, 10.0, tiers, 40.0, 1, 0, notices=notices)
+        RunResult(
+            p.name, "co", "none", self.name, rate_rps, seed, 4, 10.0, tiers, 40.0, 1, 0,
+            notices=notices, largest=Extent(1000 + 60 * seed, 7, 7, 7),
+        )
         for p in policies
-    ]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -36,7 +40,10 @@ def made_up(self: Setting, policies: Any, rate_rps: float, seed: int, duration_s
 def test_a_command_tells_what_was_done_to_the_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str
 ) -> None:
-    """Notices go to stderr, each once; results to stdout and the files asked for, pages with the notices."""
+    """Notices go to stderr, each once; results to stdout and the files asked for, pages with the notices.
+
+    Among them how far the largest iterations, of any run, went beyond the profile's points.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Setting, "run", made_up)
     for module in ("sim.compare", "sim.goodput", "sim.plan", "cli.simulate"):
@@ -46,10 +53,17 @@ def test_a_command_tells_what_was_done_to_the_trace(
     result = CliRunner().invoke(cli, [*arguments.split(), *fixed.split()])
     assert result.exit_code == 0, result.output
     assert result.stderr.count("notice: 1 arrivals were out of order: sorted\n") == 1
+    beyond = (
+        "terations were extrapolated beyond the points of profile llama-3.1-8b-h200-tp1: batches to 1,060 (points to"
+    )
+    assert result.stderr.count(f"notice: i{beyond}") == 1
     assert "polyserve" in result.stdout
     assert "notice" not in result.stdout
     json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
-    assert "1 arrivals were out of order: sorted." in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert "1 arrivals were out of order: sorted." in page
+    if not arguments.startswith("simulate"):  # its page has the run's own notices, which this run is without
+        assert beyond in page
 
 
 def test_python_plans_as_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def test_an_impossible_range_is_refused(tmp_path: Path):
     """A range that begins below what one request alone gets names that TPOT."""
     path = tmp_path / "fast.toml"
     path.write_text("ttft_ms = 300\n[tiers.chat]\ntpot_ms = {from = 1, to = 50}\nshare = 1")
-    with pytest.raises(InputError, match=r"tier 1 ms: no instance of .* can serve it even alone"):
+    with pytest.raises(InputError, match=r"tier 'chat' \(1 ms\): no instance of .* can serve it even alone"):
         Setting.of(slo=path)
 
 

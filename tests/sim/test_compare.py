@@ -35,6 +35,10 @@ class FakeSetting:
         """Return one notice."""
         return ("3 rows dropped",)
 
+    def extrapolations(self, largest) -> tuple[str, ...]:
+        """Return one notice: what all runs together went beyond."""
+        return (f"{len(list(largest))} runs beyond",)
+
     def run(self, specs, rate_rps: float, seed: int, duration_s: float) -> list[RunResult]:
         """Make runs up."""
         return [made_up(spec.name, rate_rps, seed, self.knees[spec.name]) for spec in specs]
@@ -64,6 +68,7 @@ def test_rates_go_on_only_where_the_lowest_target_is_still_attained() -> None:
     assert comparison.rates_rps[-1] == 160.0
     assert not any(goodput.is_lower_bound for goodput in comparison.goodputs)
     assert comparison.notes[0] == "3 rows dropped."
+    assert f"{len(comparison.runs)} runs beyond." in comparison.notes
     assert any("Rates above 110 requests/s were run only for" in note for note in comparison.notes)
 
 

@@ -246,10 +246,10 @@ def test_a_rounded_clock_is_noticed_and_jittered(tmp_path: Path) -> None:
             MOONCAKE.replace("[0, 2]}", "[0, 2]"),
             "{path}, line 2, column 80: not JSON: Expecting ',' delimiter; correct or remove the line",
         ),
-        (MOONCAKE + "[1]\n", "{path}, line 5: must be a JSON object, got '[1]'"),
+        (MOONCAKE + "[1]\n", "{path}, line 5: must be a JSON object, got '[1]'; correct or remove it"),
         (
             VLLM_BENCH.replace("[3, 0, 5]", '[3, "0", 5]'),
-            "{path}, row 1, column output_lens: must be a number, got '0'",
+            "{path}, row 1, column output_lens: must be a number, got '0'; correct the file",
         ),
         (
             VLLM_BENCH.replace("[3, 0, 5]", "[3, 5]"),
@@ -261,10 +261,10 @@ def test_a_rounded_clock_is_noticed_and_jittered(tmp_path: Path) -> None:
         ),
         (
             '[{"conversations": [{"from": "human"}]}]',
-            "{path}, conversation 0: must be {{'conversations': [{{'from': ..., 'value': ...}}, ...]}}, "
-            "got \"{{'conversations': [{{'from': 'human'}}]}}\"",
+            "{path}, conversation 0: must be {{'conversations': [{{'from': TEXT, 'value': TEXT}}, ...]}}, "
+            "got \"{{'conversations': [{{'from': 'human'}}]}}\"; correct or remove it",
         ),
-        ("[1, 2", "{path}, line 1, column 6: not JSON: Expecting ',' delimiter"),
+        ("[1, 2", "{path}, line 1, column 6: not JSON: Expecting ',' delimiter; correct the file"),
         (
             "time,prompt\n1,2\n",
             "{path}: can't tell its format, it begins with 'time,prompt'; name the format, one of "
@@ -348,6 +348,16 @@ def test_broken_parquet_is_named(tmp_path: Path) -> None:
         read_trace(parquet(tmp_path, input_tokens=["1"], output_tokens=[1]))
     with pytest.raises(TraceError, match="row 0, column arrival_s: arrival must be >= 0"):
         read_trace(parquet(tmp_path, arrival_s=[-1.0, 2.0], input_tokens=[1, 1], output_tokens=[1, 1]))
+    for blocks, got in (
+        (["a", "b"], "got string"),
+        ([[1.5], [2.0]], "got list<element: double>"),
+        ([[1, None], [2]], "got list<element: int64> with empty elements"),
+    ):
+        with pytest.raises(TraceError, match=f"column prefix_hash_ids: must hold lists of whole numbers, {got}; conv"):
+            read_trace(parquet(tmp_path, input_tokens=[1, 1], output_tokens=[1, 1], prefix_hash_ids=blocks))
+    nothing = pa.array([], pa.null())
+    with pytest.raises(TraceError, match="no requests; a trace needs at least one row"):
+        read_trace(parquet(tmp_path, input_tokens=nothing, output_tokens=nothing))
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 and nothing else")
     with pytest.raises(TraceError, match="can't read it as Parquet"):
@@ -391,3 +401,38 @@ def test_every_format_is_tested() -> None:
     assert set(FORMATS) == {
         "azure", "bailian", "burstgpt", "csv", "mooncake", "parquet", "sharegpt", "vllm-bench"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        (AZURE_2024, ["line 2", "line 4"]),
+        (MOONCAKE, ["line 1", "line 2", "line 4"]),
+        (BAILIAN, ["line 1", "line 2", "line 3", "line 4", "line 5"]),
+        (BURSTGPT, ["line 2", "line 4"]),
+        (SHAREGPT_LENGTHS, ["line 2", "line 3"]),
+        (SHAREGPT, ["conversation 0", "conversation 2"]),
+        (VLLM_BENCH, ["row 0", "row 2"]),
+        ("arrival_s,input_tokens,output_tokens\n9,1,1\n\n5,2,2\n7,3,3\n", ["line 4", "line 5", "line 2"]),
+    ],
+)
+def test_requests_know_where_they_were_read(text: str, places: list[str], tmp_path: Path) -> None:
+    """Also behind rows that were dropped, and after sorting: the place is the file's."""
+    path = write(tmp_path, text)
+    trace = read_trace(path)
+    assert [trace.place(row) for row in range(len(trace))] == [f"{path}, {place}" for place in places]
+
+
+def test_places_go_with_their_requests(tmp_path: Path) -> None:
+    """What is cut, repeated or given other arrivals still says where it is from."""
+    path = parquet(tmp_path, arrival_s=[9.0, 5.0, 7.0], input_tokens=[10, 20, 30], output_tokens=[1, 1, 1])
+    trace = read_trace(path).repeated(8, seed=3)
+    for moved in (trace, trace.with_arrivals(np.arange(8.0)), trace.head(5).at_rate(2.0)):
+        wanted = [f"{path}, row {tokens // 10 - 1}" for tokens in moved.input_tokens.tolist()]
+        assert [moved.place(row) for row in range(len(moved))] == wanted
+
+
+def test_times_of_other_zones_are_turned_into_utc(tmp_path: Path) -> None:
+    """Without a word of numpy's: warnings are errors here."""
+    text = AZURE_2024.replace("00:00:00+00:00", "02:00:00+02:00")
+    assert read_trace(write(tmp_path, text)).arrival_s.tolist() == [0.0, 60.0]

@@ -16,6 +16,7 @@ from polyslo.cli.options import (
     policies_option,
     rate_options,
     setting_options,
+    show_extrapolations,
     show_notices,
     trial_options,
 )
@@ -45,6 +46,7 @@ def compare_command(json_file: str | None, html_file: str | None, **options: Any
     show_notices(setting, max(rates or default_rates(setting)), options["duration_s"])
     with progress_bar("simulating") as progress:
         comparison = compare(setting, rates_rps=rates, progress=progress, **options)
+    show_extrapolations(setting, (run.largest for run in comparison.runs))
     write_file(json_file, lambda: to_json(comparison))
     write_file(html_file, lambda: comparison_page(comparison))
     console = Console()

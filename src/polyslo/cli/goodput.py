@@ -15,6 +15,7 @@ from polyslo.cli.options import (
     make_setting,
     policies_option,
     setting_options,
+    show_extrapolations,
     show_notices,
     target_option,
     trial_options,
@@ -42,6 +43,7 @@ def goodput_command(json_file: str | None, html_file: str | None, **options: Any
     show_notices(setting, setting.full_rps(), options["duration_s"])
     with progress_bar("bisecting") as progress:
         results = goodput(setting, progress=progress, **options)
+    show_extrapolations(setting, (result.largest for result in results))
     write_file(json_file, lambda: json.dumps(plain(results), indent=1))
     write_file(html_file, lambda: goodput_page(as_comparison(setting, results, options["duration_s"])))
     Console().print(_table(results, setting))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from polyslo.cli.output import Command, Decorator, output_option
+from polyslo.core.extent import Extent
 from polyslo.errors import ConfigError, reject_unknown_keys
 from polyslo.profiles.library import DEFAULT_PROFILE
 from polyslo.sim.fleet import MAX_INSTANCES, FleetConfig, PolicySpec, field_kinds
@@ -104,7 +106,7 @@ def read_fleet(file: str) -> FleetConfig:
     except OSError as error:
         raise ConfigError(f"{file}: can't be read, {error.strerror}; check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not TOML, {error}") from error
+        raise ConfigError(f"{file}: not TOML, {error}; correct the file") from error
     reject_unknown_keys(data, ["fleet"], file)
     table = data.get("fleet")
     if not isinstance(table, dict):
@@ -154,7 +156,16 @@ def _rate(text: str) -> float:
 
 def show_notices(setting: Setting, rate_rps: float, duration_s: float) -> None:
     """Say on stderr, before anything runs, what was done to the workload."""
-    for notice in setting.notices(rate_rps, duration_s):
+    _show(setting.notices(rate_rps, duration_s))
+
+
+def show_extrapolations(setting: Setting, largest: Iterable[Extent | None]) -> None:
+    """Say on stderr, once, how far what ran went beyond the points of the profile."""
+    _show(setting.extrapolations(largest))
+
+
+def _show(notices: Iterable[str]) -> None:
+    for notice in notices:
         click.echo(f"notice: {notice}", err=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -17,18 +17,21 @@ from polyslo.cli.options import (
     policies_option,
     rate_options,
     setting_options,
+    show_extrapolations,
     show_notices,
     target_option,
     trial_options,
 )
 from polyslo.cli.output import write_file
 from polyslo.cli.progress import progress_bar
+from polyslo.core.extent import Extent
 from polyslo.errors import ConfigError
 from polyslo.report.data import plain
 from polyslo.report.notation import amount_text, rate_text, share_text, tier_name
 from polyslo.report.plan_page import plan_page
-from polyslo.sim.compare import run_notes
+from polyslo.sim.compare import run_notes, sentences
 from polyslo.sim.plan import PlanResult, plan
+from polyslo.sim.setting import Setting
 
 
 @click.command("plan")
@@ -47,9 +50,15 @@ def plan_command(json_file: str | None, html_file: str | None, **options: Any) -
     show_notices(setting, rates[0], options["duration_s"])
     with progress_bar("planning") as progress:
         results = plan(setting, rate_rps=rates[0], progress=progress, **options)
+    largest = [run.largest for result in results for run in result.runs]
+    show_extrapolations(setting, largest)
     write_file(json_file, lambda: json.dumps(plain(results), indent=1))
-    write_file(html_file, lambda: plan_page(results, run_notes(setting, rates[0], options["duration_s"])))
+    write_file(html_file, lambda: plan_page(results, _notes(setting, rates[0], options["duration_s"], largest)))
     Console().print(_table(results, setting.name))
+
+
+def _notes(setting: Setting, rate_rps: float, duration_s: float, largest: Iterable[Extent | None]) -> list[str]:
+    return [*run_notes(setting, rate_rps, duration_s), *sentences(setting.extrapolations(largest))]
 
 
 def _table(results: list[PlanResult], workload: str) -> Table:

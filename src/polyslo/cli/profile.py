@@ -92,6 +92,7 @@ def show(named: NamedProfile) -> None:
     for key, value in named.facts.items():
         click.echo(f"{key}: {_told(value)}")
     click.echo(f"KV tokens: {named.profile.kv_capacity_tokens:,}")
+    click.echo(f"points: {named.points.extent.text()}")
     if not named.is_estimate:
         Console().print(_fit(named))
     Console().print(_budgets(named))

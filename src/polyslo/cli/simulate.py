@@ -15,6 +15,7 @@ from polyslo.cli.options import (
     parse_rates,
     rate_options,
     setting_options,
+    show_extrapolations,
     show_notices,
     trial_options,
 )
@@ -51,6 +52,7 @@ def simulate_command(policy: str, json_file: str | None, html_file: str | None, 
     warm_up()
     # in a thread, so that Ctrl-C need not wait for compiled code
     ((run,),) = run_all([partial(setting.run, [spec], rates[0], seed, duration_s, NUM_SAMPLES)])
+    show_extrapolations(setting, [run.largest])
     write_file(json_file, lambda: to_json(run))
     write_file(html_file, lambda: run_page(run))
     console = Console()

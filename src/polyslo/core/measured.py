@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from polyslo.core.extent import Extent
+from polyslo.core.point_grid import AXES, reject_holes, stated_axes
 from polyslo.core.profile import PHYSICS, Profile, kv_knot
 from polyslo.errors import ProfileError
 
@@ -24,7 +26,18 @@ FloatArray = npt.NDArray[np.float64]
 NUM_KV_COLUMNS = 48  # knots up to 64 * 1.5 * 2**23 tokens: more than any instance holds
 MAX_BATCH_TOKENS = 32_768
 MAX_DECODES = 4_096
+MOST = 10**9  # of any quantity of a point: more is a wrong unit
 DIP_TOLERANCE_RATIO = 0.10  # a larger batch may measure this much faster (kernel choice); it is levelled out
+
+_WHOLE = ("decodes", "chunk")
+_FROM_0 = ("context", "prefix")
+_ALLOWED = {
+    "decodes": "a whole number from 1 to 10^9",
+    "chunk": "a whole number from 1 to 10^9",
+    "context": "a number from 0 to 10^9",
+    "prefix": "a number from 0 to 10^9",
+    "ms": "a finite number > 0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +49,35 @@ class MeasuredPoints:
     prefill: FloatArray
     mixed: FloatArray
 
-    def covers(self, decodes: int, chunk: int, kv_tokens: float, prefill_context: float) -> bool:
-        """Tell whether an iteration lies inside the measured range, so that nothing is extrapolated."""
-        return bool(
-            decodes <= self.decode[:, 0].max()
-            and kv_tokens <= (self.decode[:, 0] * self.decode[:, 1]).max()
-            and chunk <= self.prefill[:, 0].max()
-            and prefill_context <= (self.prefill[:, 1] + self.prefill[:, 0] / 2).max()
+    @property
+    def extent(self) -> Extent:
+        """How far the points reach: iterations beyond are extrapolated."""
+        return Extent(
+            decodes=int(self.decode[:, 0].max()),
+            kv_tokens=int((self.decode[:, 0] * self.decode[:, 1]).max()),
+            chunk_tokens=int(self.prefill[:, 0].max()),
+            context_tokens=int((self.prefill[:, 1] + self.prefill[:, 0] / 2).max()),
         )
 
 
 def read_points(data: Mapping[str, Any], where: str) -> MeasuredPoints:
     """Check the point lists of a profile file and return them as arrays.
 
-    Raises `ProfileError` for missing lists, holes (NaN), times that are not positive, and times that fall by
-    more than 10% as the batch grows.
+    Raises `ProfileError` for missing lists, holes (NaN, and points that the grid should have), points that are there
+    twice, too few batches, contexts or chunks to tell how times grow, times that are not positive, and times that
+    fall by more than 10% as the batch grows.
     """
     points = MeasuredPoints(
         decode=_rows(data, "decode", ("decodes", "context", "ms"), where),
         prefill=_rows(data, "prefill", ("chunk", "prefix", "ms"), where),
         mixed=_rows(data, "mixed", ("chunk", "decodes", "context", "ms"), where, required=False),
     )
-    _reject_falling(points.decode, ("decodes", "context"), where)
-    _reject_falling(points.prefill, ("chunk", "prefix"), where)
+    stated = stated_axes(data, where)
+    for kind, table in (("decode", points.decode), ("prefill", points.prefill)):
+        _reject_doubles(table, AXES[kind], where)
+        reject_holes(table, kind, stated, where)
+        _reject_falling(table, AXES[kind], where)
+    _reject_single(points, where)
     return points
 
 
@@ -113,14 +132,45 @@ def _rows(
     for index, row in enumerate(found):
         for column in columns:
             value = row.get(column)
-            usable = isinstance(value, int | float) and np.isfinite(value) and value >= 0
-            if not usable or (column == "ms" and value <= 0):
+            if not _is_usable(column, value):
                 raise ProfileError(
-                    f"{where}: {kind}[{index}].{column} must be a finite number > 0, got {value!r}; "
+                    f"{where}: {kind}[{index}].{column} must be {_ALLOWED[column]}, got {value!r:.40}; "
                     "a profile with holes can't be trusted: measure that point again or drop the row"
                 )
     table = [[float(row[column]) for column in columns] for row in found]
     return np.array(table, dtype=np.float64).reshape(-1, len(columns))
+
+
+def _is_usable(column: str, value: Any) -> bool:
+    if type(value) not in (int, float) or not 0 <= value <= MOST or (column not in _FROM_0 and value == 0):
+        return False
+    return column not in _WHOLE or value == int(value)
+
+
+def _reject_doubles(table: FloatArray, columns: tuple[str, str], where: str) -> None:
+    places, counts = np.unique(table[:, :2], axis=0, return_counts=True)
+    if (counts > 1).any():
+        first, second = places[np.argmax(counts > 1)]
+        raise ProfileError(
+            f"{where}: has {counts.max()} points at {columns[0]}={first:g}, {columns[1]}={second:g}; "
+            "one is allowed: drop the others"
+        )
+
+
+def _reject_single(points: MeasuredPoints, where: str) -> None:
+    """Refuse what can't tell how times grow: one batch, one context, one chunk."""
+    decode, prefill = points.decode, points.prefill
+    contexts = max(np.count_nonzero(decode[:, 0] == n) for n in np.unique(decode[:, 0]))
+    for kind, what, found in (
+        ("decode", "batches (decodes)", len(np.unique(decode[:, 0]))),
+        ("decode", "contexts of the same batch", contexts),
+        ("prefill", "chunks", len(np.unique(prefill[:, 0]))),
+    ):
+        if found < 2:
+            raise ProfileError(
+                f"{where}: {kind!r} has points of {found} {what}, at least 2 are needed to tell how times grow; "
+                "measure the profile again"
+            )
 
 
 def _reject_falling(table: FloatArray, columns: tuple[str, str], where: str) -> None:

@@ -9,7 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from polyslo.core.measured import MeasuredPoints, build_profile, read_points
+from polyslo.core.extent import Extent
+from polyslo.core.measured import MOST, MeasuredPoints, build_profile, read_points
+from polyslo.core.point_grid import grid_of
 from polyslo.core.profile import Profile
 from polyslo.errors import ProfileError, nearest
 from polyslo.profiles.default import DEFAULT_PROFILE as DEFAULT_PROFILE
@@ -36,6 +38,11 @@ class NamedProfile:
         """Whether its points were estimated; then comparing them with the tables says nothing about a real engine."""
         return "expected_error" in self.facts
 
+    def extrapolations(self, largest: Extent) -> tuple[str, ...]:
+        """Say how far iterations went beyond the points, in one notice; none where they did not."""
+        beyond = largest.beyond(self.points.extent)
+        return (f"iterations were extrapolated beyond the points of profile {self.name}: {beyond}",) if beyond else ()
+
 
 def shipped_profiles() -> list[str]:
     """Return the names of the profiles in the package."""
@@ -58,6 +65,12 @@ def load_profile(name_or_path: str | Path, *, host_s: float = 0.0) -> NamedProfi
         raise ProfileError(
             f"{name_or_path}:{error.lineno}:{error.colno}: not JSON, {error.msg}; see a shipped profile for the format"
         ) from error
+    except ValueError as error:
+        raise ProfileError(
+            f"{name_or_path}: holds a number of more digits than can be read; correct the file"
+        ) from error
+    except RecursionError as error:
+        raise ProfileError(f"{name_or_path}: no profile, its JSON is nested too deep; correct the file") from error
     return parse_profile(data, name, where=str(name_or_path), host_s=host_s)
 
 
@@ -67,8 +80,10 @@ def parse_profile(data: Any, name: str, *, where: str, host_s: float = 0.0) -> N
         raise ProfileError(f"{where}: a profile is a JSON object, got {type(data).__name__}")
     for key in ("kv_capacity_tokens", "kv_bytes_per_token"):
         value = data.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise ProfileError(f"{where}: {key} must be a finite number > 0, got {value!r}; state it in the file")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= MOST:
+            raise ProfileError(
+                f"{where}: {key} must be a number from 1 to 10^9, got {value!r:.40}; state it in the file"
+            )
     points = read_points(data, where)
     profile = build_profile(
         points,
@@ -86,8 +101,9 @@ def estimate(roofline: Roofline, *, host_s: float = 0.0) -> NamedProfile:
 
 
 def profile_text(content: Mapping[str, Any]) -> str:
-    """Return a profile file's text: one fact and one point a line."""
-    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items() if key not in _KINDS]
+    """Return a profile file's text: one fact and one point a line, and the grid that the points must not lose."""
+    facts = {key: value for key, value in content.items() if key not in _KINDS} | {"grid": grid_of(content)}
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in facts.items()]
     for kind in _KINDS:
         if kind in content:
             rows = ",\n    ".join(json.dumps(row) for row in content[kind])

@@ -144,10 +144,15 @@ def check_target(target: float) -> None:
 def run_notes(setting: Setting, rate_rps: float, duration_s: float) -> list[str]:
     """Tell what holds for every run: what was done to the workload, how requests arrive, what is scored."""
     return [
-        *(f"{notice[0].upper()}{notice[1:]}." for notice in setting.notices(rate_rps, duration_s)),
+        *sentences(setting.notices(rate_rps, duration_s)),
         f"Arrivals: {setting.arrivals_text}.",
         f"Each run lasts {duration_s:g} s of arrivals; the first 20% and the last 10% are not scored.",
     ]
+
+
+def sentences(notices: Iterable[str]) -> list[str]:
+    """Return notices as the sentences of a page's notes."""
+    return [f"{notice[0].upper()}{notice[1:]}." for notice in notices]
 
 
 def interpolated_goodput(runs: Sequence[RunResult], policy: str, target: float, optimum: float) -> GoodputResult:
@@ -188,6 +193,7 @@ def _notes(
         *run_notes(setting, highest_shared_rps, duration_s),
         "Goodput is interpolated between the rates that were run; polyslo goodput bisects.",
     ]
+    notes += sentences(setting.extrapolations(run.largest for run in runs))
     raised = max((r.num_ttft_raised for r in runs), default=0)
     if raised:
         notes.append(

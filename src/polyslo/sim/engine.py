@@ -133,8 +133,18 @@ def start_iteration(world: World, i: int, now_s: float) -> None:
     engine.busy = 1
     engine.busy_s += duration_s
     engine.kv_tokens += chunk
+    _note_extent(world, engine.num_decodes, engine.decode_kv_tokens, chunk, context)
     world.clock[0].num_iterations += 1
     schedule(world, now_s + duration_s, ITERATION_END, i, NONE)
+
+
+@compiled
+def _note_extent(world: World, decodes: int, kv_tokens: int, chunk: int, context: float) -> None:
+    clock = world.clock[0]
+    clock.most_decodes = max(clock.most_decodes, decodes)
+    clock.most_kv_tokens = max(clock.most_kv_tokens, kv_tokens)
+    clock.most_chunk_tokens = max(clock.most_chunk_tokens, chunk)
+    clock.most_context_tokens = max(clock.most_context_tokens, context)
 
 
 @compiled

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 
-from polyslo.sim.compare import Progress, check_target, compared, run_all, run_notes
+from polyslo.core.extent import Extent
+from polyslo.sim.compare import Progress, check_target, compared, run_all, run_notes, sentences
 from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import Comparison, GoodputResult
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
@@ -34,10 +35,15 @@ def goodput(
     found = run_all([partial(_bisect, setting, *pair, target, optimum, duration_s) for pair in pairs], progress)
     results = []
     for spec in specs:
-        rates = [rate for (owner, _), rate in zip(pairs, found, strict=True) if owner is spec]
+        mine = [ended for (owner, _), ended in zip(pairs, found, strict=True) if owner is spec]
+        rates = [rate for rate, _ in mine]
+        extents = [extent for _, extent in mine if extent is not None]
         mean, low, high = confidence_interval(rates)
         is_lower_bound = max(rates) >= (HIGHEST_RATIO - TOLERANCE_RATIO) * optimum
-        results.append(GoodputResult(spec.name, target, mean, low, high, tuple(rates), optimum, is_lower_bound))
+        largest = reduce(Extent.joined, extents) if extents else None
+        results.append(
+            GoodputResult(spec.name, target, mean, low, high, tuple(rates), optimum, is_lower_bound, largest)
+        )
     return results
 
 
@@ -47,6 +53,7 @@ def as_comparison(setting: Setting, results: Sequence[GoodputResult], duration_s
         *run_notes(setting, setting.full_rps(), duration_s),
         f"Goodput is bisected in every seed, to {100 * TOLERANCE_RATIO:g}% of the fluid optimum; "
         "every policy sees the same requests.",
+        *sentences(setting.extrapolations(result.largest for result in results)),
     ]
     if any(result.is_lower_bound for result in results):
         notes.append(
@@ -55,14 +62,16 @@ def as_comparison(setting: Setting, results: Sequence[GoodputResult], duration_s
     return compared(setting, [result.policy for result in results], results, notes)
 
 
-def _bisect(setting: Setting, spec: PolicySpec, seed: int, target: float, optimum: float, duration_s: float) -> float:
-    """Return the highest rate found that attains the target; 0 if none does."""
-    low, high = 0.0, HIGHEST_RATIO * optimum
+def _bisect(
+    setting: Setting, spec: PolicySpec, seed: int, target: float, optimum: float, duration_s: float
+) -> tuple[float, Extent | None]:
+    """Return the highest rate found that attains the target, and its largest iterations; 0 and None if none does."""
+    low, high, largest = 0.0, HIGHEST_RATIO * optimum, None
     while high - low > TOLERANCE_RATIO * optimum:
         rate = (low + high) / 2
         (run,) = setting.run([spec], rate, seed, duration_s)
         if run.attainment >= target:
-            low = rate
+            low, largest = rate, run.largest
         else:
             high = rate
-    return low
+    return low, largest

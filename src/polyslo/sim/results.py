@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from polyslo.core.extent import Extent
+
 
 @dataclass(frozen=True, slots=True)
 class TierResult:
@@ -78,7 +80,8 @@ class RunResult:
     refusals_by_reason: dict[str, int] = field(default_factory=dict)
     standby_seconds: float = 0.0  # of `instance_seconds`: in the idle pool, kept warm because starting takes time
     num_ttft_raised: int = 0  # requests whose drawn TTFT was out of reach even alone
-    notices: tuple[str, ...] = ()  # what was done to the workload's rows: sorted, dropped, repeated
+    notices: tuple[str, ...] = ()  # what was done to the workload's rows (sorted, dropped, repeated); extrapolations
+    largest: Extent | None = None  # the largest iterations
     timeline: Timeline | None = None
 
     @property
@@ -119,6 +122,7 @@ class GoodputResult:
     per_seed_rps: tuple[float, ...]
     optimum_rps: float | None = None  # fluid optimum of the same fleet and workload
     is_lower_bound: bool = False  # some seed still attained the target at the highest rate that was run
+    largest: Extent | None = None  # the largest iterations at the rates found, where these were run
 
 
 @dataclass(frozen=True, slots=True)

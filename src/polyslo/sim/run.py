@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from polyslo.core.extent import Extent
 from polyslo.core.fluid import LengthMoments
 from polyslo.core.profile import Profile
 from polyslo.core.state import REASONS, RUNGS, Fleet
@@ -206,8 +207,14 @@ def summarize(
         refusals_by_reason={name: int(counters[1, k]) for k, name in enumerate(REASONS) if counters[1, k]},
         num_ttft_raised=workload.num_ttft_raised,
         notices=workload.notices,
+        largest=_extent(clock),
         timeline=_timeline(world, workload) if len(world.sample_s) else None,
     )
+
+
+def _extent(clock: npt.NDArray[np.void]) -> Extent:
+    names = ("most_decodes", "most_kv_tokens", "most_chunk_tokens", "most_context_tokens")
+    return Extent(*(int(clock[name]) for name in names))
 
 
 def scored_requests(world: World, workload: Workload) -> npt.NDArray[np.bool_]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from polyslo.core.extent import Extent
 from polyslo.core.fluid import LengthMoments, colocated_rate_rps, decode_rate_rps, instance_need, prefill_rate_rps
 from polyslo.core.tiers import LOST_ALONE, LOST_WITH_PROMOTION, learn_tiers
 from polyslo.errors import ConfigError, InputError
@@ -127,7 +129,14 @@ class Setting:
             )
             for policy in policies
         ]
-        return [replace(run, rate_rps=rate_rps) for run in runs]
+        return [
+            replace(run, rate_rps=rate_rps, notices=(*run.notices, *self.extrapolations([run.largest]))) for run in runs
+        ]
+
+    def extrapolations(self, largest: Iterable[Extent | None]) -> tuple[str, ...]:
+        """Say in one notice how far runs went beyond the points of the profile; none where they did not."""
+        known = [extent for extent in largest if extent is not None]
+        return self.named.extrapolations(reduce(Extent.joined, known)) if known else ()
 
     def notices(self, rate_rps: float, duration_s: float) -> tuple[str, ...]:
         """Tell what was done to the workload to run it at a rate: rows sorted, repeated, given arrivals."""
@@ -235,26 +244,39 @@ class Setting:
             )
 
     def _reject_impossible_tiers(self) -> None:
-        fastest_s = self.named.profile.iteration_s(1, 0, 1.0, 0.0)
+        margin = self.config.margin_ratio
+        fastest_s = self.named.profile.iteration_s(1, 0, 1.0, 0.0) / (1 - margin)
         for tpot_s in self.mix.tiers_s or sorted(self.mix.requested_tpots()[0]):
-            if tpot_s * (1 - self.config.margin_ratio) <= fastest_s:
+            if tpot_s <= fastest_s:
+                kept = f", with its margin of {100 * margin:g}%," if margin else ""
                 raise InputError(
-                    f"tier {tpot_s * 1e3:g} ms: no instance of {self.named.name} can serve it even alone; the "
-                    f"fastest TPOT it can reach is {fastest_s * 1e3:.2f} ms: loosen the tier or choose another profile"
+                    f"tier {self.mix.tier_text(tpot_s)}: no instance of {self.named.name} can serve it even alone; the "
+                    f"fastest TPOT it can reach{kept} is {fastest_s * 1e3:.2f} ms: loosen the tier or choose another "
+                    "profile"
                 )
 
     def _reject_oversized_requests(self) -> None:
         """Refuse now what a run would refuse when it draws such a request."""
         capacity = self.config.kv_capacity_tokens or self.named.profile.kv_capacity_tokens
+        holds = f"an instance of {self.named.name} holds the KV of {capacity:,}"
         if isinstance(self.source, Trace):
-            largest = int((self.source.input_tokens.astype(np.int64) + self.source.output_tokens).max())
-        else:
-            lengths = self.source.lengths
-            largest = int(max(lengths.input.tokens) + max(max(output.tokens) for output in lengths.outputs))
+            tokens = self.source.input_tokens.astype(np.int64) + self.source.output_tokens
+            num_oversized = int(np.count_nonzero(tokens > capacity))
+            if not num_oversized:
+                return
+            first = int(np.argmax(tokens > capacity))
+            others = f" ({num_oversized - 1:,} more are too long)" if num_oversized > 1 else ""
+            raise InputError(
+                f"{self.source.place(first)}: a prompt of {self.source.input_tokens[first]:,} tokens and an output of "
+                f"{self.source.output_tokens[first]:,} do not fit, {holds}{others}; remove the row, or choose a "
+                "profile with more memory"
+            )
+        lengths = self.source.lengths
+        largest = int(max(lengths.input.tokens) + max(max(output.tokens) for output in lengths.outputs))
         if largest > capacity:
             raise InputError(
-                f"workload {self.name!r}: has requests of up to {largest:,} tokens (prompt and output), an instance of "
-                f"{self.named.name} holds the KV of {capacity:,}; drop them, or choose a profile with more memory"
+                f"workload {self.name!r}: has requests of up to {largest:,} tokens (prompt and output), {holds}; "
+                "fit it without them, or choose a profile with more memory"
             )
 
 

@@ -87,6 +87,10 @@ CLOCK = np.dtype(
         ("num_events", np.int64),
         ("num_iterations", np.int64),
         ("num_preemptions", np.int64),
+        ("most_decodes", np.int64),  # the largest iterations so far: whether the profile was extrapolated
+        ("most_kv_tokens", np.int64),
+        ("most_chunk_tokens", np.int64),
+        ("most_context_tokens", np.float64),
         ("num_samples", np.int64),
         ("fact_head", np.int64),
         ("fact_tail", np.int64),

@@ -72,7 +72,9 @@ def read_trace(path: str | Path, format: str | None = None, *, jitter_s: float |
     except RecursionError as error:
         raise TraceError(f"{path}: not a trace: its JSON is nested too deep; correct the file") from error
     except UnicodeDecodeError as error:
-        raise TraceError(f"{path}: not text in UTF-8 (byte {error.start}); is it compressed?") from error
+        raise TraceError(
+            f"{_undecodable(path)}: not text in UTF-8, got byte {error.object[error.start]:#04x}; save it as UTF-8"
+        ) from error
     if jitter_s is not None:
         return trace.jittered(jitter_s, seed)
     return replace(trace, notices=(*trace.notices, *_coarse_clock(trace)))
@@ -96,9 +98,22 @@ def detect(path: Path) -> str:
             return name
     if not text.startswith("{") and any(column in text for column in native_csv.COLUMNS + native_csv.OPTIONAL):
         return "csv"  # with a column missing, which its reader will name
+    if "\N{REPLACEMENT CHARACTER}" in text[:40]:
+        raise TraceError(f"{path}: not text in UTF-8; if it is compressed, unpack it")
     raise TraceError(
         f"{path}: can't tell its format, it begins with {text[:40]!r}; name the format, one of {', '.join(FORMATS)}"
     )
+
+
+def _undecodable(path: Path) -> str:
+    """Name the line of the first byte that is not UTF-8; the reader that met it knows its place in a buffer only."""
+    content = path.read_bytes()
+    try:
+        content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return f"{path}, line {line}"
+    return str(path)
 
 
 def _coarse_clock(trace: Trace) -> tuple[str, ...]:

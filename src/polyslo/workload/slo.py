@@ -104,6 +104,11 @@ class SloMix:
         below = [self._share_below(tpot_s) for tpot_s in self.tpots_s[1:]]
         return tuple(high - low for low, high in zip([0.0, *below], [*below, 1.0], strict=True))
 
+    def tier_text(self, tpot_s: float) -> str:
+        """Name a tier by the classes that ask for its TPOT, and by this: `'chat' (50 ms)`."""
+        names = [repr(entry.name) for entry in self.classes if tpot_s in entry.tpot.points_s(middle=False)]
+        return f"{', '.join(names)} ({tpot_s * 1e3:g} ms)" if names else f"{tpot_s * 1e3:g} ms"
+
     def at_end(self) -> SloMix:
         """Return the mix that a drifting one ends with; itself where it does not move."""
         if self.drift is None:
@@ -151,9 +156,9 @@ def load_slo_mix(name_or_path: str | Path) -> SloMix:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"SLO mix {path}: can't read it: {error.strerror}") from error
+        raise ConfigError(f"SLO mix {path}: can't read it: {error.strerror}; check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"SLO mix {path}: not TOML: {error}") from error
+        raise ConfigError(f"SLO mix {path}: not TOML: {error}; correct the file") from error
     return _parse(table, path.stem, path.name)
 
 

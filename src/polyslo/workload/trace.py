@@ -35,6 +35,7 @@ class Trace:
     session_id: NDArray[Any] | None = None  # [n] equal ids belong to one conversation
     client_id: NDArray[Any] | None = None  # [n] equal ids belong to one caller
     notices: tuple[str, ...] = ()  # what a reader should know: rows sorted, dropped, estimated
+    origin: Origin | None = None  # where each request was read from, in the order of the requests
 
     @classmethod
     def from_columns(
@@ -56,8 +57,11 @@ class Trace:
         Raises `TraceError` naming the file, line and column (from `origin`) of the first bad value: no rows,
         columns of different length, a NaN, infinite or negative time, a prompt or output below one token.
         """
-        origin = origin or Origin(name)
+        known, origin = origin, origin or Origin(name)
         inputs, outputs = _tokens(input_tokens), _tokens(output_tokens)
+        if inputs.ndim != 1 or not len(inputs):
+            dropped = f" ({'; '.join(notices)})" if notices else ""
+            raise TraceError(f"{origin.path}: no requests{dropped}; a trace needs at least one row")
         _check_lengths(inputs, "input_tokens", origin)
         _check_lengths(outputs, "output_tokens", origin)
         if len(inputs) != len(outputs):
@@ -71,6 +75,7 @@ class Trace:
             None if session_id is None else np.asarray(session_id),
             None if client_id is None else np.asarray(client_id),
             tuple(notices),
+            None if known is None else known.numbered(len(inputs)),
         )
         _check_optional_columns(trace, origin)
         return trace if arrival_s is None else trace._arriving(np.asarray(arrival_s, np.float64), origin)
@@ -92,6 +97,10 @@ class Trace:
     def rate_rps(self) -> float:
         """Mean arrival rate, (n - 1) / span; NaN without arrivals or when all arrive at once."""
         return (len(self) - 1) / self.span_s if self.span_s > 0 else float("nan")
+
+    def place(self, row: int) -> str:
+        """Name a request by where it was read: `conv.csv, line 12`."""
+        return f"trace {self.name!r}, request {row}" if self.origin is None else self.origin.row(row)
 
     def head(self, num_requests: int) -> Self:
         """Keep the first `num_requests` requests (all of them if there are fewer)."""
@@ -161,6 +170,7 @@ class Trace:
             prefix_hash_ids=hashes,
             session_id=None if self.session_id is None else self.session_id[rows],
             client_id=None if self.client_id is None else self.client_id[rows],
+            origin=None if self.origin is None else self.origin.chosen(rows),
         )
 
     def _arriving(self, arrival_s: NDArray[np.float64], origin: Origin, sort_rows: bool = True) -> Self:
@@ -181,8 +191,6 @@ def _tokens(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _check_lengths(tokens: NDArray[np.float64], column: str, origin: Origin) -> None:
-    if tokens.ndim != 1 or not len(tokens):
-        raise TraceError(f"{origin.path}: no requests; a trace needs at least one row")
     good = (tokens >= 1) & (tokens <= MAX_TOKENS) & (tokens == np.floor(tokens))
     if not good.all():
         row = int(np.argmin(good))

@@ -6,6 +6,7 @@ Source: Azure/AzurePublicDataset.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,12 @@ def read(path: Path) -> Trace:
 def _arrival_s(table: Table) -> NDArray[np.float64]:
     # Every row of the 2024 files has the zone +00:00, which datetime64 does not take.
     texts = [text.removesuffix("Z").removesuffix("+00:00") for text in table.columns["TIMESTAMP"]]
-    try:
-        time = np.array(texts, "datetime64[ns]")
-    except ValueError:
-        time = np.array([_parsed(text) for text in texts])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # numpy turns other zones into UTC, and says that it does
+        try:
+            time = np.array(texts, "datetime64[ns]")
+        except ValueError:
+            time = np.array([_parsed(text) for text in texts])
     bad = np.isnat(time)
     if bad.any():
         row = int(np.argmax(bad))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from polyslo.errors import TraceError
 from polyslo.workload.formats.prefix_blocks import prefix_blocks
 from polyslo.workload.formats.table import Table
 from polyslo.workload.trace import Trace
@@ -37,10 +38,22 @@ def read(path: Path) -> Trace:
 
 def _sessions(table: Table) -> NDArray[np.int64]:
     # a parent comes before its children; a chat whose parent is not in the file begins a session
-    chats = table.numbers("chat_id").astype(np.int64).tolist()
+    chats = _ids(table, "chat_id")
     if "parent_chat_id" not in table.columns:
         return np.array(chats, np.int64)
     root: dict[int, int] = {}
-    for chat, parent in zip(chats, table.numbers("parent_chat_id").astype(np.int64).tolist(), strict=True):
+    for chat, parent in zip(chats, _ids(table, "parent_chat_id"), strict=True):
         root[chat] = root.get(parent, chat)
     return np.array([root[chat] for chat in chats], np.int64)
+
+
+def _ids(table: Table, name: str) -> list[int]:
+    ids = table.numbers(name)
+    good = (ids == np.floor(ids)) & (np.abs(ids) < 2**53)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise TraceError(
+            f"{table.origin().cell(row, name)}: must be a whole number below 2^53, got {ids[row]:.10g}; "
+            "correct or remove the row"
+        )
+    return [int(chat) for chat in ids.tolist()]

@@ -34,7 +34,8 @@ def read(path: Path) -> Trace:
         found = pq.read_schema(path).names
         table = pq.read_table(path, columns=[name for name in COLUMNS if name in found])
     except (pa.ArrowException, OSError) as error:
-        raise TraceError(f"{path}: can't read it as Parquet: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise TraceError(f"{path}: can't read it as Parquet: {reason}; write the file again") from error
     for name in REQUIRED:
         if name not in found:
             raise TraceError(f"{path}: missing column {name!r}; needs {', '.join(REQUIRED)}")
@@ -47,7 +48,7 @@ def read(path: Path) -> Trace:
         columns.get("arrival_s"),
         columns["input_tokens"],
         columns["output_tokens"],
-        prefix_hash_ids=_lists(table) if "prefix_hash_ids" in found else None,
+        prefix_hash_ids=_lists(table, path) if "prefix_hash_ids" in found else None,
         session_id=columns.get("session_id"),
         client_id=columns.get("client_id"),
         notices=[f"columns ignored: {', '.join(ignored)}"] if ignored else (),
@@ -65,13 +66,23 @@ def _numbers(table: Any, name: str, path: Path) -> NDArray[Any]:
         row = column.is_null().to_pylist().index(True)
         raise TraceError(f"{path}, row {row}, column {name}: empty; fill or remove the row")
     values: NDArray[Any] = column.to_numpy()
-    if name in ("arrival_s", *REQUIRED) and not np.issubdtype(values.dtype, np.number):
-        raise TraceError(f"{path}, column {name}: must hold numbers, got {column.type}")
+    if len(values) and name in ("arrival_s", *REQUIRED) and not np.issubdtype(values.dtype, np.number):
+        what = "numbers, of seconds" if name == "arrival_s" else "numbers"
+        raise TraceError(f"{path}, column {name}: must hold {what}, got {column.type}; convert it")
     return values
 
 
-def _lists(table: Any) -> list[NDArray[np.int64]]:
+def _lists(table: Any, path: Path) -> list[NDArray[np.int64]]:
+    import pyarrow.types as kinds
+
     column = table["prefix_hash_ids"].combine_chunks()
-    flat = column.flatten().to_numpy().astype(np.int64)
+    is_list = kinds.is_list(column.type) or kinds.is_large_list(column.type)
+    blocks = column.flatten() if is_list else None
+    if blocks is None or (len(blocks) and not kinds.is_integer(blocks.type)) or blocks.null_count:
+        raise TraceError(
+            f"{path}, column prefix_hash_ids: must hold lists of whole numbers, got {column.type}"
+            f"{' with empty elements' if blocks is not None and blocks.null_count else ''}; convert or drop it"
+        )
+    flat = blocks.to_numpy().astype(np.int64)
     lengths = column.value_lengths().fill_null(0).to_numpy()
     return np.split(flat, np.cumsum(lengths)[:-1])

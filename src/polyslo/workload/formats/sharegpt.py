@@ -7,12 +7,12 @@ as 4 characters, the usual rule for English.
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from polyslo.errors import TraceError
+from polyslo.workload.formats.json_file import read_json
 from polyslo.workload.formats.table import Table
 from polyslo.workload.origin import Origin
 from polyslo.workload.trace import Trace
@@ -45,13 +45,11 @@ def _read_lengths(path: Path) -> Trace:
 
 
 def _read_conversations(path: Path) -> Trace:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise TraceError(f"{path}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
+    entries = read_json(path)
     if not isinstance(entries, list):
-        raise TraceError(f"{path}: must be a JSON list of conversations, got {type(entries).__name__}")
+        raise TraceError(f"{path}: must be a JSON list of conversations, got {type(entries).__name__}; correct it")
     turns = [_first_turn(entry, row, path) for row, entry in enumerate(entries)]
+    kept = [row for row, turn in enumerate(turns) if turn is not None]
     pairs = [turn for turn in turns if turn is not None]
     notices = [f"lengths estimated at {CHARACTERS_PER_TOKEN} characters a token"]
     if len(pairs) < len(turns):
@@ -62,18 +60,20 @@ def _read_conversations(path: Path) -> Trace:
         [_num_tokens(question) for question, _ in pairs],
         [_num_tokens(answer) for _, answer in pairs],
         notices=notices,
-        origin=Origin(str(path)),
+        origin=Origin(str(path), kept, unit="conversation"),
     )
 
 
 def _first_turn(entry: Any, row: int, path: Path) -> tuple[str, str] | None:
     try:
-        messages = [(str(message["from"]), str(message["value"])) for message in entry["conversations"]]
-    except (KeyError, TypeError) as error:
+        messages = [(message["from"], message["value"]) for message in entry["conversations"]]
+    except (KeyError, TypeError, IndexError):
+        messages = None
+    if messages is None or not all(isinstance(text, str) for message in messages for text in message):
         raise TraceError(
-            f"{path}, conversation {row}: must be {{'conversations': [{{'from': ..., 'value': ...}}, ...]}}, "
-            f"got {str(entry)[:60]!r}"
-        ) from error
+            f"{path}, conversation {row}: must be {{'conversations': [{{'from': TEXT, 'value': TEXT}}, ...]}}, "
+            f"got {str(entry)[:60]!r}; correct or remove it"
+        )
     for (asker, question), (answerer, answer) in pairwise(messages):
         if asker in ASKERS and answerer not in ASKERS:
             return (question, answer) if question and answer else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -50,6 +50,16 @@ class Table:
                     )
                 lines.append(reader.line_num)
                 rows.append(row)
+        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+            raise TraceError(
+                f"{path}, line 1: columns must be separated by commas, got {header[0][:80]!r}; write it with commas"
+            )
+        for name in (*required, *optional):
+            if header.count(name) > 1:
+                raise TraceError(
+                    f"{path}, line 1: has {header.count(name)} columns {name!r}, got the header "
+                    f"{','.join(header)[:80]!r}; keep one"
+                )
         for name in required:
             if name not in header:
                 raise TraceError(f"{path}: missing column {name!r}{_likely(name, header, required)}")
@@ -109,18 +119,20 @@ class Table:
         return type(self)(self.path, columns, [self.lines[row] for row in rows]), (notice,)
 
     def _not_a_number(self, name: str) -> TraceError:
-        row = next(row for row, value in enumerate(self.columns[name]) if not _is_number(value))
+        row = next(row for row, value in enumerate(self.columns[name]) if not is_number(value))
         return TraceError(
             f"{self.origin().cell(row, name)}: must be a number, got {self.columns[name][row]!r:.40}; "
             "correct or remove the row"
         )
 
 
-def _likely(name: str, found: Iterable[str], required: Sequence[str]) -> str:
+def _likely(name: str, found: Collection[str], required: Sequence[str]) -> str:
     """Say which of the names in the file was probably meant; names that mean something else are not."""
     spare = [other for other in found if other not in required]
     close = get_close_matches(name, spare, n=1)
-    return f"; did you mean {close[0]!r}? rename it" if close else f"; needs {', '.join(required)}"
+    got = ", ".join(found)
+    shown = got if len(got) <= 100 else f"{got[:100]}..."
+    return f"; did you mean {close[0]!r}? rename it" if close else f"; needs {', '.join(required)}, got {shown}"
 
 
 def _record(text: str, path: Path, number: int) -> dict[str, Any]:
@@ -130,12 +142,19 @@ def _record(text: str, path: Path, number: int) -> dict[str, Any]:
         raise TraceError(
             f"{path}, line {number}, column {error.colno}: not JSON: {error.msg}; correct or remove the line"
         ) from error
+    except ValueError as error:
+        raise TraceError(
+            f"{path}, line {number}: holds a number of more digits than can be read; correct or remove the line"
+        ) from error
     if not isinstance(record, dict):
-        raise TraceError(f"{path}, line {number}: must be a JSON object, got {text.strip()[:40]!r}")
+        raise TraceError(
+            f"{path}, line {number}: must be a JSON object, got {text.strip()[:40]!r}; correct or remove it"
+        )
     return record
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Tell whether a cell is a number, or the text of one, that a float can hold."""
     if type(value) not in (int, float, str):
         return False
     try:

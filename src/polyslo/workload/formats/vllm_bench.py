@@ -6,7 +6,6 @@ seconds of some clock. So a benchmark that was run can be replayed here.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polyslo.errors import TraceError
+from polyslo.workload.formats.json_file import read_json
+from polyslo.workload.formats.table import is_number
 from polyslo.workload.origin import Origin
 from polyslo.workload.trace import Trace
 
@@ -39,12 +40,14 @@ def read(path: Path) -> Trace:
         notices.append("no start_times in the file: lengths only")
     return Trace.from_columns(
         path.stem,
-        None if starts is None else starts[done] - starts[done].min(initial=np.inf),
+        None if starts is None else starts[done],
         inputs[done],
         outputs[done],
         notices=notices,
         origin=Origin(
             str(path),
+            np.flatnonzero(done),
+            unit="row",
             columns={
                 "arrival_s": "start_times",
                 "input_tokens": "input_lens",
@@ -55,12 +58,9 @@ def read(path: Path) -> Trace:
 
 
 def _result(path: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise TraceError(f"{path}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
+    result = read_json(path)
     if not isinstance(result, dict):
-        raise TraceError(f"{path}: must be one JSON object, got {type(result).__name__}")
+        raise TraceError(f"{path}: must be one JSON object, got {type(result).__name__}; give the saved result itself")
     for name in COLUMNS:
         if name not in result:
             raise TraceError(f"{path}: missing key {name!r}; run vllm bench serve with --save-detailed")
@@ -70,8 +70,8 @@ def _result(path: Path) -> dict[str, Any]:
 def _list(result: dict[str, Any], name: str, path: Path) -> NDArray[np.float64]:
     values = result[name]
     if not isinstance(values, list):
-        raise TraceError(f"{path}, key {name!r}: must be a list of numbers, got {type(values).__name__}")
+        raise TraceError(f"{path}, key {name!r}: must be a list of numbers, got {type(values).__name__}; correct it")
     for row, value in enumerate(values):
-        if type(value) not in (int, float):
-            raise TraceError(f"{path}, row {row}, column {name}: must be a number, got {value!r}")
+        if isinstance(value, str) or not is_number(value):
+            raise TraceError(f"{path}, row {row}, column {name}: must be a number, got {value!r:.40}; correct the file")
     return np.array(values, np.float64)
