@@ -9,7 +9,7 @@ from polyslo.claims.markdown import bold, bullets, code, listed, opening, plain,
 from polyslo.claims.misses_section import misses_section
 from polyslo.claims.numbers import finite_mean, ratio_text, target_text
 from polyslo.claims.results import Cell, Claims
-from polyslo.claims.verdict import Judgement, by_mode, judge, nobody_attains
+from polyslo.claims.verdict import Judgement, by_mode, judge, near_but_unjudged, nobody_attains
 from polyslo.report.notation import count_text, mode_text, percent_cell_text, rate_text
 
 
@@ -19,7 +19,7 @@ def verdict_section(claims: Claims) -> str:
     parts = ["## Verdict", headline(judged), _summary(claims), _table(judged), on_the_optimum(claims)]
     short = [judgement.remark for judgement in judged if not judgement.holds]
     if short:
-        parts += ["### What falls short", bullets(short), misses_section(claims)]
+        parts += ["### What falls short", bullets([*short, *near_but_unjudged(claims)]), misses_section(claims)]
     behind = _behind(claims)
     if behind:
         parts += ["### Where a baseline is ahead", bullets(behind)]
