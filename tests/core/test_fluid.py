@@ -82,7 +82,7 @@ def largest(length_s: np.ndarray, request_s: float, request_tokens: float, capac
     return float(np.where(fits, rates, 0.0).max())
 
 
-@pytest.mark.parametrize("capacity", [100_000, 50_000])
+@pytest.mark.parametrize("capacity", [100_000, 50_000, 12_000])
 @pytest.mark.parametrize(("tpots_s", "shares"), [([0.02, 0.05], [0.3, 0.7]), ([0.008, 0.1], [0.8, 0.2])])
 def test_the_disaggregated_optimum_is_what_a_search_finds(make_profile, tpots_s, shares, capacity):
     """I19: over sizes of the prefill side and of each tier, iteration lengths and rates, one request after the other.

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from polyslo.compiled import compiled
 from polyslo.core.profile import Profile, iteration_s
 
-NUM_LENGTHS = 48  # iteration lengths tried per tier, down to a tenth of the TPOT
+# Iteration lengths tried, of the TPOT: below a tenth of it they pay only where KV memory is scarce.
+LENGTH_RATIOS = np.concatenate((np.geomspace(0.01, 0.1, 48)[:-1], np.geomspace(0.1, 1.0, 48)))
 RATE_TOLERANCE_RATIO = 1e-3
 
 
@@ -89,7 +90,7 @@ def _largest_rate_rps(
     return float(
         largest_rate_rps(
             profile.handle,
-            limit_s * np.geomspace(0.1, 1.0, NUM_LENGTHS),
+            limit_s * LENGTH_RATIOS,
             moments.prompt,
             moments.prompt if prefill else 0.0,
             moments.decodes if decode else 0.0,
