@@ -75,7 +75,7 @@ def test_one_that_works_comes_before_one_in_its_start(cold):
 
 @pytest.mark.parametrize(("given_back_s", "placed"), [(10.5, True), (8.9, False)])
 def test_while_one_starts_a_warm_one_is_still_taken(cold, given_back_s, placed):
-    """At 11 s one starts for the tier (ready at 12 s). The other has been idle for 0.5 s, is warm and takes the request.
+    """At 11 s one starts for the tier (ready at 12 s). The other, idle for 0.5 s, is warm and takes the request.
 
     Idle for 2.1 s it would have to start as well, and it is one cold start at a time.
     """
