@@ -23,6 +23,7 @@ from polyslo.core.state import (
     KNOWN,
     NEW,
     NONE,
+    POSTPONED_S,
     QUEUED,
     RELEGATED,
     TRANSFERRING,
@@ -40,6 +41,7 @@ def arrive(fleet: Fleet, r: int) -> None:
     request.remaining_tokens = request.input_tokens
     request.emitted_tokens = 0
     request.hands_over = 0
+    request.best_effort = 0
     request.prefill_due_s = prefill_due_s(fleet, r)
     if request.hinted_tokens > 0:
         request.expected_tokens = min(request.hinted_tokens, request.max_tokens)
@@ -234,8 +236,11 @@ def take_back(fleet: Fleet, i: int, r: int) -> None:
 
 @compiled
 def put_back(fleet: Fleet, i: int, r: int, now_s: float) -> None:
-    """Undo `take_back`: what a client was sent can't be taken back, so the request goes on where it was."""
+    """Undo `take_back`: what a client was sent can't be taken back, so the request goes on where it was, for good."""
     request, instance = fleet.requests[r], fleet.instances[i]
+    if request.best_effort == 1:
+        request.best_effort = 0
+        request.first_due_s -= POSTPONED_S
     if request.emitted_tokens == 0:  # its first token is not known of yet
         add_resident(fleet, i, r, instance.iteration + 1)
         request.hands_over = 0  # whatever the instance has become since
@@ -374,8 +379,13 @@ def _outlived(fleet: Fleet, i: int, r: int) -> None:
 
 @compiled
 def _load(fleet: Fleet, r: int, i: int) -> int:
-    """Return what a request adds to an instance's load: where it is prefilled for another one, the prompt alone."""
+    """Return what a request adds to an instance's load: where it is prefilled for another one, the prompt alone.
+
+    Best-effort work adds nothing where others have an SLO.
+    """
     request = fleet.requests[r]
+    if request.best_effort == 1 and fleet.instances[i].group < prefill_group(fleet):
+        return 0
     if request.hands_over == 1 and fleet.instances[i].group == prefill_group(fleet):
         return request.input_tokens
     return request.input_tokens + request.expected_tokens
@@ -384,5 +394,7 @@ def _load(fleet: Fleet, r: int, i: int) -> int:
 @compiled
 def _count_own(fleet: Fleet, r: int, i: int, change: int) -> None:
     instance = fleet.instances[i]
-    if instance.group == fleet.requests[r].tier or instance.group == prefill_group(fleet):
+    if fleet.requests[r].best_effort == 1:
+        instance.num_best_effort += change
+    elif instance.group == fleet.requests[r].tier or instance.group == prefill_group(fleet):
         instance.num_own += change

@@ -1,7 +1,11 @@
-"""Best-effort work: relegated requests run on idle instances, and give way at once when a tier claims one.
+"""Best-effort work: requests without an SLO (any more) run on idle instances, and give way at once to those with one.
 
 What a request has emitted is kept; its KV is thrown away with the instance and prefilled again on the next one.
 An idle instance keeps to the tightest tier's iteration time, so a claim waits no longer than that.
+
+While no instance is idle and nobody pends, an instance of a tier with little to do hosts a best-effort request too
+(`spare_ratio`; co-located, with prompts by deadline). It counts for nothing in the load gradient, and leaves before a
+request with an SLO is tried there, which is when none of the tier's other instances takes that.
 """
 
 from __future__ import annotations
@@ -10,10 +14,11 @@ from polyslo.compiled import compiled
 from polyslo.core.belief import enqueue, take_back
 from polyslo.core.forecast import has_room
 from polyslo.core.ledger import add_resident
-from polyslo.core.pending import head, pop, push
+from polyslo.core.pending import head, num_pending, pop, push
 from polyslo.core.state import (
     DISPATCH,
     FITS,
+    POSTPONED_S,
     PREFILL_ONLY,
     RELEGATED,
     WITHDRAW,
@@ -21,13 +26,19 @@ from polyslo.core.state import (
     act,
     best_effort_queue,
     idle_group,
+    num_idle,
+    prefill_group,
 )
 
 
 @compiled
 def set_aside(fleet: Fleet, r: int) -> None:
     """Make a request best-effort: it waits for an idle instance, earliest deadline first."""
-    fleet.requests[r].stage = RELEGATED
+    request = fleet.requests[r]
+    request.stage = RELEGATED
+    if request.best_effort == 0:
+        request.best_effort = 1
+        request.first_due_s += POSTPONED_S
     push(fleet, best_effort_queue(fleet), r)
 
 
@@ -43,23 +54,59 @@ def feed_idle(fleet: Fleet, now_s: float) -> None:
         if fleet.requests[r].stage != RELEGATED:
             pop(fleet, queue)  # its last token was under way when it was taken back
         elif _takes(fleet, i, r):
-            pop(fleet, queue)
-            fleet.requests[r].decided_s = now_s
-            add_resident(fleet, i, r, fleet.instances[i].iteration + 1)
-            act(fleet, DISPATCH, r, i)
-            enqueue(fleet, r, i, now_s)
+            _start(fleet, r, i, now_s)
         else:
             rank += 1
 
 
 @compiled
+def feed_spare(fleet: Fleet, i: int, now_s: float) -> None:
+    """Start the first of what was set aside on an instance of a tier, if it has little to do and none is idle.
+
+    That is: nobody's first token waits, and `spare_ratio` of its KV memory and of its pace are enough for both.
+    """
+    queue, instance, ratio = best_effort_queue(fleet), fleet.instances[i], fleet.settings[0].spare_ratio
+    if fleet.pending_size[queue] == 0 or ratio == 0.0:
+        return
+    if fleet.settings[0].disaggregated == 1 or fleet.settings[0].by_deadline == 0:
+        return
+    if instance.group >= prefill_group(fleet) or instance.closed != FITS:
+        return
+    if instance.num_queued > 0 or instance.num_best_effort > 0 or num_idle(fleet) > 0 or num_pending(fleet) > 0:
+        return
+    r = head(fleet, queue)
+    request = fleet.requests[r]
+    promised = instance.committed_tokens + request.prefill_tokens + request.expected_tokens
+    if request.stage != RELEGATED:
+        pop(fleet, queue)  # its last token was under way when it was taken back
+    elif promised <= ratio * instance.kv_capacity_tokens and has_room(fleet, i, r, ratio * instance.budget_s):
+        _start(fleet, r, i, now_s)
+
+
+@compiled
+def is_host(fleet: Fleet, i: int) -> bool:
+    """Tell whether an instance that a tier owns does best-effort work, too."""
+    return fleet.instances[i].num_best_effort > 0 and fleet.instances[i].group < prefill_group(fleet)
+
+
+@compiled
 def clear(fleet: Fleet, i: int) -> None:
-    """Take all best-effort work back from an idle instance that is about to be claimed."""
-    while fleet.instances[i].num_residents > 0:
-        r = fleet.resident[i, 0]
-        take_back(fleet, i, r)
-        act(fleet, WITHDRAW, r, i)
-        set_aside(fleet, r)
+    """Take all best-effort work back from an instance that is needed."""
+    for k in range(fleet.instances[i].num_residents - 1, -1, -1):
+        r = fleet.resident[i, k]
+        if fleet.requests[r].best_effort == 1:
+            take_back(fleet, i, r)
+            act(fleet, WITHDRAW, r, i)
+            set_aside(fleet, r)
+
+
+@compiled
+def _start(fleet: Fleet, r: int, i: int, now_s: float) -> None:
+    pop(fleet, best_effort_queue(fleet))
+    fleet.requests[r].decided_s = now_s
+    add_resident(fleet, i, r, fleet.instances[i].iteration + 1)
+    act(fleet, DISPATCH, r, i)
+    enqueue(fleet, r, i, now_s)
 
 
 @compiled

@@ -16,10 +16,10 @@ import math
 from polyslo.compiled import compiled
 from polyslo.core.admission import admit_colocated, admit_decode, admit_prefill, alone_s, handover_due_s, pace_s
 from polyslo.core.belief import enqueue, reserve
-from polyslo.core.best_effort import feed_idle, set_aside
+from polyslo.core.best_effort import clear, feed_idle, is_host, set_aside
 from polyslo.core.forecast import has_room
 from polyslo.core.ledger import add_resident
-from polyslo.core.pending import head, pop, push
+from polyslo.core.pending import head, num_pending, pop, push
 from polyslo.core.scaling import claim, claim_of, is_starting, leave_if_unneeded, release, take_over
 from polyslo.core.state import (
     DISPATCH,
@@ -79,10 +79,11 @@ def place(fleet: Fleet, r: int, now_s: float) -> bool:
             i, first_s, iteration = _claim(fleet, COLOCATED, tier, r, math.inf, now_s)
             if i != NONE:
                 _dispatch(fleet, r, i, now_s, SCALED_UP, first_s, iteration)
-            return i != NONE
-        i = take_over(fleet, r, now_s)
-        if i != NONE:
-            return _try_instance(fleet, i, r, now_s, TAKEN_OVER)
+                return True
+        else:
+            i = take_over(fleet, r, now_s)
+            if i != NONE and _try_instance(fleet, i, r, now_s, TAKEN_OVER):
+                return True
     return False
 
 
@@ -206,17 +207,24 @@ def most_loaded_that_fits(
     spread = _spreads(fleet, side)
     if size <= ASKED:
         for k in range(size):
-            rank = size - 1 - k if spread else k
-            fits, first_s, iteration = _judge(fleet, side, fleet.order[group, rank], r, prefilled_s, now_s)
+            i = fleet.order[group, size - 1 - k if spread else k]
+            if is_host(fleet, i):
+                continue
+            fits, first_s, iteration = _judge(fleet, side, i, r, prefilled_s, now_s)
             if fits:
-                return fleet.order[group, rank], first_s, iteration
-        return NONE, math.inf, 0
+                return i, first_s, iteration
+        return _host_that_fits(fleet, side, group, size, r, prefilled_s, now_s)
     found, found_s, found_iteration, low, high = NONE, math.inf, 0, 0, size - 1
     for rank in range(size - 1, size - 1 - TAIL, -1):
-        fits, first_s, iteration = _judge(fleet, side, fleet.order[group, rank], r, prefilled_s, now_s)
+        i = fleet.order[group, rank]
+        if is_host(fleet, i):
+            continue
+        fits, first_s, iteration = _judge(fleet, side, i, r, prefilled_s, now_s)
         if fits:
-            found, found_s, found_iteration, high = fleet.order[group, rank], first_s, iteration, rank
+            found, found_s, found_iteration, high = i, first_s, iteration, rank
             break
+    if found == NONE:
+        return _host_that_fits(fleet, side, group, TAIL, r, prefilled_s, now_s)
     while found != NONE and low < high and not spread:
         middle = (low + high) // 2
         fits, first_s, iteration = _judge(fleet, side, fleet.order[group, middle], r, prefilled_s, now_s)
@@ -228,10 +236,27 @@ def most_loaded_that_fits(
 
 
 @compiled
+def _host_that_fits(
+    fleet: Fleet, side: int, group: int, count: int, r: int, prefilled_s: float, now_s: float
+) -> tuple[int, float, int]:
+    """As `most_loaded_that_fits`, of those among the `count` least loaded that best-effort work makes way on."""
+    size = fleet.group_size[group]
+    for rank in range(size - count, size):
+        i = fleet.order[group, rank]
+        if is_host(fleet, i):
+            fits, first_s, iteration = _judge(fleet, side, i, r, prefilled_s, now_s)
+            if fits:
+                return i, first_s, iteration
+    return NONE, math.inf, 0
+
+
+@compiled
 def _judge(fleet: Fleet, side: int, i: int, r: int, prefilled_s: float, now_s: float) -> tuple[bool, float, int]:
     """Ask one instance: (it fits, first token, iteration that brings it or after which the request joins)."""
     instance, request = fleet.instances[i], fleet.requests[r]
     first_s, iteration = prefilled_s, 0
+    if is_host(fleet, i):
+        clear(fleet, i)
     if side == PREFILL:
         reason, first_s = admit_prefill(fleet, i, r, now_s)
     elif side == DECODE:
@@ -344,15 +369,7 @@ def _spreads(fleet: Fleet, side: int) -> bool:
         return lacks(fleet, GRADIENT)
     if side != COLOCATED:
         return side == PREFILL
-    return num_claimable(fleet, 0) <= POOL_LOW_RATIO * fleet.instances.shape[0] and _num_pending(fleet) == 0
-
-
-@compiled
-def _num_pending(fleet: Fleet) -> int:
-    count = 0
-    for tier in range(fleet.tpots_s.shape[0]):
-        count += fleet.pending_size[tier]
-    return count
+    return num_claimable(fleet, 0) <= POOL_LOW_RATIO * fleet.instances.shape[0] and num_pending(fleet) == 0
 
 
 @compiled

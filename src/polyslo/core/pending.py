@@ -39,6 +39,15 @@ def pop(fleet: Fleet, queue: int) -> int:
 
 
 @compiled
+def num_pending(fleet: Fleet) -> int:
+    """Return how many requests of all tiers pend."""
+    count = 0
+    for tier in range(fleet.tpots_s.shape[0]):
+        count += fleet.pending_size[tier]
+    return count
+
+
+@compiled
 def discard(fleet: Fleet, queue: int, r: int) -> None:
     """Remove a request wherever in the queue it waits; one that is not there is left alone."""
     for index in range(fleet.pending_size[queue]):

@@ -132,7 +132,8 @@ def assign(fleet: Fleet, i: int, group: int, now_s: float) -> None:
     set_budget(fleet, i)
     own = 0
     for k in range(instance.num_residents):
-        if fleet.requests[fleet.resident[i, k]].tier == group:
+        resident = fleet.requests[fleet.resident[i, k]]
+        if resident.tier == group and resident.best_effort == 0:
             own += 1
     instance.num_own = own
     act(fleet, RETIER, NONE, i)
@@ -175,14 +176,15 @@ def note_least_slowness(fleet: Fleet) -> None:
 
 @compiled
 def leave_if_unneeded(fleet: Fleet, i: int, now_s: float) -> None:
-    """Release an instance without requests; hand one with guests only to the tightest guest's tier.
+    """Release an instance without requests (with an SLO); hand one with guests only to the tightest guest's tier.
 
     A hand-over waits until no prompt is queued: its iterations get longer, which first tokens may not survive.
     """
     instance = fleet.instances[i]
     if instance.num_own > 0 or instance.group == idle_group(fleet) or fleet.settings[0].elastic == 0:
         return
-    if instance.num_residents == 0:
+    if instance.num_residents == instance.num_best_effort:
+        clear(fleet, i)
         if instance.num_decodes == 0 and instance.num_queued == 0:
             release(fleet, i, now_s)
         return
@@ -190,7 +192,9 @@ def leave_if_unneeded(fleet: Fleet, i: int, now_s: float) -> None:
         return
     tightest = prefill_group(fleet)
     for k in range(instance.num_residents):
-        tightest = min(tightest, fleet.requests[fleet.resident[i, k]].tier)
+        resident = fleet.requests[fleet.resident[i, k]]
+        if resident.best_effort == 0:
+            tightest = min(tightest, resident.tier)
     if tightest < prefill_group(fleet) and tightest != instance.group:
         assign(fleet, i, tightest, now_s)
 

@@ -40,6 +40,8 @@ KNOWN, LEARNED, MEAN = range(3)
 # What an instance may be used for (PD): anything, or one side only.
 EITHER, PREFILL_ONLY, DECODE_ONLY = range(3)
 
+POSTPONED_S = 1e9  # added to the deadlines of best-effort work: it comes after all others, in the same order
+
 # What a shell must do after a decision.
 DISPATCH, TRANSFER, WITHDRAW, RELEGATE, REFUSE, RETIER, START = range(7)
 
@@ -52,6 +54,7 @@ INSTANCE = np.dtype(
         ("num_residents", np.int64),  # promised: decoding, queued, or on its way here
         ("num_decodes", np.int64),
         ("num_own", np.int64),  # residents of the instance's own tier
+        ("num_best_effort", np.int64),  # residents that give way at once
         ("num_queued", np.int64),
         ("queue_head", np.int64),  # prefill queue, linked through the requests
         ("queue_tail", np.int64),
@@ -103,6 +106,7 @@ REQUEST = np.dtype(
         ("hands_over", np.int64),  # PD: its KV goes to a decode instance when its prefill ends
         ("rung", np.int64),
         ("reasons", np.int64),  # bit 1 << reason for each reason met on the way
+        ("best_effort", np.int64),  # it has no SLO (any more), and gives way to those that have
     ],
     align=True,
 )
@@ -123,6 +127,7 @@ SETTINGS = np.dtype(
         ("cold_start_s", np.float64),
         ("keep_warm_s", np.float64),  # how long an instance stays warm in the idle pool: it then needs no cold start
         ("standby_s", np.float64),  # instance-seconds kept warm by those that have been claimed since
+        ("spare_ratio", np.float64),  # of an instance's memory and pace: with less promised it hosts best-effort work
         ("margin_ratio", np.float64),  # of the TPOT, kept free by router and engine alike
         ("transfer_s", np.float64),  # KV transfer: fixed part
         ("transfer_s_per_token", np.float64),

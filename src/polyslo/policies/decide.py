@@ -17,7 +17,7 @@ from polyslo.core.belief import (
     unreserve,
     withdraw,
 )
-from polyslo.core.best_effort import feed_idle
+from polyslo.core.best_effort import feed_idle, feed_spare
 from polyslo.core.gradient import least_loaded_open
 from polyslo.core.ladder import choose_decode, give_up, retry_pending
 from polyslo.core.pending import discard
@@ -101,6 +101,8 @@ def on_progress(policy: int, fleet: Fleet, i: int, now_s: float) -> None:
         if fleet.instances[i].group == idle_group(fleet):
             retry_pending(fleet, i, now_s)  # what pends elsewhere may claim it
             feed_idle(fleet, now_s)
+        else:
+            feed_spare(fleet, i, now_s)
 
 
 @compiled

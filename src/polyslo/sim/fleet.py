@@ -63,6 +63,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "chunk_limit_tokens": (16, 32_768),
     "kv_capacity_tokens": (1, 10**9),
     "known_ratio": (0.01, 100.0),
+    "spare_ratio": (0.0, 1.0),
     "margin_ratio": (0.0, 0.9),
     "cold_start_s": (0.0, 86_400.0),
     "keep_warm_s": (0.0, 86_400.0),
@@ -93,6 +94,7 @@ class FleetConfig:
     relegate: bool = True
     refuse: bool = False  # answer 429 instead of relegating
     promote: bool = True
+    spare_ratio: float = 0.0  # of an instance's memory and pace: with less promised it hosts best-effort work
     margin_ratio: float = 0.0
     cold_start_s: float = 0.0
     keep_warm_s: float | None = None  # how long an idle instance needs no cold start; None: as long as that takes
@@ -257,6 +259,7 @@ def build_fleet(
     settings["without"] = sum(1 << MECHANISMS[name] for name in policy.without if MECHANISMS[name] != NONE)
     settings["cold_start_s"] = config.cold_start_s
     settings["keep_warm_s"] = config.cold_start_s if config.keep_warm_s is None else config.keep_warm_s
+    settings["spare_ratio"] = config.spare_ratio
     settings["margin_ratio"] = config.margin_ratio
     settings["transfer_s"] = config.transfer_s
     settings["transfer_s_per_token"] = profile.physics["kv_bytes_per_token"] / (config.transfer_gb_per_s * 1e9)
