@@ -10,6 +10,7 @@ The Python interface mirrors the command line:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from polyslo.sim.results import Comparison, GoodputResult
 
 __all__ = ["compare", "goodput", "plan"]
-
-_RUN_OPTIONS = ("rates_rps", "rate_rps", "policies", "seeds", "duration_s", "target", "progress")
 
 
 def compare(**options: Any) -> Comparison:
@@ -29,7 +28,7 @@ def compare(**options: Any) -> Comparison:
     """
     from polyslo.sim import compare as module
 
-    run_options, setting = _resolve(options)
+    run_options, setting = _resolve(module.compare, options)
     return module.compare(setting, **run_options)
 
 
@@ -40,7 +39,7 @@ def goodput(**options: Any) -> list[GoodputResult]:
     """
     from polyslo.sim import goodput as module
 
-    run_options, setting = _resolve(options)
+    run_options, setting = _resolve(module.goodput, options)
     return module.goodput(setting, **run_options)
 
 
@@ -51,14 +50,23 @@ def plan(**options: Any) -> list[PlanResult]:
     """
     from polyslo.sim import plan as module
 
-    run_options, setting = _resolve(options)
-    if run_options.get("rate_rps") is None:
+    run_options, setting = _resolve(module.plan, {"rate_rps": None, **options}, without=("instances",))
+    if run_options["rate_rps"] is None:
         run_options["rate_rps"] = setting.source_rate_rps
     return module.plan(setting, **run_options)
 
 
-def _resolve(options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+def _resolve(
+    function: Callable[..., Any], options: dict[str, Any], *, without: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], Any]:
+    """Part the options of a function of `polyslo.sim` from those of the setting; unknown ones name the nearest."""
+    from inspect import signature
+
+    from polyslo.errors import reject_unknown_keys
     from polyslo.sim.setting import Setting
 
-    run_options = {name: options.pop(name) for name in _RUN_OPTIONS if name in options}
-    return run_options, Setting.of(**options)
+    own = set(signature(function).parameters) - {"setting"}
+    allowed = (own | set(signature(Setting.of).parameters)) - set(without)
+    reject_unknown_keys(options, allowed, f"polyslo.{function.__name__}")
+    setting = Setting.of(**{name: value for name, value in options.items() if name not in own})
+    return {name: value for name, value in options.items() if name in own}, setting

@@ -13,7 +13,7 @@ import polyslo
 from polyslo.cli.main import cli
 from polyslo.cli.output import write_file
 from polyslo.core.extent import Extent
-from polyslo.errors import ConfigError
+from polyslo.errors import ConfigError, InputError
 from polyslo.sim.results import RunResult, TierResult
 from polyslo.sim.setting import Setting
 
@@ -76,6 +76,27 @@ def test_python_plans_as_the_command_does(tmp_path: Path, monkeypatch: pytest.Mo
     assert (own.policy, len(own.runs), asked.policy) == ("chunk", 3, "polyserve")
     assert own.rate_rps == Setting.of(trace=tmp_path / "t.csv").source_rate_rps
     assert (asked.rate_rps, asked.target) == (50, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (polyslo.compare, {"polices": ["chunk"]}, "polyslo.compare: unknown key 'polices'; did you mean 'policies'?"),
+        (polyslo.goodput, {"seed": 1}, "polyslo.goodput: unknown key 'seed'; did you mean 'seeds'?"),
+        (polyslo.goodput, {"rates_rps": [5]}, "polyslo.goodput: unknown key 'rates_rps'"),
+        (polyslo.plan, {"instances": 3, "rate_rps": 5}, "polyslo.plan: unknown key 'instances'"),
+        (polyslo.plan, {"workload": "sharegpt"}, "has no arrival times"),
+        (polyslo.compare, {"policies": "chunk"}, "policies: must be a list of at least one name, got 'chunk'"),
+        (polyslo.goodput, {"policies": []}, "policies: must be a list of at least one name, got []"),
+        (polyslo.compare, {"seeds": 0}, "seeds: must be a whole number >= 1, got 0"),
+        (polyslo.plan, {"rate_rps": 5, "seeds": 1.5}, "seeds: must be a whole number >= 1, got 1.5"),
+    ],
+)
+def test_python_names_what_it_can_not_use(function: Any, options: dict[str, Any], message: str) -> None:
+    """Before anything is compiled; nothing is dropped in silence."""
+    with pytest.raises(InputError) as caught:
+        function(**options)
+    assert message in str(caught.value)
 
 
 def test_a_fitted_workload_of_ones_own_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

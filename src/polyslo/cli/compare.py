@@ -11,6 +11,7 @@ from rich.text import Text
 from polyslo.cli.options import (
     html_option,
     instances_option,
+    instead_option,
     make_setting,
     parse_rates,
     policies_option,
@@ -33,6 +34,7 @@ from polyslo.sim.compare import DEFAULT_POLICIES, compare, default_rates
 @setting_options
 @instances_option
 @rate_options
+@instead_option("--at", "it reports goodput at 0.99 and at 0.90: use `polyslo goodput --at` for another attainment")
 @policies_option(",".join(DEFAULT_POLICIES))
 @trial_options
 @html_option

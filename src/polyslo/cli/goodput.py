@@ -12,6 +12,7 @@ from rich.table import Table
 from polyslo.cli.options import (
     html_option,
     instances_option,
+    instead_option,
     make_setting,
     policies_option,
     setting_options,
@@ -33,6 +34,8 @@ from polyslo.sim.setting import Setting
 @click.command("goodput")
 @setting_options
 @instances_option
+@instead_option("--rates", "it looks for the rate itself: use `polyslo compare --rates` for rates of your own")
+@instead_option("--scale", "it looks for the rate itself: use `polyslo compare --scale` for a rate of your own")
 @policies_option("polyserve")
 @target_option
 @trial_options

@@ -28,7 +28,7 @@ COMMANDS = {
     "load": ("load", "load_command", "Replay a workload against an OpenAI-compatible endpoint, with SLOs."),
     "replay": ("replay", "replay_command", "Decide a gateway's journal again, or simulate it under other policies."),
     "claims": ("claims", "claims_command", "Reproduce the paper's claims: tune, score, ablate, disturb."),
-    "workload": ("workload", "workload_group", "Fitted workloads: list, show, fit a trace."),
+    "workload": ("workload", "workload_group", "Fitted workloads: list, fit a trace."),
     "profile": ("profile", "profile_group", "Iteration-time profiles: list, show, plot, estimate, measure."),
     "check": ("check", "check_command", "Check a gateway's configuration: every mistake at once."),
     "dashboards": ("dashboards", "dashboards_command", "Write a Grafana dashboard and alert rules for the gateway."),

@@ -86,7 +86,18 @@ target_option = click.option(
 
 def policies_option(default: str) -> Decorator:
     """Return `--policies` with a default."""
-    return click.option("--policies", metavar="A,B,...", callback=split_policies, default=default, show_default=True)
+    names = ("--policies", "--policy", "policies")
+    return click.option(*names, metavar="A,B,...", callback=split_policies, default=default, show_default=True)
+
+
+def instead_option(name: str, remedy: str) -> Decorator:
+    """Return an option that other commands have and this one can't: given, it is an error that says what to use."""
+
+    def refuse(context: click.Context, option: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise ConfigError(f"{name}: {context.info_name} does not take it, got {value!r}; {remedy}")
+
+    return click.option(name, hidden=True, expose_value=False, callback=refuse)
 
 
 def make_setting(options: dict[str, Any]) -> Setting:

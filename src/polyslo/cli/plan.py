@@ -12,6 +12,7 @@ from rich.table import Table
 
 from polyslo.cli.options import (
     html_option,
+    instead_option,
     make_setting,
     parse_rates,
     policies_option,
@@ -37,6 +38,7 @@ from polyslo.sim.setting import Setting
 @click.command("plan")
 @setting_options
 @rate_options
+@instead_option("--instances", "it looks for the number itself: use `polyslo goodput --instances` for a fleet of yours")
 @policies_option("polyserve,chunk")
 @target_option
 @trial_options

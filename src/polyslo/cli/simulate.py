@@ -11,8 +11,10 @@ from rich.console import Console
 from polyslo.cli.options import (
     html_option,
     instances_option,
+    instead_option,
     make_setting,
     parse_rates,
+    policies_option,
     rate_options,
     setting_options,
     show_extrapolations,
@@ -37,12 +39,15 @@ DEFAULT_SHARE = 0.8  # of the fluid optimum, when no rate is given
 @setting_options
 @instances_option
 @rate_options
-@click.option("--policy", default="polyserve", show_default=True)
+@instead_option("--at", "it shows one run as it is: use `polyslo goodput --at` for the rate that holds an attainment")
+@policies_option("polyserve")
 @trial_options
 @html_option
-def simulate_command(policy: str, json_file: str | None, html_file: str | None, **options: Any) -> None:
-    """Simulate one run; --seeds K takes the K-th seed."""
-    spec = PolicySpec.parse(policy)
+def simulate_command(policies: list[str], json_file: str | None, html_file: str | None, **options: Any) -> None:
+    """Simulate one run of one policy at one rate; --seeds K takes the K-th seed."""
+    if len(policies) != 1:
+        raise ConfigError(f"simulate runs one policy, got {len(policies)}; use `polyslo compare` for several")
+    spec = PolicySpec.parse(policies[0])
     setting = make_setting(options)
     rates = parse_rates(options, setting) or [DEFAULT_SHARE * setting.full_rps()]
     if len(rates) != 1:

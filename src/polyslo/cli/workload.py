@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from polyslo.cli.output import check_writable, output_option, write_file
 from polyslo.workload import model_file
@@ -20,7 +20,7 @@ def workload_group() -> None:
 @workload_group.command("list")
 def list_command() -> None:
     """List the workloads in the package."""
-    table = Table("name", "rate, rps", "input, mean", "output, mean", "source")
+    table = Table(Column("name", no_wrap=True), "rate, rps", "input, mean", "output, mean", "source")
     for name in shipped_models():
         model = load_model(name)
         rate = f"{model.rate_rps:.3g}" if model.rate_rps else "-"

@@ -42,8 +42,8 @@ def compare(
     Without rates they are `default_rates`, and further ones for the policies that still attain the lowest
     target at the highest: such policies have more runs than the others.
     """
+    specs = parse_policies(policies, seeds)
     warm_up()
-    specs = [PolicySpec.parse(text) for text in dict.fromkeys(policies)]
     rates = sorted(set(rates_rps or default_rates(setting)))
     runs = _run(setting, specs, rates, seeds, duration_s, progress)
     if not rates_rps:
@@ -133,6 +133,15 @@ def run_all(tasks: Iterable[Callable[[], T]], progress: Progress | None = None) 
         return results
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def parse_policies(policies: Sequence[str], seeds: int) -> list[PolicySpec]:
+    """Return the policies that are to run, each once; raises `ConfigError` for none, and for less than one seed."""
+    if isinstance(policies, str) or not policies:
+        raise ConfigError(f"policies: must be a list of at least one name, got {policies!r}; e.g. ['polyserve']")
+    if not isinstance(seeds, int) or seeds < 1:
+        raise ConfigError(f"seeds: must be a whole number >= 1, got {seeds!r}; 2 is usual")
+    return [PolicySpec.parse(text) for text in dict.fromkeys(policies)]
 
 
 def check_target(target: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial, reduce
 
 from polyslo.core.extent import Extent
-from polyslo.sim.compare import Progress, check_target, compared, run_all, run_notes, sentences
+from polyslo.sim.compare import Progress, check_target, compared, parse_policies, run_all, run_notes, sentences
 from polyslo.sim.fleet import PolicySpec
 from polyslo.sim.results import Comparison, GoodputResult
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
@@ -28,8 +28,8 @@ def goodput(
 ) -> list[GoodputResult]:
     """Bisect for each policy and seed, to half a percent of the fluid optimum; with the interval over seeds."""
     check_target(target)
+    specs = parse_policies(policies, seeds)
     warm_up()
-    specs = [PolicySpec.parse(text) for text in dict.fromkeys(policies)]
     optimum = setting.optimum_rps()
     pairs = [(spec, seed) for spec in specs for seed in range(seeds)]
     found = run_all([partial(_bisect, setting, *pair, target, optimum, duration_s) for pair in pairs], progress)

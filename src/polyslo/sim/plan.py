@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from polyslo.errors import InputError
-from polyslo.sim.compare import Progress, check_target, run_all
+from polyslo.sim.compare import Progress, check_target, parse_policies, run_all
 from polyslo.sim.fleet import MAX_INSTANCES, PolicySpec
 from polyslo.sim.results import RunResult
 from polyslo.sim.setting import DEFAULT_DURATION_S, Setting
@@ -78,8 +78,8 @@ def plan(
 ) -> list[PlanResult]:
     """Search the smallest fleet for each policy: double from the fluid need, then bisect."""
     check_target(target)
+    specs = parse_policies(policies, seeds)
     warm_up()
-    specs = [PolicySpec.parse(text) for text in dict.fromkeys(policies)]
     results = []
     for done, spec in enumerate(specs, start=1):
         results.append(_smallest(setting, spec, rate_rps, target, seeds, duration_s))

@@ -29,6 +29,7 @@ from polyslo.workload.workload import Workload
 
 WARMUP_RATIO = 0.2  # of the span of arrivals, at its start: not scored
 COOLDOWN_RATIO = 0.1
+NOWHERE = -2  # where a policy's function did not answer with a number
 
 
 def simulate(
@@ -56,11 +57,15 @@ def run_world(world: World, place: PlaceFunction | None = None) -> None:
     """Run to the end, asking `place` where the policy is external."""
     while (r := advance(world.handle)) != FINISHED:
         assert place is not None
-        i = int(place(world.fleet, r, float(world.clock["now_s"][0])))
+        chosen = place(world.fleet, r, float(world.clock["now_s"][0]))
+        try:
+            i = int(chosen)
+        except (TypeError, ValueError):
+            i = NOWHERE
         if not -1 <= i < len(world.engines):
             raise ConfigError(
-                f"policy: request {r} was sent to instance {i}, there are 0 to {len(world.engines) - 1} (-1 refuses); "
-                "correct the policy's function"
+                f"policy: request {r} was sent to instance {chosen!s:.40}, there are 0 to "
+                f"{len(world.engines) - 1} (-1 refuses); correct the policy's function"
             )
         send(world.fleet.handle, r, i, float(world.clock["now_s"][0]))
 

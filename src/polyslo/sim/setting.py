@@ -105,7 +105,9 @@ class Setting:
         """Return the source's own rate; raises `InputError` where it has none."""
         rate = self.source.rate_rps
         if rate is None or not np.isfinite(rate):
-            raise InputError(f"workload {self.name!r} has no arrival times: give rates (--rates), not a scale")
+            raise InputError(
+                f"workload {self.name!r} has no arrival times: give rates (--rates), for it has none of its own"
+            )
         return float(rate)
 
     def with_instances(self, num_instances: int) -> Setting:
