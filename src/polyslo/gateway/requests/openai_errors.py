@@ -118,6 +118,9 @@ class Refusal:
         return b"data: " + error_body(self.message, kind.type, kind.code, self.param) + b"\n\n"
 
 
+NO_INSTANCE = Refusal("no_instance", "no instance is healthy; ask again later")
+
+
 def error_body(message: str, type: str, code: str | None, param: str | None) -> bytes:
     """Return the JSON of an error in the OpenAI API's shape."""
     return orjson.dumps({"error": {"message": message, "type": type, "param": param, "code": code}})
