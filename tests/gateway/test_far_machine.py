@@ -76,6 +76,9 @@ class FarMachine(GatewayMachine):
     def _take_in(self, exchange, request, passage):
         self.far.admit(exchange, b"{}", request, [], passage)
 
+    def _pass_on(self, exchange, send):
+        return self.far.pass_on(exchange, None, None, send)
+
     @precondition(lambda self: self.far.instances)
     @rule(which=st.integers(0, 4))
     def crash(self, which):
@@ -117,8 +120,9 @@ class FarMachine(GatewayMachine):
             return
         for call in self._calls():
             call.abort()
-        for exchange in self._open():
+        for exchange in [*self._open(), *self._waiting_guests()]:
             exchange.ending = "aborted"
+        self.passing.clear()
         self.desk.lose_all()
         assert not self.desk._clients
         assert not self.desk._relays
@@ -140,6 +144,8 @@ class FarMachine(GatewayMachine):
         super().teardown()
         assert self.carried.num_under_way == self.desk.num_under_way == 0
         assert not self.desk._relays
+        assert not self.desk._passing
+        assert not self.carried._asked
 
     @invariant()
     def everybody_is_in_one_place(self):
@@ -150,17 +156,23 @@ class FarMachine(GatewayMachine):
         assert len(set(free)) == len(free), "G1: a record is free twice"
         assert all(model.relays[r] is None for r in free), "G1: a record in use is free"
         assert len(free) + len(relays) + ended == NUM_PLACES, "G1: a record is lost"
-        assert len(relays) == self.places.num_taken, "G1: a place is lost"
+        assert len(relays) + len(self.desk._passing) == self.places.num_taken, "G1: a place is lost"
         assert len(relays) + len(self.ends.outcomes) == self.ends.num_arrived, "G2: a request is lost"
         assert all(model.relays[relay.r] is relay for relay in relays)
         assert set(model._expiries) == set(relays)
         assert set(self.desk._relays.values()) == set(relays)
-        assert {id(relay.exchange) for relay in relays} | set(map(id, self.places._line)) == {
+        passing = [self.desk._clients[number] for number in self.desk._passing]
+        assert {*(id(relay.exchange) for relay in relays), *map(id, passing), *map(id, self.places._line)} == {
             id(client) for client in self.desk._clients.values()
         }
+        assert set(self._waiting_guests()) == {exchange for exchange, *_ in self.carried._asked.values()} | set(
+            self.passing
+        ), "G2"
         assert len(self._open()) == self.carried.num_under_way, "G2"
         if self._is_quiet():
-            assert set(self.desk._clients) == set(self.carried._relays), "G2"
+            assert len(self.desk._passing) == len(self.passing), "G2"
+            under_way = {*self.carried._relays, *self.carried._asked, *self.desk._passing}
+            assert set(self.desk._clients) == under_way, "G2"
 
     @invariant()
     def engines_have_what_is_believed(self):

@@ -122,6 +122,10 @@ class GatewayMachine(RuleBasedStateMachine):
         fleet = build_fleet(config, spec, PROFILE, np.array(TPOTS_S), shares, LENGTHS, NUM_PLACES, NUM_SLOTS)
         fleet.num_actions[0] = 0
         self.loop, self.ends, self.exchanges = FakeLoop(), Ends(), []
+        self.guests, self.passing = (
+            [],
+            {},
+        )  # what nobody decides about; of it what has a place, and how it is given back
         instances = [Instance(i, f"i{i}", f"http://i{i}", FakeOrigin()) for i in range(NUM_INSTANCES)]
         self.places = Places(
             ServerConfig(max_concurrent_requests=NUM_PLACES, queue_size=3, queue_timeout_s=2.0), self.loop
@@ -161,6 +165,41 @@ class GatewayMachine(RuleBasedStateMachine):
 
         if self.places.take(exchange, None, enter) is not None:
             exchange.respond(429, [], b"")
+
+    @rule(copies=st.integers(1, 3))
+    def pass_on(self, copies):
+        """Something comes that nobody decides about."""
+        for _ in range(copies):
+            exchange = FakeExchange()
+            self.guests.append(exchange)
+            refusal = self._pass_on(exchange, lambda _, leave, exchange=exchange: self._begin_passing(exchange, leave))
+            if refusal is not None:
+                exchange.respond(429, [], b"")
+
+    def _pass_on(self, exchange, send):
+        return self.model.pass_on(exchange, None, self.places, send)
+
+    def _begin_passing(self, exchange, leave):
+        assert not exchange.is_over, "it has a place that it can't use"
+        self.passing[exchange] = leave
+        exchange.on_gone = self.passing[exchange]
+
+    @precondition(lambda self: self._waiting_guests())
+    @rule(which=st.integers(0, 100), is_answered=st.booleans())
+    def end_passing(self, which, is_answered):
+        """What nobody decides about is answered, where it has a place, or its client leaves."""
+        guests = self._waiting_guests()
+        exchange = guests[which % len(guests)]
+        leave = self.passing.pop(exchange, None)
+        if is_answered and leave is not None:
+            exchange.on_gone = None
+            leave()
+            exchange.respond(200, [], b"")
+        else:
+            exchange.leave()
+
+    def _waiting_guests(self):
+        return [exchange for exchange in self.guests if not exchange.is_over]
 
     @precondition(lambda self: self._calls())
     @rule(which=st.integers(0, 100), num_tokens=st.integers(1, 5), at_once=st.booleans())
@@ -345,9 +384,10 @@ class GatewayMachine(RuleBasedStateMachine):
         assert len(set(free)) == len(free), "G1: a record is free twice"
         assert all(model.relays[r] is None for r in free), "G1: a record in use is free"
         assert len(free) + len(relays) + ended == NUM_PLACES, "G1: a record is lost"
-        assert len(relays) == self.places.num_taken, "G1: a place is lost"
+        assert len(relays) + len(self.passing) == self.places.num_taken, "G1: a place is lost"
         assert len(relays) + len(self.ends.outcomes) == self.ends.num_arrived, "G2: a request is lost"
-        assert {relay.exchange for relay in relays} | set(self.places._line) == set(self._open()), "G2"
+        have_a_place = {relay.exchange for relay in relays} | set(self.passing)
+        assert have_a_place | set(self.places._line) == {*self._open(), *self._waiting_guests()}, "G2"
         assert all(model.relays[relay.r] is relay for relay in relays)
         assert set(model._expiries) == set(relays)
 
@@ -476,11 +516,14 @@ class GatewayMachine(RuleBasedStateMachine):
                     call.data(DONE_EVENT if _streams(call) else whole)
                 if not call.is_over:
                     call.end()
+            for exchange in self._waiting_guests():
+                self.end_passing(self._waiting_guests().index(exchange), is_answered=True)
             self.wait(0.1)
-            if not self._open():
+            if not self._open() and not self._waiting_guests():
                 break
         self.wait(0.1)
         assert not self._open(), "G6: a client was never answered"
+        assert not self._waiting_guests(), "G6: a client was never answered"
         fleet = self.model.fleet
         assert self.model.decider.num_free == NUM_PLACES, "G7"
         assert self.model.num_in_flight == self.places.num_taken == self.places.num_waiting == 0, "G7"
@@ -570,7 +613,7 @@ def _steps(walk, random):
     def leaving():
         return any(instance.is_leaving for instance in walk.model.instances)
 
-    calls, clients = walk._calls, walk._open
+    calls, clients, guests = walk._calls, walk._open, walk._waiting_guests
     return [
         (arrive, 1.0, None),
         (lambda: walk.tokens(number(100), 1 + number(5), truth()), 1.0, calls),
@@ -582,6 +625,8 @@ def _steps(walk, random):
         (lambda: walk.crash(number(5)), 0.1, lambda: calls() and there()),
         (lambda: walk.leave(number(100)), 0.3, clients),
         (lambda: walk.block(number(100), truth()), 0.2, clients),
+        (lambda: walk.pass_on(1 + number(3)), 0.3, None),
+        (lambda: walk.end_passing(number(100), truth()), 1.0, guests),
         (lambda: walk.set_closed(number(5), any_of(FITS, FITS, DRAINING, UNHEALTHY)), 0.3, there),
         (lambda: walk.resize(number(3), any_of(0.05, 0.5, 1.0)), 0.2, None),
         (lambda: walk.look(number(5)), 0.5, there),

@@ -13,6 +13,7 @@ from polyslo.wire.client import Origin
 
 TTFT, TPOT = b"x-llm-d-slo-ttft-ms", b"x-llm-d-slo-tpot-ms"
 SAME = (b"x-request-id", b"same")
+EMBEDDINGS, EMBED = b"/v1/embeddings", {"model": MODEL, "input": "once upon a time"}
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
@@ -413,6 +414,136 @@ def test_a_key_has_so_many_requests_at_a_time():
             await bench.settle()
 
     run(main)
+
+
+def test_what_is_passed_on_takes_a_place_like_any_other():
+    """Embeddings fill the gateway as generations do, for both; only who asks for models is told all the time."""
+
+    async def main():
+        async with Bench(server={"max_concurrent_requests": 1, "queue_size": 1}) as bench:
+            kept = keeping(bench)
+            first = bench.send(EMBEDDINGS, EMBED)
+            await bench.until(lambda: kept)
+            assert bench.gateway.places.num_taken == 1
+            second = bench.send(COMPLETIONS, completion(3))
+            await bench.until(lambda: bench.gateway.places.num_waiting)
+            for path, body in ((EMBEDDINGS, EMBED), (b"/tokenize", EMBED), (COMPLETIONS, completion(3))):
+                third = await bench.ask(path, body)
+                assert (third.status, third.code) == (429, "saturated")
+                assert third.header(b"retry-after") is not None
+            assert (await bench.ask(b"/v1/models", method=b"GET")).status == 200
+            assert not second.is_over
+            kept.pop().respond(200, [], b"{}")
+            assert (await first.over()).body == b"{}"
+            assert (await second.over()).status == 200
+            await bench.settle()
+
+    run(main)
+
+
+def test_what_is_passed_on_counts_for_its_key():
+    """A key with one place has it for embeddings or for a generation; other keys have theirs."""
+    key = {"hash": hash_of(b"one at a time"), "max_concurrent_requests": 1}
+    keys = {"alice": key, "bob": {"hash": hash_of(b"another")}}
+    alice, bob = [(b"authorization", b"Bearer one at a time")], [(b"authorization", b"Bearer another")]
+
+    async def main():
+        async with Bench(keys=keys) as bench:
+            kept = keeping(bench)
+            assert (await bench.ask(EMBEDDINGS, EMBED)).status == 401
+            first = bench.send(EMBEDDINGS, EMBED, alice)
+            await bench.until(lambda: kept)
+            for path, body in ((EMBEDDINGS, EMBED), (COMPLETIONS, completion())):
+                second = await bench.ask(path, body, alice)
+                assert (second.status, second.code) == (429, "saturated")
+            assert (await bench.ask(COMPLETIONS, completion(), bob)).status == 200
+            kept.pop().respond(200, [], b"{}")
+            assert (await first.over()).status == 200
+            await bench.settle()
+            assert (await bench.ask(COMPLETIONS, completion(), alice)).status == 200
+            await bench.settle()
+            running = bench.send(COMPLETIONS, completion(100_000, stream=True), alice)
+            await running.until(lambda reply: reply.body)
+            assert (await bench.ask(EMBEDDINGS, EMBED, alice)).status == 429
+            running.call.abort()
+            await bench.settle()
+
+    run(main)
+
+
+@pytest.mark.parametrize("way", ["answered", "left", "cut", "failed", "late", "late in mid-answer"])
+def test_what_is_passed_on_gives_its_place_back_once(way):
+    """However it ends: the only place is there for the next one, and it is one place still."""
+    server = {"max_concurrent_requests": 1, "queue_size": 0}
+    if way.startswith("late"):
+        server["request_timeout_s"] = 0.2
+
+    async def main():
+        async with Bench(server=server) as bench:
+            kept = keeping(bench)
+            for _ in range(2):
+                first = bench.send(EMBEDDINGS, EMBED)
+                await bench.until(lambda: kept)
+                exchange = kept.pop()
+                if way in ("cut", "late in mid-answer"):
+                    exchange.start(200, [])
+                    exchange.write(b"{")
+                if way == "answered":
+                    exchange.respond(200, [], b"{}")
+                elif way == "left":
+                    first.call.abort()
+                elif way == "cut":
+                    exchange.abort()
+                elif way == "failed":  # a connection that was used before is tried once more
+                    while not first.is_over:
+                        exchange.abort()
+                        await bench.until(lambda first=first: kept or first.is_over)
+                        exchange = kept.pop() if kept else exchange
+                if way != "left":
+                    await first.over()
+                told = {"answered": 200, "left": None, "failed": 502, "late": 504}
+                assert (first.status, first.failure) == (told[way], None) if way in told else first.failure is not None
+                await bench.until(lambda: not bench.gateway.places.num_taken)
+                await bench.until(lambda exchange=exchange: exchange.is_over)
+            bench.check_empty()
+
+    run(main)
+
+
+def test_what_waits_to_be_passed_on_leaves_the_line():
+    """By going, or when it has waited too long; neither is counted among the generations that were turned away."""
+
+    async def main():
+        server = {"max_concurrent_requests": 1, "queue_size": 2, "queue_timeout_s": 0.05}
+        async with Bench(server=server) as bench:
+            first = bench.send(COMPLETIONS, completion(100_000, stream=True))
+            await first.until(lambda reply: reply.body)
+            impatient = bench.send(EMBEDDINGS, EMBED)
+            await bench.until(lambda: bench.gateway.places.num_waiting)
+            impatient.call.abort()
+            await bench.until(lambda: not bench.gateway.places.num_waiting)
+            late = await bench.ask(EMBEDDINGS, EMBED)
+            assert (late.status, late.code) == (429, "queue_timeout")
+            told = await bench.get(b"/metrics")
+            assert b'polyslo_turned_away_total{reason="expired"} 0.0' in told.body
+            first.call.abort()
+            await bench.settle()
+
+    run(main)
+
+
+def keeping(bench):
+    """Have the engine keep embeddings unanswered; return where."""
+    kept, handle = [], bench.engines[0].api.handle
+
+    def keep(exchange):
+        if exchange.path == EMBEDDINGS:
+            kept.append(exchange)
+        else:
+            handle(exchange)
+
+    bench.engines[0]._listener.handler = keep
+    return kept
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])

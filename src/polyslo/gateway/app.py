@@ -48,6 +48,7 @@ from polyslo.gateway.relays.listeners import Doorkeeper, Doorkeepers, Listeners
 from polyslo.gateway.relays.listeners import Listener as Watches
 from polyslo.gateway.relays.places import Places
 from polyslo.gateway.served_model import ServedModel
+from polyslo.gateway.stopping import stop_all
 from polyslo.gateway.tls import engine_context, server_context
 from polyslo.wire.server import Census, Handler, Limits, Listener, listen
 
@@ -153,24 +154,25 @@ class Gateway:
         self._watch_boards()
 
     async def stop(self) -> None:
-        """Refuse what is new, let what is under way end within the grace, close."""
-        self.front.drain()
-        self._board_timer.cancel()
-        self._lag.stop()
-        self.management.stop()
-        await self.changes.stop()
-        await self.listener.close(self.config.server.shutdown_grace_s)
-        await self.management_listener.close(0.0)
-        if self.bypass is not None:
-            self.bypass.close()
-        for watches in self._watches.values():
-            await watches.stop()
-        for model in self.models.values():
-            model.stop()
-        await self.origins.stop()
-        await self.journals.stop()
-        self.tally.close()
-        await self.traces.stop()
+        """Refuse what is new, let what is under way end within the grace, close; see `stop_all` for errors."""
+        await stop_all(
+            (
+                self.front.drain,
+                self._board_timer.cancel,
+                self._lag.stop,
+                self.management.stop,
+                self.changes.stop,
+                lambda: self.listener.close(self.config.server.shutdown_grace_s),
+                lambda: self.management_listener.close(0.0),
+                *([] if self.bypass is None else [self.bypass.close]),
+                *(watches.stop for watches in self._watches.values()),
+                *(model.stop for model in self.models.values()),
+                self.origins.stop,
+                self.journals.stop,
+                self.tally.close,
+                self.traces.stop,
+            )
+        )
 
     def addresses(self) -> list[str]:
         """Say where to find what."""

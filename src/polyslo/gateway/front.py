@@ -1,14 +1,16 @@
 """The gateway's front door: which route a request takes, and what is known of it when it is decided about.
 
-Generations are admitted (`ServedModel`); every other OpenAI route is passed on to an instance of its model as it is.
-Outside `/v1/` engines have routes that are not for everybody (faults, weights, sleep), so only those named here are
-passed on. Errors that no engine gives have the OpenAI API's shape.
+Generations are admitted (`ServedModel`); every other OpenAI route is passed on to an instance of its model as it is,
+in a place of the same bounds (`Places`). Lists of models take none: who looks in is told also while it is full. Outside
+`/v1/` engines have routes that are not for everybody (faults, weights, sleep), so only those named here are passed on.
+Errors that no engine gives have the OpenAI API's shape.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 from time import monotonic
 from urllib.parse import unquote_to_bytes
@@ -19,15 +21,15 @@ import orjson
 from polyslo.gateway.config.gateway import GatewayConfig
 from polyslo.gateway.config.models import ANY_MODEL
 from polyslo.gateway.config.slo import KeyConfig
-from polyslo.gateway.front_model import Admission, Destination, FrontModel
+from polyslo.gateway.front_model import Admission, Destination, FrontModel, Leave
 from polyslo.gateway.model_list import MODELS, ModelList
 from polyslo.gateway.relays.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.relays.pass_on import PassOn
 from polyslo.gateway.relays.passage import Passage
-from polyslo.gateway.requests.body import CHAT, COMPLETIONS, Ask, encode_body, read_body
+from polyslo.gateway.requests.body import GENERATIONS, Ask, encode_body, read_body
 from polyslo.gateway.requests.grants import Slo, grant, tenant_of
 from polyslo.gateway.requests.keys import KeyRing
-from polyslo.gateway.requests.openai_errors import JSON_HEADERS, BadRequest, Refusal
+from polyslo.gateway.requests.openai_errors import JSON_HEADERS, NO_INSTANCE, BadRequest, Refusal
 from polyslo.gateway.requests.request import Request
 from polyslo.gateway.requests.resumable import is_resumable
 from polyslo.gateway.requests.trace_context import trace_context
@@ -78,7 +80,7 @@ class Front:
                 return
             answer, reason = refusal.answer(), refusal.kind
         exchange.respond(answer.status, [*answer.headers, *echoed(exchange.headers)], answer.body)
-        if exchange.path in (CHAT, COMPLETIONS):
+        if exchange.path in GENERATIONS:
             self._doorkeeper.turned_away(exchange, reason)
 
     def reconfigure(self, config: GatewayConfig) -> None:
@@ -100,18 +102,17 @@ class Front:
             return key
         if self.is_draining:
             return SHUTTING_DOWN
-        if path in (CHAT, COMPLETIONS):
+        if path in GENERATIONS:
             if exchange.method != b"POST":
                 return Refusal("wrong_method", f"{path.decode()} takes POST, got {exchange.method.decode()}")
             return self._generate(exchange, key)
-        if b"%" in path and unquote_to_bytes(path) in (CHAT, COMPLETIONS):  # which engines would read as that
+        if b"%" in path and unquote_to_bytes(path) in GENERATIONS:  # which engines would read as that
             return _unknown_path(path)
-        if path == MODELS and exchange.method == b"GET" and len(self._models) > 1:
-            self._model_list.answer(exchange)
-            return None
+        if path == MODELS and exchange.method == b"GET":
+            return self._list_models(exchange)
         if path.startswith(MODELS + b"/") and exchange.method == b"GET":
             return self._show_model(exchange)
-        return self._pass_on(exchange)
+        return self._pass_on(exchange, key)
 
     def _health(self, exchange: Exchange) -> Refusal | None:
         if exchange.path in (b"/health", b"/readiness", b"/liveness"):
@@ -134,7 +135,7 @@ class Front:
         if isinstance(slo, Refusal):
             return slo
         if not model.has_open_instance:
-            return _NO_INSTANCE
+            return NO_INSTANCE
         if tokens >= model.kv_capacity_tokens:
             raise BadRequest(
                 f"prompt: about {tokens} tokens, an instance holds {model.kv_capacity_tokens}; shorten it",
@@ -195,6 +196,18 @@ class Front:
             return Refusal("unknown_model", f"model: no model {name[:200]!r}; there are {known}", "model")
         return model
 
+    def _list_models(self, exchange: Exchange) -> Refusal | None:
+        """Answer with all models; where there is one, as an instance of it does."""
+        if len(self._models) > 1:
+            self._model_list.answer(exchange)
+            return None
+        (model,) = self._models.values()
+        instance = next((instance for instance in model.destinations if instance.is_open), None)
+        if instance is None:
+            return NO_INSTANCE
+        self._send_on(exchange, self._clock(), instance, lambda: None)
+        return None
+
     def _show_model(self, exchange: Exchange) -> Refusal | None:
         name = unquote_to_bytes(exchange.path[len(MODELS) + 1 :]).decode("utf-8", "replace")
         model = self._find(name)
@@ -203,21 +216,20 @@ class Front:
         self._model_list.answer_one(exchange, model, name)
         return None
 
-    def _pass_on(self, exchange: Exchange) -> Refusal | None:
+    def _pass_on(self, exchange: Exchange, key: KeyConfig | None) -> Refusal | None:
         """Send any other request to an instance of its model, which its body may name; the least loaded one."""
+        arrival_s = self._clock()
         model = self._find(_model_named(exchange) or next(iter(self._models)))
         if isinstance(model, Refusal):
             return model
+        if not model.has_open_instance:
+            return NO_INSTANCE
+        return model.pass_on(exchange, key, self._places, partial(self._send_on, exchange, arrival_s))
 
-        def send_on(instance: Destination | None) -> None:
-            if instance is None:
-                answer = _NO_INSTANCE.answer()
-                exchange.respond(answer.status, answer.headers, answer.body)
-            elif not exchange.is_over:
-                PassOn(exchange, instance.origin, [*_forwarded(exchange.headers, None), *instance.credentials])
-
-        model.least_loaded(send_on)
-        return None
+    def _send_on(self, exchange: Exchange, arrival_s: float, instance: Destination, leave: Leave) -> None:
+        left_s = arrival_s + self._config.server.request_timeout_s - self._clock()
+        headers = [*_forwarded(exchange.headers, None), *instance.credentials]
+        PassOn(exchange, instance.origin, headers, left_s, leave)
 
 
 def _forwarded(headers: Headers, request_id: str | None) -> list[tuple[bytes, bytes]]:
@@ -273,4 +285,3 @@ def _unknown_path(path: bytes) -> Refusal:
 
 
 SHUTTING_DOWN = Refusal("shutting_down", "the gateway is shutting down; ask another one")
-_NO_INSTANCE = Refusal("no_instance", "no instance is healthy; ask again later")

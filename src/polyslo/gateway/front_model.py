@@ -37,6 +37,10 @@ class Destination(Protocol):
         """The headers with which the engine lets us in."""
 
 
+Leave = Callable[[], None]  # gives a place back; to be called once
+Send = Callable[[Destination, Leave], None]
+
+
 class FrontModel(Protocol):
     """A model as requests for it are received."""
 
@@ -64,8 +68,11 @@ class FrontModel(Protocol):
     ) -> Relay | None:
         """Take a request in; None when there is no room for one more."""
 
-    def least_loaded(self, then: Callable[[Destination | None], None]) -> None:
-        """Call `then`, now or soon, with the open instance that has the least to do; None where none is open."""
+    def pass_on(self, exchange: Client, key: KeyConfig | None, places: Admission, send: Send) -> Refusal | None:
+        """Find a place for what nobody decides about, as `Admission.take` does, and the open instance with least to do.
+
+        Calls `send` with these. An exchange that waits has its client's leaving noticed.
+        """
 
 
 class Admission(Protocol):
@@ -73,6 +80,9 @@ class Admission(Protocol):
 
     def take(self, exchange: Client, key: KeyConfig | None, enter: Enter) -> Refusal | None:
         """Call `enter` in a place, now or when it is this request's turn; a refusal where there is not even a wait."""
+
+    def leave(self, key_name: str | None) -> None:
+        """Give a place back that no relay has."""
 
     def turn_away(self, refusal: Refusal) -> None:
         """Answer everybody in line with the same refusal."""

@@ -16,7 +16,9 @@ from polyslo.core.state import ABSENT, DISPATCH, DRAINING, FITS, REFUSE, RELEGAT
 from polyslo.gateway.belief.reconciliation import Reconciliation
 from polyslo.gateway.belief.slack import Slack
 from polyslo.gateway.belief.tokens import Estimate, TokenEstimate
+from polyslo.gateway.config.slo import KeyConfig
 from polyslo.gateway.decider import Decider
+from polyslo.gateway.front_model import Admission, Leave
 from polyslo.gateway.heartbeat import GATHER_S, Heartbeat
 from polyslo.gateway.instances.instance import Instance
 from polyslo.gateway.instances.roster import Roster
@@ -27,8 +29,10 @@ from polyslo.gateway.relays.errands import Errands, Patience
 from polyslo.gateway.relays.listeners import Listener
 from polyslo.gateway.relays.near_relay import NearRelay
 from polyslo.gateway.relays.passage import Header, Passage
+from polyslo.gateway.relays.places import Client
 from polyslo.gateway.relays.relay import Relay
 from polyslo.gateway.requests.least_ttft import LeastTtft
+from polyslo.gateway.requests.openai_errors import NO_INSTANCE, Refusal
 from polyslo.gateway.requests.request import Request
 from polyslo.gateway.surroundings import Handle, HealthWatch, Loop, Refusals
 from polyslo.wire.client import Failure
@@ -132,11 +136,19 @@ class ServedModel:
         self._decide(relay)
         return relay
 
-    def least_loaded(self, then: Callable[[Instance | None], None]) -> None:
-        """Call `then` with the open instance that has the least to do; None where none is open."""
-        loads = self.fleet.instances["committed_tokens"]
-        open_ones = [instance for instance in self.instances if instance.closed == FITS]
-        then(min(open_ones, key=lambda instance: int(loads[instance.index]), default=None))
+    def pass_on(
+        self, exchange: Client, key: KeyConfig | None, places: Admission, send: Callable[[Instance, Leave], None]
+    ) -> Refusal | None:
+        """See `FrontModel`."""
+
+        def enter() -> Refusal | None:
+            instance = self._least_loaded()
+            if instance is None:
+                return NO_INSTANCE
+            send(instance, partial(places.leave, None if key is None else key.name))
+            return None
+
+        return places.take(exchange, key, enter)
 
     def close_instance(self, i: int, reason: int) -> None:
         """Send an instance nothing new, for a reason of `core.state`; FITS opens it again."""
@@ -217,6 +229,12 @@ class ServedModel:
     def resumed(self, relay: Relay) -> None:
         """Another instance goes on with a request: what its client was sent is a part of the prompt there."""
         self.decider.resume(relay.r, relay.request.input_tokens + relay.passage.tokens, self._clock())
+
+    def _least_loaded(self) -> Instance | None:
+        """Return the open instance that has the least to do; None where none is open."""
+        loads = self.fleet.instances["committed_tokens"]
+        open_ones = [instance for instance in self.instances if instance.closed == FITS]
+        return min(open_ones, key=lambda instance: int(loads[instance.index]), default=None)
 
     def _learn_slack(self, relay: Relay) -> None:
         """Hold the first token of a stream that was sent once against when it was due for decisions."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from polyslo.gateway.belief.engine_watch import EngineWatch
 from polyslo.gateway.instances.health import Health
 from polyslo.gateway.instances.instance import Instance
+from polyslo.gateway.stopping import stop_all
 
 
 class Lookouts:
@@ -25,5 +26,4 @@ class Lookouts:
 
     async def stop(self) -> None:
         """Look at nobody any more."""
-        for one in self._each:
-            await one.stop()
+        await stop_all(one.stop for one in self._each)

@@ -27,6 +27,7 @@ from polyslo.gateway.instances.workers import Workers
 from polyslo.gateway.journal.journal import Journal
 from polyslo.gateway.journal.journals import Journals
 from polyslo.gateway.served_model import ServedModel
+from polyslo.gateway.stopping import stop_all
 
 log = logging.getLogger("polyslo")
 
@@ -77,9 +78,7 @@ class Changes:
 
     async def stop(self) -> None:
         """Change nothing any more."""
-        await self.reloads.stop()
-        for membership in self.memberships.values():
-            membership.stop()
+        await stop_all((self.reloads.stop, *(membership.stop for membership in self.memberships.values())))
 
     def _apply_configuration(self) -> list[str]:
         """Grant from now on what the file says; a request under way keeps what it was granted."""

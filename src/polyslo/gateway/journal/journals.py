@@ -21,6 +21,7 @@ from polyslo.gateway.observability.journal_metrics import JournalMetrics
 from polyslo.gateway.observability.metrics import Metrics
 from polyslo.gateway.relays.listeners import Listener
 from polyslo.gateway.served_model import ServedModel
+from polyslo.gateway.stopping import stop_all
 
 
 class Journals:
@@ -68,8 +69,7 @@ class Journals:
 
     async def stop(self) -> None:
         """Write what is left."""
-        for writer in self._writers:
-            await writer.stop()
+        await stop_all(writer.stop for writer in self._writers)
 
     def _paths(self) -> list[Path]:
         """Return a path for each journal: the configured one, with the model's name in it where there are several."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 
 from polyslo.gateway.belief.tokens import Estimate
+from polyslo.gateway.front_model import Send
 from polyslo.gateway.processes import messages
 from polyslo.gateway.processes.carried_instance import CarriedInstance
 from polyslo.gateway.processes.gathered_news import GatheredNews
@@ -20,6 +21,7 @@ from polyslo.gateway.processes.link import Messenger
 from polyslo.gateway.processes.messages import Said, Told
 from polyslo.gateway.relays.near_relay import NearRelay
 from polyslo.gateway.relays.passage import Header, Passage
+from polyslo.gateway.relays.places import Client
 from polyslo.gateway.requests.request import Request
 from polyslo.gateway.surroundings import Loop
 from polyslo.wire.client import Failure
@@ -27,8 +29,6 @@ from polyslo.wire.server import Exchange
 
 if TYPE_CHECKING:  # compiled, so slow to import
     from polyslo.gateway.relays.bypass import Bypass
-
-Then = Callable[[CarriedInstance | None], None]
 
 
 class Model(Protocol):
@@ -49,11 +49,11 @@ class Carried:
         self._news = GatheredNews(messenger, loop)
         self._numbers = count(1)
         self._relays: dict[int, tuple[NearRelay, Model]] = {}
-        self._asked: dict[int, tuple[Then, Model]] = {}  # where to send what nobody decides about
+        self._asked: dict[int, tuple[Client, Model, Send]] = {}  # where to send what nobody decides about
 
     @property
     def num_under_way(self) -> int:
-        """Requests that are not over."""
+        """Requests that are not over, but for those that are passed on."""
         return len(self._relays)
 
     def take_in(
@@ -72,16 +72,17 @@ class Carried:
         self._messenger.tell(Said.ARRIVAL, number, messages.arrival(model.name, request, passage))
         return relay
 
-    def ask_for_place(self, model: Model, then: Then) -> None:
-        """Ask which instance of a model has the least to do."""
+    def ask_for_place(self, model: Model, exchange: Client, key_name: str | None, send: Send) -> None:
+        """Ask for a place, and which instance of a model has the least to do."""
         number = next(self._numbers)
-        self._asked[number] = then, model
-        self._messenger.tell(Said.PLACE, number, orjson.dumps(model.name))
+        self._asked[number] = exchange, model, send
+        exchange.on_gone = lambda: self._give_up(number)
+        self._messenger.tell(Said.PLACE, number, messages.place(model.name, key_name, exchange.path))
 
     def take(self, kind: int, number: int, content: bytes) -> None:
         """Do what was said about a request; one that is over is nobody's any more."""
-        if kind == Told.PLACED:
-            self._place(number, orjson.loads(content))
+        if number in self._asked:
+            self._place(number, kind, content)
         elif number in self._relays:
             relay, model = self._relays[number]
             self._obey(relay, model, kind, content)
@@ -172,6 +173,16 @@ class Carried:
             status, headers, adds_ours, body = messages.read_answer(content)
             (relay.answer if adds_ours else relay.turn_away)(status, headers, body)
 
-    def _place(self, number: int, i: int | None) -> None:
-        then, model = self._asked.pop(number)
-        then(None if i is None else model.instances[i])
+    def _place(self, number: int, kind: int, content: bytes) -> None:
+        exchange, model, send = self._asked.pop(number)
+        exchange.on_gone = None
+        if kind == Told.PLACED:
+            send(model.instances[orjson.loads(content)], lambda: self._messenger.tell(Said.PASSED, number))
+        else:
+            status, headers, _, body = messages.read_answer(content)
+            exchange.respond(status, headers, body)
+
+    def _give_up(self, number: int) -> None:
+        """The client of what waits for a place has gone; what is told of it meanwhile is nobody's."""
+        del self._asked[number]
+        self._messenger.tell(Said.PASSED, number)

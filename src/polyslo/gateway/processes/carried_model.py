@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from polyslo.gateway.belief.tokens import estimates
-from polyslo.gateway.front_model import Destination
+from polyslo.gateway.config.slo import KeyConfig
+from polyslo.gateway.front_model import Admission, Send
 from polyslo.gateway.processes.carried import Carried
 from polyslo.gateway.processes.carried_instance import CarriedInstance
 from polyslo.gateway.processes.messages import header_texts, read_headers
 from polyslo.gateway.relays.near_relay import NearRelay
 from polyslo.gateway.relays.passage import Header, Passage
+from polyslo.gateway.relays.places import Client
 from polyslo.gateway.requests.least_ttft import LeastTtft
 from polyslo.gateway.requests.request import Request
 from polyslo.wire.client import Origin
@@ -55,9 +57,9 @@ class CarriedModel:
         """See `FrontModel`: the decider's process has the places, and answers where there is none."""
         return self._carried.take_in(self, exchange, body, request, headers, passage)
 
-    def least_loaded(self, then: Callable[[Destination | None], None]) -> None:
-        """See `FrontModel`."""
-        self._carried.ask_for_place(self, then)
+    def pass_on(self, exchange: Client, key: KeyConfig | None, places: Admission, send: Send) -> None:
+        """See `FrontModel`: the decider's process has the places, and knows who has the least to do."""
+        self._carried.ask_for_place(self, exchange, None if key is None else key.name, send)
 
     def adopt(self, told: Mapping[str, Any], connect_timeout_s: float, ssl: SSLContext | None = None) -> list[Origin]:
         """Be as was told; return the origins that nobody is sent to any more. See `Origins` for `ssl`."""

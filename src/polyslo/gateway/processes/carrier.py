@@ -48,6 +48,9 @@ class FarPlaces:
         """See `Admission`."""
         return enter()
 
+    def leave(self, key_name: str | None) -> None:
+        """See `Admission`."""
+
     def turn_away(self, refusal: Refusal) -> None:
         """See `Admission`."""
 

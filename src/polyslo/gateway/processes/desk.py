@@ -9,7 +9,8 @@ import orjson
 
 from polyslo.gateway.config.slo import KeyConfig
 from polyslo.gateway.front import SHUTTING_DOWN
-from polyslo.gateway.front_model import Admission
+from polyslo.gateway.front_model import Admission, Leave
+from polyslo.gateway.instances.instance import Instance
 from polyslo.gateway.processes import messages
 from polyslo.gateway.processes.carried_model import told_models
 from polyslo.gateway.processes.far_relay import FarExchange, FarRelay, FarVisitor
@@ -46,6 +47,7 @@ class Desk:
         self._doorkeeper = doorkeeper
         self._clients: dict[int, FarExchange] = {}
         self._relays: dict[int, FarRelay] = {}  # of clients that have a place
+        self._passing: dict[int, Leave] = {}  # what is passed on, and how it gives its place back
         self._told_models = b""
         self._introduced: dict[tuple[str, int], Origin] = {}  # instances that the carrier knows, by model and slot
         self.is_draining = False
@@ -63,6 +65,7 @@ class Desk:
         """See `Carrier`."""
         self._clients.pop(number, None)
         self._relays.pop(number, None)
+        self._passing.pop(number, None)
 
     def tell_models(self) -> None:
         """Tell of models and instances as they are now, where that is new."""
@@ -101,25 +104,29 @@ class Desk:
             path, headers, reason = messages.read_turned_away(content)
             self._doorkeeper.turned_away(FarVisitor(path, headers), reason)
         elif kind == Said.PLACE:
-            self._place(number, self._models[orjson.loads(content)])
+            self._place(number, content)
         elif number in self._relays:
             self._follow(self._relays[number], kind, content)
-        elif kind == Said.LEFT and number in self._clients:
-            client = self._clients[number]
-            self.forget(number)
-            client.leave()
+        elif kind in (Said.LEFT, Said.PASSED) and number in self._clients:
+            self._let_leave(number)
 
     def lose_all(self) -> int:
         """The carrier is gone, and with it all its requests; return how many."""
         lost = self.num_under_way
-        for number, client in list(self._clients.items()):
+        for number in list(self._clients):
             relay = self._relays.get(number)
-            self.forget(number)
             if relay is not None:
+                self.forget(number)
                 relay.model.lost(relay)
             else:
-                client.leave()
+                self._let_leave(number)
         return lost
+
+    def _let_leave(self, number: int) -> None:
+        """Take note that what has no relay is over: in line, or passed on."""
+        leave = self._passing.get(number, self._clients[number].leave)
+        self.forget(number)
+        leave()
 
     def _receive(self, number: int, content: bytes) -> None:
         """Find a place for a request, or answer that there is none."""
@@ -157,10 +164,22 @@ class Desk:
         answer = refusal.answer()
         client.respond(answer.status, answer.headers, answer.body)
 
-    def _place(self, number: int, model: ServedModel) -> None:
-        model.least_loaded(lambda instance: self.tell(
-            Told.PLACED, number, orjson.dumps(None if instance is None else instance.index)
-        ))  # fmt: skip
+    def _place(self, number: int, content: bytes) -> None:
+        """Find a place and an instance for what nobody decides about, or answer that there is none."""
+        client = self._clients[number] = FarExchange(number, self)
+        name, key_name, client.path = messages.read_place(content)
+        model = self._models[name]
+
+        def send(instance: Instance, leave: Leave) -> None:
+            self._passing[number] = leave
+            self.introduce(model, instance.index, instance.origin)
+            self.tell(Told.PLACED, number, orjson.dumps(instance.index))
+
+        key = self.keys.get(key_name or "")
+        refusal = SHUTTING_DOWN if self.is_draining else model.pass_on(client, key, self._places, send)
+        if refusal is not None:
+            answer = refusal.answer()
+            client.respond(answer.status, answer.headers, answer.body)
 
     def _see(self, content: bytes) -> None:
         """Tokens came on streams."""

@@ -9,6 +9,7 @@ is over is nobody's mistake, and each side has an order in which it tells:
     decider: SEND, PREFILL, TAKE_BACK any number of times, last one of ANSWER, LET_THROUGH, BREAK_OFF, unless the
              carrier was
 
+What nobody decides about asks for a PLACE and is PLACED or has its ANSWER; unless it was answered, it ends with PASSED.
 A carrier answers TAKE_BACK with TAKEN or, once, with STAYS: where its client would notice. From then on it ignores
 TAKE_BACK, SEND and PREFILL. After FAILED it waits. What is told once a request is JSON, which carries whatever a
 dataclass gains; tokens, told a thousand times a request, are pairs of integers.
@@ -46,11 +47,12 @@ class Said(IntEnum):
     REJECTED = 6  # an instance found it wrong: what was lived, the status
     LEFT = 7  # its client has gone: what was lived
     TAKEN = 8  # it was taken back, as asked
-    PLACE = 9  # where shall something go that nobody decides about: a model
+    PLACE = 9  # where shall something go that nobody decides about: a model, a key's name, a path
     PREFILLED = 10  # its prefill has ended, its KV waits
     TURNED_AWAY = 11  # a generation was answered at the door: its path and trace, the reason
     STAYS = 12  # it was to be taken back, and can't be any more
     BROKEN = 13  # its response has ended with its instance's failure: what was lived
+    PASSED = 14  # what asked for a PLACE is over, whether or not it has got one
 
 
 class Told(IntEnum):
@@ -63,7 +65,7 @@ class Told(IntEnum):
     ANSWER = 36  # status, headers, whether ours are added; body
     LET_THROUGH = 37  # what the instance answered
     BREAK_OFF = 38
-    PLACED = 39  # the instance that was asked for; None: there is none
+    PLACED = 39  # the instance that was asked for; ANSWER, where there is none or no place
     PREFILL = 41  # at an instance, to be sent to another one then: see `errand`
     DRAIN = 40  # take nothing new, let what is under way end within so many seconds, then end
 
@@ -94,6 +96,17 @@ def read_arrival(content: bytes) -> tuple[str, Request, Passage]:
     """Read ARRIVAL. The passage's ask has neither body nor text: nothing can be learned from their lengths here."""
     model, request, passage, ask = orjson.loads(content)
     return model, Request(**request), Passage(ask=Ask(**{**ask, "prompt_bytes": 0}, body={}), **passage)
+
+
+def place(model: str, key_name: str | None, path: bytes) -> bytes:
+    """Write PLACE."""
+    return orjson.dumps((model, key_name, path.decode("latin-1")))
+
+
+def read_place(content: bytes) -> tuple[str, str | None, bytes]:
+    """Read PLACE: the model, the name of the key that it came with, and what is asked for."""
+    model, key_name, path = orjson.loads(content)
+    return model, key_name, path.encode("latin-1")
 
 
 def news(seen_s: float, tokens: Mapping[int, int]) -> bytes:

@@ -1,7 +1,8 @@
 """Who may be under way at the same time: so many in all, so many of an API key; who finds no place waits in line.
 
 The line is first come, first served, bounded in length and in time. What waits there counts for its key already, and
-its SLO's clock runs. Whoever waits has not been decided about: this bounds the gateway, the fleet bounds itself.
+its SLO's clock runs. Whoever waits has not been decided about: this bounds the gateway, the fleet bounds itself. What
+is passed on without a decision has a place, too, and waits in the same line.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from polyslo.gateway.config.slo import KeyConfig
 from polyslo.gateway.relays.listeners import NOBODY_AT_THE_DOOR, Doorkeeper, Visitor
 from polyslo.gateway.relays.passage import Header
 from polyslo.gateway.relays.relay import Relay
+from polyslo.gateway.requests.body import GENERATIONS
 from polyslo.gateway.requests.openai_errors import Refusal
 from polyslo.gateway.surroundings import Handle, Loop
 
@@ -105,8 +107,12 @@ class Places:
 
     def finished(self, relay: Relay, outcome: str) -> None:
         """See `Listener`: its place goes to the next in line, but not before its record is free."""
+        self.leave(relay.passage.key_name)
+
+    def leave(self, key_name: str | None) -> None:
+        """See `Admission`."""
         self._num_taken -= 1
-        self._forget_key(relay.passage.key_name)
+        self._forget_key(key_name)
         if self._line:
             self._loop.call_soon(self._admit_next)
 
@@ -137,7 +143,7 @@ class Places:
 
     def _give_up(self, exchange: Client) -> None:
         self._leave_line(exchange)
-        self._doorkeeper.turned_away(exchange, "cancelled")
+        self._tell(exchange, "cancelled")
 
     def _leave_line(self, exchange: Client) -> None:
         waiter = self._line.pop(exchange)
@@ -155,4 +161,8 @@ class Places:
     def _answer(self, exchange: Client, refusal: Refusal) -> None:
         answer = refusal.answer()
         exchange.respond(answer.status, answer.headers, answer.body)
-        self._doorkeeper.turned_away(exchange, refusal.kind)
+        self._tell(exchange, refusal.kind)
+
+    def _tell(self, exchange: Client, reason: str) -> None:
+        if exchange.path in GENERATIONS:
+            self._doorkeeper.turned_away(exchange, reason)

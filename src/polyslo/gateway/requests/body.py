@@ -18,6 +18,7 @@ from polyslo.gateway.requests.openai_errors import BadRequest
 from polyslo.gateway.requests.wishes import shown
 
 CHAT, COMPLETIONS = b"/v1/chat/completions", b"/v1/completions"
+GENERATIONS = frozenset({CHAT, COMPLETIONS})
 MAX_TOKENS = 1_000_000_000
 MAX_SEQUENCES = 1024  # answers to one request: prompts times n
 COMPLETION_TOKENS = 16  # the OpenAI API's default for completions; vLLM and SGLang have it too

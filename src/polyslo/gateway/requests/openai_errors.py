@@ -2,8 +2,9 @@
 
 `{"error": {"message", "type", "param", "code"}}`, as the OpenAI API writes them. Statuses and the header
 `x-llm-d-request-dropped-reason` follow the llm-d router, whose vocabulary is kept where it has a word: 429 where the
-fleet can't take the request now, 503 where there is no instance, never 529. `x-should-retry: false` is what OpenAI's
-clients obey before they retry a 429 that no waiting will mend.
+fleet can't take the request now, 503 where there is no instance, never 529. Its `evicted-...` have no use here: who
+must give way is sent again, not dropped. `x-should-retry: false` is what OpenAI's clients obey before they retry a 429
+that no waiting will mend. What is no HTTP, or too large, the wire's own room answers.
 """
 
 from __future__ import annotations
@@ -62,7 +63,6 @@ REFUSALS: dict[str, RefusalKind] = {
     "saturated": RefusalKind(429, OVERLOADED, "saturated", b"rejected-saturated"),
     "expired": RefusalKind(429, OVERLOADED, "queue_timeout", b"rejected-ttl-expired"),
     "late": RefusalKind(429, OVERLOADED, "slo_unattainable_now", b"rejected-saturated"),
-    "evicted": RefusalKind(429, OVERLOADED, "evicted", b"evicted-priority"),
     "infeasible": RefusalKind(429, OVERLOADED, "slo_infeasible", b"slo-infeasible", may_retry=False),
     "no_instance": RefusalKind(503, SERVER, "no_instance"),
     "shutting_down": RefusalKind(503, SERVER, "shutting_down", b"rejected-shutting-down"),
@@ -79,7 +79,6 @@ REFUSALS: dict[str, RefusalKind] = {
     "already_there": RefusalKind(409, INVALID, "instance_already_there", may_retry=False),
     "no_room": RefusalKind(409, INVALID, "no_room_for_instance", may_retry=False),
     "wrong_method": RefusalKind(405, INVALID, "method_not_supported", may_retry=False),
-    "too_large": RefusalKind(413, INVALID, "request_too_large", may_retry=False),
 }
 JSON_HEADERS = ((b"content-type", b"application/json"),)
 _BUSY = (429, 503)
@@ -116,6 +115,9 @@ class Refusal:
         """Return the refusal as a server-sent event, for a stream that has begun: its status can't be changed."""
         kind = REFUSALS[self.kind]
         return b"data: " + error_body(self.message, kind.type, kind.code, self.param) + b"\n\n"
+
+
+NO_INSTANCE = Refusal("no_instance", "no instance is healthy; ask again later")
 
 
 def error_body(message: str, type: str, code: str | None, param: str | None) -> bytes:
