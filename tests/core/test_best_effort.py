@@ -83,6 +83,31 @@ def test_best_effort_work_runs_yields_at_once_and_resumes(hand):
     assert emitted_tokens(filled.handle, 0, r) == 3
 
 
+@pytest.mark.parametrize(("ratio", "is_hosted"), [(0.022, True), (0.021, False), (0.0, False)])
+def test_a_tiers_instance_hosts_best_effort_work_until_it_is_needed(hand, ratio, is_hosted):
+    """I17: the tier's own request and the other one are promised 2,200 of 100,000 KV tokens, together 5.24 of 250 ms.
+
+    What is hosted is no load, and no own request of the tier. It leaves when the next one comes.
+    """
+    filled = hand(1, tpots_s=(0.02, 0.25))
+    filled.fleet.settings["spare_ratio"] = ratio
+    own = filled.request(1, 1000, 100)
+    assert place(filled.handle, own, 0.0)
+    _token(filled, 0.015, first_of=own)
+    r = _hopeless(filled)
+    assert filled.actions()[-1] == (RELEGATE, r, NONE)
+    _token(filled, 0.03)
+    assert filled.actions() == ([(DISPATCH, r, 0)] if is_hosted else [])
+    instance = filled.fleet.instances[0]
+    assert (instance["committed_tokens"], instance["num_own"], instance["num_best_effort"]) == (1100, 1, is_hosted)
+    if not is_hosted:
+        return
+    urgent = filled.request(1, 1000, 1, arrival_s=0.031)
+    assert place(filled.handle, urgent, 0.031)
+    assert filled.actions() == [(WITHDRAW, r, 0), (DISPATCH, urgent, 0)]
+    assert filled.fleet.pending_size[BEST_EFFORT] == 1
+
+
 def test_a_cold_fleet_does_no_best_effort_work(hand):
     """I17: with cold starts the same request is set aside, and the second, idle instance is left alone."""
     filled = hand(2)

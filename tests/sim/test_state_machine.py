@@ -203,10 +203,12 @@ class FleetMachine(RuleBasedStateMachine):
             here[queue] = True
         reserved = requests["decode_instance"][: self.count] == i
         assert set(residents.tolist()) == set(np.flatnonzero(here | decoding | reserved).tolist())
+        assert requests["best_effort"][residents].sum() == instance["num_best_effort"]
         if instance["group"] < len(TPOTS_S):
-            load = requests["input_tokens"][residents] + requests["expected_tokens"][residents]
+            promised = residents[requests["best_effort"][residents] == 0]
+            load = requests["input_tokens"][promised] + requests["expected_tokens"][promised]
             assert load.sum() == instance["committed_tokens"], "the load is not the sum of the promises"
-            assert (requests["tier"][residents] == instance["group"]).sum() == instance["num_own"]
+            assert (requests["tier"][promised] == instance["group"]).sum() == instance["num_own"]
             assert instance["num_residents"] <= instance["max_residents"]
 
     def _check_belief_of_kv(self, i: int) -> None:
@@ -278,6 +280,12 @@ class FleetMachine(RuleBasedStateMachine):
         return r[world.jobs["instance"][r] == i]
 
 
+class HostingMachine(FleetMachine):
+    """The same where tiers' instances host best-effort work."""
+
+    options: ClassVar[dict[str, float]] = {"spare_ratio": 0.7}
+
+
 class DisaggregatedMachine(FleetMachine):
     """The same with prefill and decode apart."""
 
@@ -324,7 +332,9 @@ def _blank_workload() -> Workload:
 
 
 @pytest.mark.parametrize("seed", range(60))
-@pytest.mark.parametrize("machine", [FleetMachine, DisaggregatedMachine, FirstFromDecodeMachine, RolesMachine])
+@pytest.mark.parametrize(
+    "machine", [FleetMachine, HostingMachine, DisaggregatedMachine, FirstFromDecodeMachine, RolesMachine]
+)
 def test_all_accounts_balance_on_long_random_walks(machine, seed):
     """I1, I3, I4, I8 to I12, I21 after each of 60 steps, half of which bring up to eight requests."""
     random = np.random.default_rng(seed)
@@ -368,6 +378,8 @@ def test_a_preempted_request_has_emitted_what_is_believed(first_from_decode):
 FAST = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 TestFleet = pytest.mark.slow(FleetMachine.TestCase)
 TestFleet.settings = FAST
+TestHostingFleet = pytest.mark.slow(HostingMachine.TestCase)
+TestHostingFleet.settings = FAST
 TestDisaggregatedFleet = pytest.mark.slow(DisaggregatedMachine.TestCase)
 TestDisaggregatedFleet.settings = FAST
 TestFirstFromDecodeFleet = pytest.mark.slow(FirstFromDecodeMachine.TestCase)

@@ -370,8 +370,9 @@ def _outlived(fleet: Fleet, i: int, r: int) -> None:
     if request.stage == DECODING:
         emitted = emitted_tokens(fleet, i, r)
         longer = expected_length(fleet, request.tier, emitted, max(request.max_tokens, emitted + 1))
-        change_load(fleet, i, longer - request.expected_tokens)
+        before = _load(fleet, r, i)
         request.expected_tokens = longer
+        change_load(fleet, i, _load(fleet, r, i) - before)
         add_resident(fleet, i, r, request.start_iteration)
     else:
         add_resident(fleet, i, r, fleet.instances[i].iteration + 1)  # its prefill runs late

@@ -55,6 +55,7 @@ def live_config(model: ModelConfig) -> FleetConfig:
         kv_capacity_tokens=model.kv_capacity_tokens,
         relegate=model.relegate,
         refuse=model.refuse,
+        spare_ratio=model.spare_ratio,
         margin_ratio=model.margin_ratio,
     )
 
