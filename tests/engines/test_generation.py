@@ -65,6 +65,8 @@ def test_an_slo_comes_as_flat_numbers():
     """TPOT and the time left for the first token, in ms, as numbers or texts; the latter may be over."""
     generation = parse(vllm_xargs={"polyslo_tpot_ms": 25, "polyslo_first_due_ms": "-3.5", "other": "x"})
     assert (generation.tpot_s, generation.first_due_in_s) == (0.025, -0.0035)
+    relegated = parse(vllm_xargs={"polyslo_tpot_ms": 25, "polyslo_first_due_ms": -3.5, "polyslo_best_effort": 1})
+    assert (relegated.tpot_s, relegated.first_due_in_s) == (None, None)
     assert (parse().tpot_s, parse().first_due_in_s) == (None, None)
 
 

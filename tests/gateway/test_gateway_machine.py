@@ -441,7 +441,9 @@ class GatewayMachine(RuleBasedStateMachine):
             assert instance["kv_tokens"] == decode_kv + queued_kv + moving_kv, "G4: kv_tokens"
             prompts = [r for r in queue if records["hands_over"][r]] + moving  # their outputs are another instance's
             whole = [r for r in here if r not in prompts] + coming
-            load = (records["input_tokens"][whole] + records["expected_tokens"][whole]).sum()
+            is_host = instance["group"] < len(fleet.tpots_s)
+            promised = [r for r in whole if not (is_host and records["best_effort"][r])]
+            load = (records["input_tokens"][promised] + records["expected_tokens"][promised]).sum()
             load += records["input_tokens"][prompts].sum()
             assert instance["committed_tokens"] == load, "G4: committed_tokens"
             assert all(instance[name] >= 0 for name in COUNTERS), "G4: below zero"

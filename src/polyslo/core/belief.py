@@ -23,7 +23,6 @@ from polyslo.core.state import (
     KNOWN,
     NEW,
     NONE,
-    POSTPONED_S,
     QUEUED,
     RELEGATED,
     TRANSFERRING,
@@ -238,9 +237,7 @@ def take_back(fleet: Fleet, i: int, r: int) -> None:
 def put_back(fleet: Fleet, i: int, r: int, now_s: float) -> None:
     """Undo `take_back`: what a client was sent can't be taken back, so the request goes on where it was, for good."""
     request, instance = fleet.requests[r], fleet.instances[i]
-    if request.best_effort == 1:
-        request.best_effort = 0
-        request.first_due_s -= POSTPONED_S
+    request.best_effort = 0
     if request.emitted_tokens == 0:  # its first token is not known of yet
         add_resident(fleet, i, r, instance.iteration + 1)
         request.hands_over = 0  # whatever the instance has become since

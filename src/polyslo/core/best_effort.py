@@ -18,7 +18,6 @@ from polyslo.core.pending import head, num_pending, pop, push
 from polyslo.core.state import (
     DISPATCH,
     FITS,
-    POSTPONED_S,
     PREFILL_ONLY,
     RELEGATED,
     WITHDRAW,
@@ -34,11 +33,8 @@ from polyslo.core.state import (
 @compiled
 def set_aside(fleet: Fleet, r: int) -> None:
     """Make a request best-effort: it waits for an idle instance, earliest deadline first."""
-    request = fleet.requests[r]
-    request.stage = RELEGATED
-    if request.best_effort == 0:
-        request.best_effort = 1
-        request.first_due_s += POSTPONED_S
+    fleet.requests[r].stage = RELEGATED
+    fleet.requests[r].best_effort = 1
     push(fleet, best_effort_queue(fleet), r)
 
 

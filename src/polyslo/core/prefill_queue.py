@@ -1,7 +1,7 @@
 """An instance's prefill queue: prompts linked through their own records, first to be prefilled first.
 
 Belief and engine keep the same queue, each over its own records: `requests` has `previous`, `next` and
-`first_due_s`, `instance` has `queue_head`, `queue_tail` and `num_queued`.
+`first_due_s` and `best_effort`, `instance` has `queue_head`, `queue_tail` and `num_queued`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from polyslo.core.state import NONE
 
 @compiled
 def insert_in_queue(requests: Any, instance: Any, r: int, by_deadline: bool) -> None:
-    """Link a request into an instance's prefill queue: by deadline, or at the end."""
+    """Link a request into an instance's prefill queue: by deadline, best-effort ones last, or at the end."""
     after = instance.queue_tail
     if by_deadline:
-        while after != NONE and requests[after].first_due_s > requests[r].first_due_s:
+        while after != NONE and _comes_before(requests[r], requests[after]):
             after = requests[after].previous
     _link_behind(requests, instance, r, after)
 
@@ -43,6 +43,13 @@ def remove_from_queue(requests: Any, instance: Any, r: int) -> None:
     requests[r].previous = NONE
     requests[r].next = NONE
     instance.num_queued -= 1
+
+
+@compiled
+def _comes_before(request: Any, other: Any) -> bool:
+    if request.best_effort != other.best_effort:
+        return bool(request.best_effort < other.best_effort)
+    return bool(request.first_due_s < other.first_due_s)
 
 
 @compiled

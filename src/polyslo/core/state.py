@@ -40,8 +40,6 @@ KNOWN, LEARNED, MEAN = range(3)
 # What an instance may be used for (PD): anything, or one side only.
 EITHER, PREFILL_ONLY, DECODE_ONLY = range(3)
 
-POSTPONED_S = 1e9  # added to the deadlines of best-effort work: it comes after all others, in the same order
-
 # What a shell must do after a decision.
 DISPATCH, TRANSFER, WITHDRAW, RELEGATE, REFUSE, RETIER, START = range(7)
 

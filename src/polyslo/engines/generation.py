@@ -16,7 +16,7 @@ import orjson
 from polyslo.engines.emulated_text import TokenIds, rank_of, read, text_ids
 from polyslo.engines.output_lengths import OutputLengths
 from polyslo.engines.remote_kv import RemoteKv
-from polyslo.engines.told import FIRST_DUE_MS, PACE_MS, TPOT_MS
+from polyslo.engines.told import BEST_EFFORT, FIRST_DUE_MS, PACE_MS, TPOT_MS
 from polyslo.errors import InputError
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for completions; chats have none
@@ -67,7 +67,7 @@ class Generation:
     wants_usage: bool
     wants_continuous_usage: bool
     wants_token_ids: bool
-    tpot_s: float | None  # wall time
+    tpot_s: float | None  # wall time; like `first_due_in_s` none for best-effort work, which comes last
     pace_s: float | None  # wall time: the longest iteration that the engine's tier allows now
     first_due_in_s: float | None  # wall time from its arrival
     hands_over: bool  # its KV is kept for another engine, which decodes
@@ -94,6 +94,9 @@ def parse_generation(body: bytes, is_chat: bool, facts: ModelFacts) -> Generatio
     if stream_options and not is_streamed:
         raise RequestError("Stream options can only be defined when `stream=True`.", param="stream_options")
     hands_over, source = _transfer(data, max_tokens, is_streamed)
+    tpot_s = _milliseconds(xargs, TPOT_MS)
+    first_due_in_s = _milliseconds(xargs, FIRST_DUE_MS, may_be_over=True)
+    is_best_effort = bool(_number(xargs, BEST_EFFORT))
     return Generation(
         is_chat=is_chat,
         prompt_ids=ids,
@@ -105,9 +108,9 @@ def parse_generation(body: bytes, is_chat: bool, facts: ModelFacts) -> Generatio
         wants_continuous_usage=_flag(stream_options, "include_usage")
         and _flag(stream_options, "continuous_usage_stats"),
         wants_token_ids=_flag(data, "return_token_ids"),
-        tpot_s=_milliseconds(xargs, TPOT_MS),
+        tpot_s=None if is_best_effort else tpot_s,
         pace_s=_milliseconds(xargs, PACE_MS),
-        first_due_in_s=_milliseconds(xargs, FIRST_DUE_MS, may_be_over=True),
+        first_due_in_s=None if is_best_effort else first_due_in_s,
         hands_over=hands_over,
         source=source,
     )

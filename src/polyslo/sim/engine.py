@@ -14,7 +14,7 @@ from polyslo.core.chunking import plan_chunk
 from polyslo.core.prefill_queue import insert_at_head, insert_in_queue, remove_from_queue
 from polyslo.core.profile import fastest_prefill_s, iteration_s
 from polyslo.core.randomness import next_state, uniform
-from polyslo.core.state import NONE, POSTPONED_S
+from polyslo.core.state import NONE
 from polyslo.sim.events import schedule
 from polyslo.sim.world import (
     ATTAINED,
@@ -43,8 +43,7 @@ def submit(world: World, i: int, r: int, now_s: float) -> None:
         report(world, F_WITHDRAWN, i, r, now_s)
         return
     job.hands_over = engine.prefill_only
-    if job.outcome == RELEGATED_OUT and job.first_due_s < POSTPONED_S:
-        job.first_due_s += POSTPONED_S
+    job.best_effort = 1 if job.outcome == RELEGATED_OUT else 0
     insert_in_queue(world.jobs, engine, r, world.clock[0].by_deadline == 1)
     if engine.busy == 0 and now_s >= engine.ready_s:
         start_iteration(world, i, now_s)

@@ -66,6 +66,7 @@ JOB = np.dtype(
         ("outcome", np.int64),
         ("late", np.int64),
         ("num_preemptions", np.int64),
+        ("best_effort", np.int64),
         ("hands_over", np.int64),  # PD: its KV goes to another engine when its prompt has ended
         ("next", np.int64),
         ("previous", np.int64),
