@@ -639,6 +639,25 @@ def _steps(walk, random):
     ]
 
 
+def test_who_leaves_stays_until_belief_knows_that_its_last_request_has_ended():
+    """G10: a prompt that nobody had believed to have begun has its whole answer, which counts with the next digest."""
+    walk = GatewayMachine()
+    walk.start(policy="minimal")
+    walk.remove(which=0, at_once=False)
+    walk.arrive(copies=2, input_tokens=1, is_streamed=False, tier=1, ttft_s=0.001)
+    for which in (0, 1):  # both are at the second one then
+        walk.crash(which=which)
+    walk.leave(which=0)
+    walk.finish(which=0, split=False, usage=False)
+    walk.remove(which=0, at_once=False)
+    walk.instances_are_in_one_state()
+    assert len(walk.model.instances) == 2
+    walk.wait(1.0)
+    assert len(walk.model.instances) == 1
+    walk.instances_are_in_one_state()
+    walk.teardown()
+
+
 FAST = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 TestGateway = pytest.mark.slow(GatewayMachine.TestCase)
 TestGateway.settings = FAST

@@ -21,6 +21,7 @@ from polyslo.gateway.served_model import ServedModel
 from polyslo.gateway.surroundings import Handle, Loop
 from polyslo.wire.client import Origin
 
+HELD = ("num_residents", "num_own", "num_queued", "num_decodes", "kv_tokens")  # by an instance with work to do
 LOOK_S = 0.1  # between two looks at whether an instance that leaves has become empty
 
 log = logging.getLogger("polyslo")
@@ -175,9 +176,12 @@ class Membership:
         return self._holds_nothing(instance) and origin.num_connections == origin.num_idle
 
     def _holds_nothing(self, instance: Instance) -> bool:
-        """Tell whether no request is there, foreseen there, or fetched from there (PD)."""
+        """Tell whether no request is there, foreseen there, or fetched from there (PD), by belief too.
+
+        Belief may learn with the next digest only that a request has ended.
+        """
         record = self.model.fleet.instances[instance.index]
-        return not instance.running and not any(record[name] for name in ("num_residents", "num_own", "kv_tokens"))
+        return not instance.running and not any(record[name] for name in HELD)
 
     def _go(self, instance: Instance) -> None:
         i = instance.index
