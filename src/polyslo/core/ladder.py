@@ -378,9 +378,9 @@ def _claim(fleet: Fleet, side: int, group: int, r: int, prefilled_s: float, now_
 
     One cold start at a time: what is still starting may absorb what pends.
     """
-    is_warm = is_starting(fleet, group, now_s)
+    warm_only = is_starting(fleet, group, now_s)
     for either in (False, True):
-        i = claim_of(fleet, group, either, is_warm, now_s)
+        i = claim_of(fleet, group, either, warm_only, now_s)
         if i == NONE:
             continue
         fits, first_s, iteration = _judge(fleet, side, i, r, prefilled_s, now_s)

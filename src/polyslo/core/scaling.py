@@ -42,10 +42,10 @@ def claim(fleet: Fleet, group: int, now_s: float) -> int:
 
 
 @compiled
-def claim_of(fleet: Fleet, group: int, either: bool, is_warm: bool, now_s: float) -> int:
+def claim_of(fleet: Fleet, group: int, either: bool, warm_only: bool, now_s: float) -> int:
     """Claim one of those bound to the group's side, or of those that may do either: without PD, all.
 
-    `is_warm`: only one that need not be started.
+    `warm_only`: none that has to be started first.
 
     The least loaded comes first: one without best-effort work where there is one, else that work yields at once. One
     that is slower than others comes after them, and so does, among equals, one that has to be started.
@@ -59,7 +59,7 @@ def claim_of(fleet: Fleet, group: int, either: bool, is_warm: bool, now_s: float
         if instance.closed != FITS or (instance.role == EITHER) != either or not may_join(fleet, i, group):
             continue
         starts_s = start_s(fleet, i, now_s)
-        if is_warm and starts_s > 0.0:
+        if warm_only and starts_s > 0.0:
             continue
         if instance.slowness < least or (instance.slowness == least and starts_s < shortest_s):
             chosen, least, shortest_s = i, instance.slowness, starts_s
