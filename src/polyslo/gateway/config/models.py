@@ -110,7 +110,7 @@ class ModelConfig:
         Number(0, 1),
         "With `dynamic_chunking`, in mode co: best-effort work also runs on a tier's instance that, with it, has this "
         "share of its KV memory and pace promised at most. 0: on idle instances only.",
-        0.25,
+        0.0,
     )
     margin_ratio: float = setting(Number(0, 0.9), "Share of each TPOT that is kept free; the engine's must equal it.",
                                   0.0)  # fmt: skip
