@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import re
+import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import orjson
 from gateway_bench import CHAT, COMPLETIONS, MODEL, Bench, chat, completion, run
 
 from polyslo.engines.emulated_engine import EngineSettings
-from polyslo.gateway.observability.log_lines import JsonLines
+from polyslo.gateway.observability.log_lines import JsonLines, LineWriter
 from polyslo.gateway.requests.keys import hash_of
 
 DOCS = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")
@@ -173,3 +175,49 @@ def test_no_key_and_no_prompt_is_told_anywhere(tmp_path, monkeypatch):
     assert len(found["log"].splitlines()) >= 3
     assert len(found["journal"]) > 100
     assert [name for name, told in found.items() if ANYWHERE.search(told)] == []
+
+
+class Stalled(io.StringIO):
+    """A stream whose reader takes nothing until it is let."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_read = threading.Event()
+
+    def write(self, text):
+        """Wait for the reader."""
+        self.is_read.wait(30.0)
+        return super().write(text)
+
+
+def test_who_reads_no_log_holds_nobody_up():
+    """Of 100 lines the one being written and 10 that wait are kept, and then it is told how many were not."""
+    stream = Stalled()
+    writer = LineWriter(stream, max_lines=10)
+    log = logging.Logger("polyslo")
+    log.addHandler(writer)
+    log.info("line %d", 0)
+    while writer._lines.qsize():  # until the thread has it
+        time.sleep(0.001)
+    for k in range(1, 100):
+        log.info("line %d", k)
+    stream.is_read.set()
+    while writer._lines.qsize():
+        time.sleep(0.001)
+    log.info("line 100")
+    writer.close()
+    told = [orjson.loads(line)["message"] for line in stream.getvalue().splitlines()]
+    assert told[:11] == [f"line {k}" for k in range(11)]
+    assert told[11:] == ["89 log lines were lost: stderr was not read as fast as they came", "line 100"]
+
+
+def test_a_closed_log_is_not_the_end():
+    """A stream that fails costs its lines, not the process."""
+    stream = io.StringIO()
+    writer = LineWriter(stream)
+    stream.close()
+    log = logging.Logger("polyslo")
+    log.addHandler(writer)
+    log.info("nobody hears this")
+    writer.close()
+    assert not writer._thread.is_alive()
