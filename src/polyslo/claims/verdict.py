@@ -162,7 +162,19 @@ def _mean_share(mode: str, target: float, cells: Sequence[Cell]) -> Judgement:
         remark=""
         if holds
         else f"{_at(mode, target)}: {percent_cell_text(mean)} of the fluid optimum on average, "
-        f"not {percent_cell_text(MEAN_SHARE)}.",
+        f"not {percent_cell_text(MEAN_SHARE)}.{_without_worst(target, cells)}",
+    )
+
+
+def _without_worst(target: float, cells: Sequence[Cell]) -> str:
+    """Say what the mean would be without the workloads on which too little is served; empty where it says nothing."""
+    others = [cell.share(target) for cell in cells if cell.share(target) >= LEAST_SHARE]
+    if not others or len(others) == len(cells):
+        return ""
+    count = count_text(len(cells) - len(others), "workload")
+    return (
+        f" The {count} with less than {percent_cell_text(LEAST_SHARE)} (named below) pull it down; the others serve "
+        f"{percent_cell_text(fmean(others))} on average."
     )
 
 
