@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 
 import pytest
@@ -10,6 +11,15 @@ import pytest
 from polyslo.wire.server import Exchange, Limits
 from wire.raw import answer_to, serving, visiting
 
+CODES = {
+    400: "bad_request",
+    413: "body_too_large",
+    415: "body_compressed",
+    417: "expectation_failed",
+    431: "head_too_large",
+    501: "not_implemented",
+    505: "http_version_not_supported",
+}
 POST = b"POST /v1 HTTP/1.1\r\nhost: a\r\n"
 CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
 
@@ -86,7 +96,10 @@ def assert_refused(answer: bytes, status: int) -> None:
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert len(re.findall(rb"HTTP/1\.1 [0-9]", answer)) == 1
     assert b"\r\nconnection: close\r\n" in answer
-    assert b'"code":%d}' % status in answer
+    error = json.loads(answer[answer.index(b"\r\n\r\n") + 4 :])["error"]
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    assert (error["type"], error["param"], error["code"]) == (kind, None, CODES[status])
+    assert error["message"]
 
 
 def unreachable(exchange: Exchange) -> None:

@@ -41,7 +41,7 @@ class ChunkedBody:
             return 0
         size = int(match[1], 16)
         if len(self._body) + size > self._max_body_bytes:
-            raise BadRequestError(413, f"a body may have at most {self._max_body_bytes} bytes")
+            raise BadRequestError(413, f"a body may have at most {self._max_body_bytes} bytes; send less")
         if size == 0:
             self._in_trailer = True
         else:

@@ -285,9 +285,24 @@ class ClientConnection(asyncio.Protocol):
         self._loop.call_exception_handler({"message": f"handler failed on {exchange!r}", "exception": error})
 
 
+_CODES = {
+    408: b"request_timeout",
+    413: b"body_too_large",
+    415: b"body_compressed",
+    417: b"expectation_failed",
+    431: b"head_too_large",
+    500: b"internal_error",
+    501: b"not_implemented",
+    503: b"too_many_connections",
+    505: b"http_version_not_supported",
+}
+
+
 def _error_body(status: int, detail: str) -> bytes:
     """Return an error as OpenAI's API shapes them; `detail` is one of our own texts and needs no quoting."""
-    return b'{"error":{"message":"%b","type":"invalid_request_error","code":%d}}' % (detail.encode(), status)
+    kind = b"server_error" if status >= 500 else b"invalid_request_error"
+    code = _CODES.get(status, b"bad_request")
+    return b'{"error":{"message":"%b","type":"%b","param":null,"code":"%b"}}' % (detail.encode(), kind, code)
 
 
 def _error_response(status: int, detail: str) -> bytes:

@@ -50,7 +50,7 @@ def parse_head(head: bytes, limits: Limits) -> Request:
     """Read a head without its last empty line; raises `BadRequestError`."""
     lines = head.split(b"\r\n")
     if len(lines) - 1 > limits.max_headers:
-        raise BadRequestError(431, f"at most {limits.max_headers} header fields are allowed")
+        raise BadRequestError(431, f"at most {limits.max_headers} header fields are allowed, got {len(lines) - 1}")
     method, target, is_http10 = _request_line(lines[0])
     headers = [_field(line) for line in lines[1:]]
     path, _, query = _origin_form(target, method).partition(b"?")
@@ -76,10 +76,12 @@ def parse_trailer(line: bytes) -> None:
 def _request_line(line: bytes) -> tuple[bytes, bytes, bool]:
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
-        raise BadRequestError(400, "malformed request line")
+        raise BadRequestError(400, "malformed request line; it must be METHOD PATH HTTP/1.1")
     method, target, major, minor = match.groups()
     if major != b"1":
-        raise BadRequestError(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+        raise BadRequestError(
+            505, f"only HTTP/1.1 and HTTP/1.0 are spoken here, got HTTP/{major.decode()}.{minor.decode()}"
+        )
     return method, target, minor == b"0"
 
 
@@ -96,7 +98,9 @@ def _origin_form(target: bytes, method: bytes) -> bytes:
 def _field(line: bytes) -> tuple[bytes, bytes]:
     match = _FIELD.fullmatch(line)
     if match is None:
-        raise BadRequestError(400, "malformed header field")
+        raise BadRequestError(
+            400, "malformed header field; it must be NAME: VALUE, without folding or control characters"
+        )
     name, value = match.groups()
     return name.lower(), value.strip(b" \t")
 
@@ -110,13 +114,13 @@ def _check_host(headers: list[tuple[bytes, bytes]], is_http10: bool) -> None:
     if len(hosts) > 1 or not (hosts or is_http10):
         raise BadRequestError(400, f"exactly one Host field is required, got {len(hosts)}")
     if hosts and not _HOST.fullmatch(hosts[0]):
-        raise BadRequestError(400, "malformed Host")
+        raise BadRequestError(400, "malformed Host; it must be a host and perhaps a port")
 
 
 def _check_coding(headers: list[tuple[bytes, bytes]]) -> None:
     for coding in _values(headers, b"content-encoding"):
         if coding.lower() != b"identity":
-            raise BadRequestError(415, "request bodies must not be compressed")
+            raise BadRequestError(415, "request bodies must not be compressed; send it as it is")
 
 
 def _keeps_alive(headers: list[tuple[bytes, bytes]], is_http10: bool) -> bool:
@@ -136,7 +140,7 @@ def _body_length(headers: list[tuple[bytes, bytes]], is_http10: bool, max_body_b
     lengths, codings = _values(headers, b"content-length"), _values(headers, b"transfer-encoding")
     if codings:
         if lengths:
-            raise BadRequestError(400, "Content-Length and Transfer-Encoding exclude each other")
+            raise BadRequestError(400, "Content-Length and Transfer-Encoding exclude each other; send one of them")
         if is_http10:
             raise BadRequestError(400, "HTTP/1.0 has no Transfer-Encoding")
         if len(codings) > 1 or codings[0].lower() != b"chunked":
@@ -145,7 +149,7 @@ def _body_length(headers: list[tuple[bytes, bytes]], is_http10: bool, max_body_b
     if not lengths:
         return 0
     if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
-        raise BadRequestError(400, "malformed or repeated Content-Length")
+        raise BadRequestError(400, "malformed or repeated Content-Length; send one decimal number")
     if int(lengths[0]) > max_body_bytes:
-        raise BadRequestError(413, f"a body may have at most {max_body_bytes} bytes")
+        raise BadRequestError(413, f"a body may have at most {max_body_bytes} bytes, got {int(lengths[0])}; send less")
     return int(lengths[0])

@@ -62,7 +62,9 @@ class RequestReader:
             del buffer[:2]  # RFC 9112 2.2: old clients end a body with a line end that it does not have
         end = buffer.find(b"\r\n\r\n", max(0, self._num_searched - 3))
         if (end if end >= 0 else len(buffer)) > self._limits.max_header_bytes:
-            raise BadRequestError(431, f"the head may have at most {self._limits.max_header_bytes} bytes")
+            raise BadRequestError(
+                431, f"the head may have at most {self._limits.max_header_bytes} bytes; send fewer or shorter fields"
+            )
         if end < 0:
             if _BAD_LINE_END.search(buffer, max(0, self._num_searched - 1)):
                 raise BadRequestError(400, "lines must end with CRLF")
