@@ -436,16 +436,20 @@ class RelayMachine(RuleBasedStateMachine):
         if self.hurries:  # more happens before anybody has looked
             self.hurries = False
             return
-        self.do(self._settle())
+        self.do(self._comes_true(self.check))
+
+    async def _comes_true(self, check):
+        """Check when nothing moves any more; what fails may still be on its way, as busy machines pause, too."""
+        await self._settle()
         for _ in range(LOOKS):
             try:
-                self.check()
-            except AssertionError:  # it may be on its way still: a busy machine is quiet for longer than three looks
-                self.do(asyncio.sleep(LOOK_S))
-                self.do(self._settle())
+                check()
+            except AssertionError:
+                await asyncio.sleep(LOOK_S)
+                await self._settle()
             else:
                 return
-        self.check()
+        check()
 
     def check(self):
         """Look at everything, when nothing moves."""
@@ -514,12 +518,12 @@ class RelayMachine(RuleBasedStateMachine):
         await self._settle()
         if not self.ends_at_once:
             await self._end_well()
-            self.check()
+            await self._comes_true(self.check)
             assert not self._asking(), "G6: a client was never answered"
         else:
             await self.gateway.stop()
             await self._settle()
-        self._check_zero()
+        await self._comes_true(self._check_zero)
         for client in self.clients:
             if client.is_open:
                 client.leave(resets=False)
