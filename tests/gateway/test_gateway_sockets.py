@@ -14,6 +14,11 @@ from polyslo.wire.client import Origin
 TTFT, TPOT = b"x-llm-d-slo-ttft-ms", b"x-llm-d-slo-tpot-ms"
 SAME = (b"x-request-id", b"same")
 EMBEDDINGS, EMBED = b"/v1/embeddings", {"model": MODEL, "input": "once upon a time"}
+ONE_AT_A_TIME = {
+    "alice": {"hash": hash_of(b"one at a time"), "max_concurrent_requests": 1},
+    "bob": {"hash": hash_of(b"another")},
+}
+ALICE, BOB = [(b"authorization", b"Bearer one at a time")], [(b"authorization", b"Bearer another")]
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
@@ -397,20 +402,17 @@ def test_who_waits_too_long_in_line_is_told():
 
 def test_a_key_has_so_many_requests_at_a_time():
     """The second of a key with one place is a 429, whoever else has room; its place comes back when the first ends."""
-    key = {"hash": hash_of(b"one at a time"), "max_concurrent_requests": 1}
-    keys = {"alice": key, "bob": {"hash": hash_of(b"another")}}
-    alice, bob = [(b"authorization", b"Bearer one at a time")], [(b"authorization", b"Bearer another")]
 
     async def main():
-        async with Bench(keys=keys) as bench:
-            first = bench.send(COMPLETIONS, completion(100_000, stream=True), alice)
+        async with Bench(keys=ONE_AT_A_TIME) as bench:
+            first = bench.send(COMPLETIONS, completion(100_000, stream=True), ALICE)
             await first.until(lambda reply: reply.body)
-            second = await bench.ask(COMPLETIONS, completion(), alice)
+            second = await bench.ask(COMPLETIONS, completion(), ALICE)
             assert (second.status, second.code) == (429, "saturated")
-            assert (await bench.ask(COMPLETIONS, completion(), bob)).status == 200
+            assert (await bench.ask(COMPLETIONS, completion(), BOB)).status == 200
             first.call.abort()
             await bench.settle()
-            assert (await bench.ask(COMPLETIONS, completion(), alice)).status == 200
+            assert (await bench.ask(COMPLETIONS, completion(), ALICE)).status == 200
             await bench.settle()
 
     run(main)
@@ -443,28 +445,25 @@ def test_what_is_passed_on_takes_a_place_like_any_other():
 
 def test_what_is_passed_on_counts_for_its_key():
     """A key with one place has it for embeddings or for a generation; other keys have theirs."""
-    key = {"hash": hash_of(b"one at a time"), "max_concurrent_requests": 1}
-    keys = {"alice": key, "bob": {"hash": hash_of(b"another")}}
-    alice, bob = [(b"authorization", b"Bearer one at a time")], [(b"authorization", b"Bearer another")]
 
     async def main():
-        async with Bench(keys=keys) as bench:
+        async with Bench(keys=ONE_AT_A_TIME) as bench:
             kept = keeping(bench)
             assert (await bench.ask(EMBEDDINGS, EMBED)).status == 401
-            first = bench.send(EMBEDDINGS, EMBED, alice)
+            first = bench.send(EMBEDDINGS, EMBED, ALICE)
             await bench.until(lambda: kept)
             for path, body in ((EMBEDDINGS, EMBED), (COMPLETIONS, completion())):
-                second = await bench.ask(path, body, alice)
+                second = await bench.ask(path, body, ALICE)
                 assert (second.status, second.code) == (429, "saturated")
-            assert (await bench.ask(COMPLETIONS, completion(), bob)).status == 200
+            assert (await bench.ask(COMPLETIONS, completion(), BOB)).status == 200
             kept.pop().respond(200, [], b"{}")
             assert (await first.over()).status == 200
             await bench.settle()
-            assert (await bench.ask(COMPLETIONS, completion(), alice)).status == 200
+            assert (await bench.ask(COMPLETIONS, completion(), ALICE)).status == 200
             await bench.settle()
-            running = bench.send(COMPLETIONS, completion(100_000, stream=True), alice)
+            running = bench.send(COMPLETIONS, completion(100_000, stream=True), ALICE)
             await running.until(lambda reply: reply.body)
-            assert (await bench.ask(EMBEDDINGS, EMBED, alice)).status == 429
+            assert (await bench.ask(EMBEDDINGS, EMBED, ALICE)).status == 429
             running.call.abort()
             await bench.settle()
 

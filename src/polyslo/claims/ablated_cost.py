@@ -103,9 +103,14 @@ def _idle_text(mechanism: str, mode: str, cells: Sequence[Cell], target: float) 
     """Name a mode's workloads where a mechanism changes neither cost nor attainment; empty when there is none."""
     tried = [(cell, change) for cell in cells if (change := _change(cell, mechanism)) is not None]
     names = [plain(c.workload) for c, change in tried if _is_nothing(change) and not _is_late(c, mechanism, target)]
+    return where_text(mode, names, len(tried))
+
+
+def where_text(mode: str, names: Sequence[str], num_tried: int) -> str:
+    """Say on which of a mode's workloads something is so; empty where it is on none."""
     if not names:
         return ""
-    return f"{mode.upper()} on {'every workload' if len(names) == len(tried) > 1 else listed(names)}"
+    return f"{mode.upper()} on {'every workload' if len(names) == num_tried > 1 else listed(names)}"
 
 
 def _is_late(cell: Cell, mechanism: str, target: float) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from polyslo.claims.ablated_cost import ablated_cost
+from polyslo.claims.ablated_cost import ablated_cost, where_text
 from polyslo.claims.cases import OURS
 from polyslo.claims.markdown import bold, bullets, code, listed, opening, plain, table
 from polyslo.claims.mechanisms import INSTEAD
@@ -94,9 +94,7 @@ def _idle_text(mechanism: str, mode: str, cells: Sequence[Cell], targets: Sequen
     """Name a mode's workloads where no change is told from noise; empty when there is none."""
     tried = [cell for cell in cells if any(change(cell, mechanism, k) is not None for k in range(len(targets)))]
     names = [plain(cell.workload) for cell in tried if not _told(cell, mechanism, targets)]
-    if not names:
-        return ""
-    return f"{mode.upper()} on {'every workload' if len(names) == len(tried) > 1 else listed(names)}"
+    return where_text(mode, names, len(tried))
 
 
 def _told(cell: Cell, mechanism: str, targets: Sequence[float]) -> list[float]:

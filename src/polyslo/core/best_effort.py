@@ -18,6 +18,7 @@ from polyslo.core.pending import head, num_pending, pop, push
 from polyslo.core.state import (
     DISPATCH,
     FITS,
+    NONE,
     PREFILL_ONLY,
     RELEGATED,
     WITHDRAW,
@@ -41,16 +42,15 @@ def set_aside(fleet: Fleet, r: int) -> None:
 @compiled
 def feed_idle(fleet: Fleet, now_s: float) -> None:
     """Start what was set aside on idle instances, filling one after the other. Cold instances are left alone."""
-    queue, pool = best_effort_queue(fleet), idle_group(fleet)
+    pool = idle_group(fleet)
     if fleet.settings[0].cold_start_s > 0.0:
         return
-    rank = 0
-    while fleet.pending_size[queue] > 0 and rank < fleet.group_size[pool]:
-        r, i = head(fleet, queue), fleet.order[pool, rank]
-        if fleet.requests[r].stage != RELEGATED:
-            pop(fleet, queue)  # its last token was under way when it was taken back
-        elif _takes(fleet, i, r):
+    r, rank = _first_waiting(fleet), 0
+    while r != NONE and rank < fleet.group_size[pool]:
+        i = fleet.order[pool, rank]
+        if _takes(fleet, i, r):
             _start(fleet, r, i, now_s)
+            r = _first_waiting(fleet)
         else:
             rank += 1
 
@@ -61,21 +61,18 @@ def feed_spare(fleet: Fleet, i: int, now_s: float) -> None:
 
     That is: nobody's first token waits, and `spare_ratio` of its KV memory and of its pace are enough for both.
     """
-    queue, instance, ratio = best_effort_queue(fleet), fleet.instances[i], fleet.settings[0].spare_ratio
-    if fleet.pending_size[queue] == 0 or ratio == 0.0:
-        return
-    if fleet.settings[0].disaggregated == 1 or fleet.settings[0].by_deadline == 0:
+    instance, ratio = fleet.instances[i], fleet.settings[0].spare_ratio
+    if ratio == 0.0 or fleet.settings[0].disaggregated == 1 or fleet.settings[0].by_deadline == 0:
         return
     if instance.group >= prefill_group(fleet) or instance.closed != FITS:
         return
     if instance.num_queued > 0 or instance.num_best_effort > 0 or num_idle(fleet) > 0 or num_pending(fleet) > 0:
         return
-    r = head(fleet, queue)
-    request = fleet.requests[r]
-    promised = instance.committed_tokens + request.prefill_tokens + request.expected_tokens
-    if request.stage != RELEGATED:
-        pop(fleet, queue)  # its last token was under way when it was taken back
-    elif promised <= ratio * instance.kv_capacity_tokens and has_room(fleet, i, r, ratio * instance.budget_s):
+    r = _first_waiting(fleet)
+    if r == NONE:
+        return
+    promised = instance.committed_tokens + fleet.requests[r].prefill_tokens + fleet.requests[r].expected_tokens
+    if promised <= ratio * instance.kv_capacity_tokens and has_room(fleet, i, r, ratio * instance.budget_s):
         _start(fleet, r, i, now_s)
 
 
@@ -94,6 +91,17 @@ def clear(fleet: Fleet, i: int) -> None:
             take_back(fleet, i, r)
             act(fleet, WITHDRAW, r, i)
             set_aside(fleet, r)
+
+
+@compiled
+def _first_waiting(fleet: Fleet) -> int:
+    """Return who was set aside and is due first, or NONE; drop those whose last token came meanwhile."""
+    queue = best_effort_queue(fleet)
+    r = head(fleet, queue)
+    while r != NONE and fleet.requests[r].stage != RELEGATED:
+        pop(fleet, queue)
+        r = head(fleet, queue)
+    return r
 
 
 @compiled

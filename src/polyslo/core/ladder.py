@@ -225,7 +225,7 @@ def most_loaded_that_fits(
             break
     if found == NONE:
         return _host_that_fits(fleet, side, group, TAIL, r, prefilled_s, now_s)
-    while found != NONE and low < high and not spread:
+    while low < high and not spread:
         middle = (low + high) // 2
         fits, first_s, iteration = _judge(fleet, side, fleet.order[group, middle], r, prefilled_s, now_s)
         if fits:

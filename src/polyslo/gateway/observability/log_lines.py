@@ -10,6 +10,7 @@ import logging
 import queue
 import sys
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -79,12 +80,10 @@ class LineWriter(logging.Handler):
 
     def _write_all(self) -> None:
         while (line := self._lines.get()) is not None:
-            try:
+            with suppress(OSError, ValueError):  # nobody reads any more; later lines may have better luck
                 self._stream.write(line + "\n")
                 if self._lines.empty():
                     self._stream.flush()
-            except (OSError, ValueError):  # nobody reads any more; later lines may have better luck
-                continue
 
 
 def log_to_stderr(level: str) -> None:
