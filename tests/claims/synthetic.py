@@ -209,9 +209,13 @@ def _load(share: float, attainment: float, cost: float) -> Load:
 
 
 def _costs(attainment: float, cost: float, changes: dict[str, tuple[float, float]]) -> tuple[CostWithout, ...]:
-    whole, found = 8 * cost, dict.fromkeys(INSTEAD, (0.0, attainment)) | changes
-    without = (CostWithout(name, attained, (1 + change) * whole) for name, (change, attained) in found.items())
-    return CostWithout(None, attainment, whole), *without
+    """Change what is owned at 40% load; at 80% every mechanism does nothing."""
+    found = dict.fromkeys(INSTEAD, (0.0, attainment)) | changes
+    return (
+        CostWithout(0.4, None, attainment, 8 * cost),
+        *(CostWithout(0.4, name, attained, (1 + change) * 8 * cost) for name, (change, attained) in found.items()),
+        *(CostWithout(0.8, name, attainment, 16 * cost) for name in (None, *INSTEAD)),
+    )
 
 
 def _tried(policy: str, shares: Shares) -> Tried:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from click.testing import CliRunner
 
@@ -119,15 +121,14 @@ def test_every_mechanism_is_ablated_on_every_workload(evaluated):
 
 
 def test_cost_is_looked_at_without_every_mechanism(evaluated):
-    """Polyserve with all of them first, then without each, on the first seed's requests at 40% of the optimum."""
+    """Polyserve with all of them first, then without each, on the first seed's requests, at each load."""
     claims, workers = evaluated[False]
     for cell in claims.cells:
-        assert [cost.mechanism for cost in cell.costs] == [None, *INSTEAD]
-        assert [cost.mean_instances for cost in cell.costs] == pytest.approx([1.05 * 0.4 * 20] * len(cell.costs))
+        assert [(cost.share, cost.mechanism) for cost in cell.costs] == list(product((0.4, 0.8), (None, *INSTEAD)))
+        assert [cost.mean_instances for cost in cell.costs] == pytest.approx([1.05 * c.share * 20 for c in cell.costs])
     runs = [u for u in workers.asked if isinstance(u, Trial) and u.policy == "polyserve:without=promotion"]
-    assert len(runs) == len(claims.cells)
-    for run, cell in zip(runs, claims.cells, strict=True):
-        assert (run.seed, run.duration_s, run.rate_rps) == (0, cell.duration_s, pytest.approx(0.4 * cell.optimum_rps))
+    for run, (cell, share) in zip(runs, product(claims.cells, (0.4, 0.8)), strict=True):
+        assert (run.seed, run.duration_s, run.rate_rps) == (0, cell.duration_s, pytest.approx(share * cell.optimum_rps))
 
 
 def test_misses_are_inspected_where_too_little_is_served(evaluated, tmp_path):

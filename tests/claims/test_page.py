@@ -302,12 +302,14 @@ def test_a_change_within_the_noise_is_marked_and_not_counted() -> None:
 
 
 def test_what_mechanisms_do_for_cost_is_shown_and_named() -> None:
-    """Changes of instances owned by workload; late requests are told beside them and are no saving."""
+    """Changes of instances owned by load and workload; late requests are told beside them and are no saving."""
     owned = {"elasticity": (1.25, 1.0), "binning": (-0.1, 0.995), "wait": (-0.1, 0.9), "memory": (0.03, 0.95)}
     cells = synthetic_cell(cost=1.05, owned_without=owned), synthetic_cell("burstgpt", mode="pd")
-    text = cost_part(synthetic_claims(*cells))
+    light, loaded = cost_part(synthetic_claims(*cells)).split("#### At 80% of the fluid optimum")
+    text = section(light, "#### At 40% of the fluid optimum")
     (row,) = rows_of(text, "sharegpt")
     assert row[1] == "8.40"
+    assert rows_of(loaded, "sharegpt")[0][1:] == ["16.8", *["0.0%"] * len(INSTEAD)]
     texts = [row[2 + list(INSTEAD).index(name)] for name in owned]
     assert texts == ["**+125.0%**", "**-10.0%**", "**-10.0%** † 0.900", "+3.0% † 0.950"]
     assert (

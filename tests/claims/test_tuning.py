@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from polyslo.claims.cases import Case
+from polyslo.claims.cases import OURS, Case, family
 from polyslo.claims.tuning import refinements, variants
+from polyslo.policies.table import POLICIES
 from polyslo.sim.fleet import PolicySpec, whole_shares
 
 SETTING = Case("azure2023-conv", "pd").setting()
@@ -19,6 +20,14 @@ def test_every_variant_is_a_policy_and_comes_once(mode):
     assert len(set(found)) == len(found)
     for policy in found:
         PolicySpec.parse(policy)
+
+
+@pytest.mark.parametrize("mode", ["co", "pd"])
+def test_no_baseline_is_left_without_parameters(mode):
+    """Each has at least two variants, but for two that are co-located: they have nothing to vary."""
+    found = variants(Case("azure2023-conv", mode).setting())
+    alone = {name for name in POLICIES if name != OURS and sum(family(policy) == name for policy in found) < 2}
+    assert alone == ({"static-tiers", "minimal"} if mode == "co" else set())
 
 
 def test_the_best_chunk_is_tried_with_the_best_split_and_splits_further_on():

@@ -50,8 +50,9 @@ class Ablation:
 
 @dataclass(frozen=True, slots=True)
 class CostWithout:
-    """What polyserve owns without one mechanism at `side_runs.COST_SHARE` of the fluid optimum, first seed."""
+    """What polyserve owns without one mechanism at a share of the fluid optimum, first seed."""
 
+    share: float
     mechanism: str | None  # None: with all of them
     attainment: float
     mean_instances: float
@@ -74,7 +75,9 @@ class Cell:
     tiers: tuple[TierRow, ...]  # at the rate that polyserve serves at the first target
     misses: Misses | None  # at `verdict.LEAST_SHARE` of the fluid optimum, where polyserve serves less
     ablations: tuple[Ablation, ...]
-    costs: tuple[CostWithout, ...]  # with all mechanisms, then without each; none with recorded arrivals
+    costs: tuple[
+        CostWithout, ...
+    ]  # at each share with all mechanisms, then without each; none if arrivals are recorded
 
     @property
     def is_recorded(self) -> bool:

@@ -18,7 +18,7 @@ from polyslo.sim.setting import Setting
 # Share of the fluid optimum to which a search without a mechanism narrows the rate; what it interpolates then is about
 # a third of that off (P95).
 ABLATION_TOLERANCE = 0.04
-COST_SHARE = 0.4  # of the fluid optimum: where cost is looked at without each mechanism
+COST_SHARES = (0.4, 0.8)  # of the fluid optimum: where cost is looked at without each mechanism
 COLD_START_SHARE = 0.3  # of the fluid optimum: where cold starts are looked at beside goodput
 COLD_START_RUN_S = 2 * max(COLD_STARTS_S) / WARMUP_RATIO  # a run begins with all warm; the warm-up sees the last go
 LONGER = ("mix that moves", "cold start")  # these take time to show
@@ -77,12 +77,13 @@ def _ablate(sweep: Sweep, drafts: Sequence[Draft], finished: bool) -> list[list[
 def _ablate_cost(sweep: Sweep, drafts: Sequence[Draft], finished: bool) -> list[list[CostWithout]]:
     """See what polyserve owns at light load with all mechanisms and without each, where arrivals are drawn.
 
-    At full length: in short runs fleets are still growing while they are scored, and own up to 16% less. They take a
-    minute in all.
+    At full length: in short runs fleets are still growing while they are scored, and own up to 16% less. They take two
+    minutes in all.
     """
-    mechanisms, policies = [None, *ablations()], [OURS, *ablations().values()]
+    policies = [(None, OURS), *ablations().items()]
+    runs = [(share, mechanism, policy) for share in COST_SHARES for mechanism, policy in policies]
     wanted = [
-        [Trial(d.case, policy, 0, d.duration_s, COST_SHARE * d.optimum_rps) for policy in policies]
+        [Trial(d.case, policy, 0, d.duration_s, share * d.optimum_rps) for share, _, policy in runs]
         if not d.case.is_recorded
         else []
         for d in drafts
@@ -91,8 +92,8 @@ def _ablate_cost(sweep: Sweep, drafts: Sequence[Draft], finished: bool) -> list[
     outcomes = iter(sweep.do("ablations, light load", [unit for units in wanted for unit in units]))
     return [
         [
-            CostWithout(mechanism, outcome.attainment, outcome.mean_instances)
-            for mechanism, outcome in zip(mechanisms, [next(outcomes) for _ in units], strict=True)
+            CostWithout(share, mechanism, outcome.attainment, outcome.mean_instances)
+            for (share, mechanism, _), outcome in zip(runs, [next(outcomes) for _ in units], strict=True)
         ]
         if units
         else []

@@ -13,9 +13,9 @@ QUICK_CHUNKS = (512, 2048)
 CHUNKED = ("chunk", "slo-least-load", "lmetric")  # the baselines whose chunk is tuned at every value
 BLIND = ("round-robin", "random")  # and those where a few tell
 BLIND_CHUNKS = (512, 1024)
-SPLIT = ("static-tiers", "minimal", "chunk", "slo-least-load", "lmetric")  # disaggregated: whose prefill side is tuned
-PREFILL_CHUNKS = (1024, 4096)
-UNTUNED = ("static-tiers", "minimal", "round-robin", "random")
+PREFILL_CHUNKS = (1024, 4096)  # disaggregated: of both kinds
+OF_ONE_CHUNK = ("static-tiers", "minimal")  # the first sizes chunks itself, `chunk` is the other with another chunk
+BASELINES = (*CHUNKED, *OF_ONE_CHUNK, *BLIND)
 
 
 def variants(setting: Setting, *, quick: bool = False) -> list[str]:
@@ -23,11 +23,11 @@ def variants(setting: Setting, *, quick: bool = False) -> list[str]:
     if setting.config.mode == "co":
         found = [f"{name}:chunk={chunk}" for name in CHUNKED for chunk in (QUICK_CHUNKS if quick else CHUNKS)]
         blind = [] if quick else [f"{name}:chunk={chunk}" for name in BLIND for chunk in BLIND_CHUNKS]
-        return [*found, *UNTUNED, *blind]
-    found = [*CHUNKED, *UNTUNED]
+        return [*found, *OF_ONE_CHUNK, *BLIND, *blind]
+    found = list(BASELINES)
     if not quick:
-        found += [f"{name}:prefill={size}" for name in SPLIT for size in _other_splits(setting)]
-        found += [f"{name}:chunk={chunk}" for name in CHUNKED for chunk in PREFILL_CHUNKS]
+        found += [f"{name}:prefill={size}" for name in BASELINES for size in _other_splits(setting)]
+        found += [f"{name}:chunk={chunk}" for name in (*CHUNKED, *BLIND) for chunk in PREFILL_CHUNKS]
     return found
 
 
@@ -40,8 +40,8 @@ def refinements(setting: Setting, rates_rps: Mapping[str, float]) -> list[str]:
         return []
     found = []
     splits = _other_splits(setting)
-    for name in SPLIT:
-        chunk = _best_option(rates_rps, name, "chunk") if name in CHUNKED else ""
+    for name in BASELINES:
+        chunk = _best_option(rates_rps, name, "chunk")
         split = _best_option(rates_rps, name, "prefill")
         if chunk and split:
             found.append(f"{name}:{chunk},{split}")
