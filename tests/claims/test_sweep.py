@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +20,19 @@ from polyslo.claims.work import Found, Inspection, Misses, Outcome, Search, Tria
 from polyslo.errors import ConfigError
 
 CASE = Case("uniform-512-512", "co", num_instances=2)
+# Two processes at work, told by their numbers, until somebody kills the one that started them.
+KILLED = """
+import multiprocessing
+import time
+
+from polyslo.claims.sweep import LocalProcesses
+
+if __name__ == "__main__":
+    workers = LocalProcesses(2)
+    futures = [workers._pool.submit(time.sleep, 600) for _ in range(2)]
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(600)
+"""
 SEARCHES = [Search(CASE, "minimal", seed, 10.0) for seed in range(3)]
 
 
@@ -106,6 +125,30 @@ def test_processes_answer_as_this_one_does(tmp_path):
         assert Sweep(Store(tmp_path), workers).do("stage", units) == [do(unit) for unit in units]
     finally:
         workers.close()
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    """Killed, it can't tell them: they see it themselves, and none is left behind."""
+    script = tmp_path / "sweep.py"
+    script.write_text(KILLED)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        workers = [int(number) for number in parent.stdout.readline().split()]
+        parent.kill()
+    assert len(workers) == 2
+    until_s = time.monotonic() + 30
+    while left := list(filter(_is_running, workers)):
+        if time.monotonic() > until_s:
+            for worker in left:
+                os.kill(worker, signal.SIGKILL)
+            pytest.fail("they run on")
+        time.sleep(0.05)
+
+
+def _is_running(number):
+    try:
+        return " Z " not in Path(f"/proc/{number}/stat").read_text()
+    except FileNotFoundError:
+        return False
 
 
 def test_a_state_folder_that_cannot_be_made_is_named(tmp_path):

@@ -51,6 +51,7 @@ def method_section(claims: Claims) -> str:
         f"**Tuning**: every variant of every baseline is searched with the first seed{short}{without}.{chosen}"
         f"{further} The first seed counts in the score, too: where that favours anyone, it is the baseline. polyserve "
         "has no parameter that is tuned. static-tiers has its tiers' sizes from the fluid need; no search varies them.",
+        "**Rounding**: ratios over baselines are cut, and costs over needs rounded up, so that no bound is met by it.",
         f"**Intervals**: 95%, Student's t over {count_text(len(claims.seeds), 'seed')}.",
         f"**SLOs**: a request whose drawn TTFT is out of reach even on an idle instance is given {RAISED_TO_IDLE:g} "
         "times its idle TTFT; the table says how often.",

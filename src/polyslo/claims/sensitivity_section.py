@@ -9,7 +9,7 @@ from polyslo.claims.disturbances import USUAL
 from polyslo.claims.markdown import bold, code, listed, opening, plain, table
 from polyslo.claims.numbers import target_text
 from polyslo.claims.results import Claims, ColdStart, Disturbed
-from polyslo.claims.side_runs import COLD_START_RUN_S, COLD_START_SHARE
+from polyslo.claims.side_runs import COLD_START_RUN_S, COLD_START_SHARE, LARGE, RIVALS
 from polyslo.report.notation import MISSING, amount_text, mode_text, percent_cell_text, rate_text, share_text
 
 COLD_START = "cold start"  # the topic that has a table of its own besides
@@ -34,6 +34,10 @@ REASONS = {
         "Disaggregated, the router must hear of a prefill's end before it sends the KV on. With news that is 500 ms "
         "late the second token comes as much later than the first, so that only those attain whose first token "
         "was that early, whatever the policy."
+    ),
+    "instances": (
+        f"Beyond {LARGE} instances `{RIVALS[1]}` is left out: it asks each instance about each request, and past what "
+        "it can serve its runs would take hours."
     ),
     COLD_START: (
         "Instances that were given back stay warm for as long as a start takes; they count as owned meanwhile. A run "

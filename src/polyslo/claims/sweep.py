@@ -6,7 +6,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any, Protocol
 
 from polyslo.claims.machine import Machine, this_machine
@@ -33,7 +34,8 @@ class LocalProcesses:
     """A process for every core."""
 
     def __init__(self, count: int | None = None) -> None:
-        self._pool = ProcessPoolExecutor(count or os.cpu_count(), mp_context=get_context("spawn"))
+        context = get_context("spawn")
+        self._pool = ProcessPoolExecutor(count or os.cpu_count(), mp_context=context, initializer=_end_with_parent)
 
     def answers(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Answer]]:
         """See `Workers`."""
@@ -48,6 +50,18 @@ class LocalProcesses:
     def close(self) -> None:
         """See `Workers`."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, even if that was killed."""
+    Thread(target=_outlive_no_parent, daemon=True).start()
+
+
+def _outlive_no_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class Sweep:
