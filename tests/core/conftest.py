@@ -17,7 +17,7 @@ class Hand:
             linear_profile(capacity=capacity),
             num_instances=num_instances,
             tpots_s=tpots_s,
-            num_requests=64,
+            num_requests=128,
             **more,
         )
         settings = self.fleet.settings

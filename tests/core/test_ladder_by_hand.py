@@ -9,18 +9,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polyslo.core.belief import observe_finished, observe_first_token, observe_iteration_end
+from polyslo.core.belief import enqueue, observe_finished, observe_first_token, observe_iteration_end, reserve
 from polyslo.core.ladder import place, place_or_pend, retry_pending
+from polyslo.core.pending import push
 from polyslo.core.scaling import assign
 from polyslo.core.state import (
     DISPATCH,
     FIRST_TOKEN,
+    GRADIENT,
     MEMORY,
     OWN,
     PENDING,
     PROMOTED,
     RELEGATE,
     SCALED_UP,
+    SPREADING,
     TAKEN_OVER,
 )
 from polyslo.policies.decide import on_iteration_settled
@@ -54,6 +57,41 @@ def test_the_own_tier_fills_its_most_loaded_instance_first(hand):
     # The running iteration ends at 15 ms; the next one, which prefills it, is counted at its full 50 ms.
     assert record["predicted_first_s"][second] == pytest.approx(0.015 + 0.05)
     assert sorted(filled.fleet.instances["committed_tokens"].tolist()) == [0, 0, 2200]
+
+
+@pytest.mark.parametrize(
+    ("queued", "idle", "pending", "without", "expected"),
+    [
+        ((0,), 0, False, 0, 1),
+        ((0, 1), 0, False, 0, 2),
+        ((0, 1, 2), 0, False, 0, 2),
+        ((0,), 0, False, 1 << SPREADING, 0),
+        ((0,), 0, True, 0, 0),
+        ((0,), 1, False, 0, 0),
+        ((), 0, False, 1 << GRADIENT, 2),
+        ((0, 1), 0, False, 1 << GRADIENT, 2),
+    ],
+)
+def test_prompts_are_spread_while_decodes_are_packed(hand, queued, idle, pending, without, expected):
+    """I17: three instances of a tier with 6,000, 4,000 and 2,000 tokens, some of them with prompts that wait.
+
+    With none idle the most loaded without a queue is taken, where all have one the least loaded. With one of four
+    idle, with a request of another tier pending, or without spreading it is the most loaded, as in the paper.
+    """
+    filled = hand(3 + idle)
+    filled.fleet.settings["without"] = without
+    for i, tokens in enumerate((6000, 4000, 2000)):
+        assign(filled.handle, i, 1, 0.0)
+        if i in queued:
+            enqueue(filled.handle, filled.request(1, tokens, 10), i, 0.0)
+        else:
+            reserve(filled.handle, filled.request(1, tokens, 10), i, 1)
+    if pending:
+        push(filled.handle, 0, filled.request(0, 1000, 10))
+    r = filled.request(1, 1000, 10)
+    assert place(filled.handle, r, 0.0)
+    assert filled.fleet.requests["instance"][r] == expected
+    assert filled.fleet.requests["rung"][r] == OWN
 
 
 def test_a_full_instance_is_passed_over_for_memory(hand):

@@ -48,9 +48,10 @@ from polyslo.core.state import (
 )
 
 COLOCATED, PREFILL, DECODE = range(3)  # what an instance is asked to do for a request
+MOST_LOADED, LEAST_LOADED, UNQUEUED = range(3)  # which of those that can do it; the last: most loaded without a queue
 
 ASKED = 16  # instances of a group that are asked one by one
-POOL_LOW_RATIO = 0.2  # of the fleet: with fewer idle, co-located requests spread
+POOL_LOW_RATIO = 0.2  # of the fleet: with fewer idle, co-located prompts are spread
 SPARE_RATIO = 0.25  # of the KV capacity: an instance that was promised less has little to do
 TAIL = 4  # least loaded instances that speak for a larger group
 
@@ -198,41 +199,64 @@ def most_loaded_that_fits(
 ) -> tuple[int, float, int]:
     """Return (the most loaded instance of a group that can take the request or NONE, first token, its iteration).
 
-    While packing serves nobody the least loaded is taken instead, see `_spreads`.
+    While packing prompts serves nobody it is another one, see `_first_asked`.
     Up to `ASKED` instances are asked one by one. In a larger group the least loaded ones are asked first: where
     they refuse, all do; else the boundary between refusing and fitting is bisected, so the cost grows with the
     logarithm of the group's size (what it overlooks, `retry_pending` finds).
     """
-    size = fleet.group_size[group]
-    spread = _spreads(fleet, side)
+    size, wanted = fleet.group_size[group], _first_asked(fleet, side)
     if size <= ASKED:
+        if wanted == UNQUEUED:
+            i, first_s, iteration = _unqueued_that_fits(fleet, side, group, 0, r, prefilled_s, now_s)
+            if i != NONE:
+                return i, first_s, iteration
         for k in range(size):
-            i = fleet.order[group, size - 1 - k if spread else k]
+            i = fleet.order[group, k if wanted == MOST_LOADED else size - 1 - k]
             if is_host(fleet, i):
                 continue
             fits, first_s, iteration = _judge(fleet, side, i, r, prefilled_s, now_s)
             if fits:
                 return i, first_s, iteration
         return _host_that_fits(fleet, side, group, size, r, prefilled_s, now_s)
-    found, found_s, found_iteration, low, high = NONE, math.inf, 0, 0, size - 1
+    least, least_s, least_iteration, low, high = NONE, math.inf, 0, 0, size - 1
     for rank in range(size - 1, size - 1 - TAIL, -1):
         i = fleet.order[group, rank]
         if is_host(fleet, i):
             continue
         fits, first_s, iteration = _judge(fleet, side, i, r, prefilled_s, now_s)
         if fits:
-            found, found_s, found_iteration, high = i, first_s, iteration, rank
+            least, least_s, least_iteration, high = i, first_s, iteration, rank
             break
-    if found == NONE:
+    if least == NONE:
         return _host_that_fits(fleet, side, group, TAIL, r, prefilled_s, now_s)
-    while low < high and not spread:
+    if wanted == LEAST_LOADED:
+        return least, least_s, least_iteration
+    found, found_s, found_iteration = least, least_s, least_iteration
+    while low < high:
         middle = (low + high) // 2
         fits, first_s, iteration = _judge(fleet, side, fleet.order[group, middle], r, prefilled_s, now_s)
         if fits:
             found, found_s, found_iteration, high = fleet.order[group, middle], first_s, iteration, middle
         else:
             low = middle + 1
-    return found, found_s, found_iteration
+    if wanted == MOST_LOADED:
+        return found, found_s, found_iteration
+    i, first_s, iteration = _unqueued_that_fits(fleet, side, group, high, r, prefilled_s, now_s)
+    return (i, first_s, iteration) if i != NONE else (least, least_s, least_iteration)
+
+
+@compiled
+def _unqueued_that_fits(
+    fleet: Fleet, side: int, group: int, first: int, r: int, prefilled_s: float, now_s: float
+) -> tuple[int, float, int]:
+    """As `most_loaded_that_fits`, of those from rank `first` on that have no prompt in their queues."""
+    for rank in range(first, fleet.group_size[group]):
+        i = fleet.order[group, rank]
+        if fleet.instances[i].num_queued == 0 and not is_host(fleet, i):
+            fits, first_s, iteration = _judge(fleet, side, i, r, prefilled_s, now_s)
+            if fits:
+                return i, first_s, iteration
+    return NONE, math.inf, 0
 
 
 @compiled
@@ -331,7 +355,7 @@ def _place_disaggregated(fleet: Fleet, r: int, only: int, now_s: float) -> bool:
     if d == NONE:
         return False
     queues_long = first_s - now_s > 0.5 * (request.prefill_due_s - now_s)
-    if p == NONE or (queues_long and _spreads(fleet, PREFILL)):
+    if p == NONE or (queues_long and _first_asked(fleet, PREFILL) == LEAST_LOADED):
         claimed, claimed_first_s, _ = _claim(fleet, PREFILL, prefill, r, math.inf, now_s)
         if claimed != NONE and claimed_first_s < first_s:
             p, first_s, rung = claimed, claimed_first_s, SCALED_UP
@@ -357,19 +381,23 @@ def _place_disaggregated(fleet: Fleet, r: int, only: int, now_s: float) -> bool:
 
 
 @compiled
-def _spreads(fleet: Fleet, side: int) -> bool:
-    """Tell whether requests go to the least loaded instance that fits instead of the most loaded.
+def _first_asked(fleet: Fleet, side: int) -> int:
+    """Tell which of the instances that fit takes a request: decodes are packed; prompts are spread, which is ours.
 
-    Prompts on the prefill side always do: a queue that is packed up to its deadlines has no slack left for the next
-    burst, in which the instances that packing frees begin late. So do co-located requests when the pool is low, unless
-    some tier has requests pending: it can use what packing frees. Decodes are always packed: they gain from company
-    and stay long.
+    Decodes gain from company and stay long, and a long prompt with little time needs an instance with few of them. A
+    queue that is packed up to its deadlines has no slack left for the next burst, in which the instances that packing
+    frees begin late. So the least loaded is taken on the prefill side; co-located, when the pool is low, the most
+    loaded without a queue, and where all have one the least loaded. While some tier has requests pending it can use
+    what packing frees.
     """
-    if lacks(fleet, GRADIENT) or lacks(fleet, SPREADING):
-        return lacks(fleet, GRADIENT)
-    if side != COLOCATED:
-        return side == PREFILL
-    return num_claimable(fleet, 0) <= POOL_LOW_RATIO * fleet.instances.shape[0] and num_pending(fleet) == 0
+    if lacks(fleet, GRADIENT):
+        return LEAST_LOADED
+    if lacks(fleet, SPREADING) or side == DECODE:
+        return MOST_LOADED
+    if side == PREFILL:
+        return LEAST_LOADED
+    is_low = num_claimable(fleet, 0) <= POOL_LOW_RATIO * fleet.instances.shape[0]
+    return UNQUEUED if is_low and num_pending(fleet) == 0 else MOST_LOADED
 
 
 @compiled
