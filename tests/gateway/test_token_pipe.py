@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyslo.gateway.relays.token_pipe import BUFFER_BYTES, PIECE_BYTES, is_same, num_tokens
+from polyslo.gateway.belief.count_kinds import EVENTS, LISTED, STATED
+from polyslo.gateway.relays.token_pipe import BUFFER_BYTES, PIECE_BYTES, count, is_same
 
 TOKEN = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":" tale"},"finish_reason":null}],"usage":null}\n\n'
 SPACED = b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": null}]}\n\n'
@@ -42,10 +43,17 @@ def framed(payload: bytes, form: bytes = b"%x") -> bytes:
 
 
 def counted(data: bytes, start: int = 0) -> int:
+    """Count events that do not say how many tokens they carry."""
+    num_events, told = told_by(data, EVENTS, start)
+    assert told == num_events
+    return num_events
+
+
+def told_by(data: bytes, kind: int, start: int = 0) -> tuple[int, int]:
     """Count in a buffer that holds these bytes from `start` on, between others that could be taken for theirs."""
     buffer = np.full(BUFFER_BYTES, ord("1"), np.uint8)
     buffer[start : start + len(data)] = np.frombuffer(data, np.uint8)
-    return int(num_tokens(buffer, start, start + len(data)))
+    return count(buffer, start, start + len(data), kind)
 
 
 @pytest.mark.parametrize("start", [0, 7, BUFFER_BYTES - 64 - PIECE_BYTES])
