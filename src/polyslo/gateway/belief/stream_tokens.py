@@ -103,11 +103,12 @@ class TokenCounter:
         if b"\r" in data or len(data) > _LONGEST_EVENT_BYTES:  # its events don't end as JSON's can
             self.kind, self._is_whole = EVENTS, False
             return data
-        end = data.rfind(b"\n\n") + 2
-        if end == len(data):
+        if data[-2:] == b"\n\n":
             return data
-        self._rest = data[end:] if end > 1 else data
-        return data[:end] if end > 1 else b""
+        end = data.rfind(b"\n\n")
+        end = 0 if end < 0 else end + 2
+        self._rest = data[end:]
+        return data[:end]
 
     def _note_opening(self, data: bytes) -> int:
         """Take note of a chat's first event; return 1 if it is but its opening."""
