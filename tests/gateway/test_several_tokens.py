@@ -11,6 +11,7 @@ from fakes import FakeExchange, FakeOrigin
 from gateway_bench import CHAT, COMPLETIONS, MODEL, Bench, chat, completion, run
 
 from polyslo.gateway.belief.event_tokens import LEAST_HELD, EventTokens
+from polyslo.gateway.processes.carried_model import CarriedModel
 from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.near_relay import NearRelay
 from polyslo.gateway.relays.passage import Passage
@@ -18,7 +19,7 @@ from polyslo.gateway.requests.body import read_body
 from polyslo.gateway.requests.request import Request
 from polyslo.wire.client import Origin
 
-INTERVAL, LONG = 8, 4000
+INTERVAL, LONG = 8, 40_000
 USAGE = {"stream_options": {"include_usage": True}}
 KINDS = {
     "listed": {"return_token_ids": True},
@@ -55,10 +56,14 @@ def test_a_running_stream_is_counted_by_its_tokens(path, make, kind, is_compiled
                 await bench.ask(path, make(41, stream=True, **USAGE))
             reply = bench.send(path, make(LONG, stream=True, **KINDS[kind]))
             await reply.until(lambda reply: reply.body.count(b"data: ") > 100)
+            assert (bench.gateway.bypass is None) == (not is_compiled)
+            if is_compiled:
+                await bench.until(lambda: len(bench.gateway.bypass) == 1)
+            seen = len(reply.body)
+            await reply.until(lambda reply: len(reply.body) > 2 * seen)
             bench.hold()
             await bench.until(lambda: _is_quiet(bench, reply))
             (relay,) = bench.model.instances[0].running
-            assert len(bench.gateway.bypass) == 1 if is_compiled else bench.gateway.bypass is None
             tokens = 1 + INTERVAL * (_num_events(reply.body) - 1)
             assert relay.passage.tokens == tokens
             bench.model.take_news()
@@ -214,6 +219,41 @@ def test_what_streams_teach_holds_for_the_next_ones_of_their_instance():
     last = OneRequest(event_tokens)
     last.run(token_s=0.001, num_events=4)
     assert last.watcher.tokens == [1, 8, 8, 8, 1]
+
+
+def test_a_usage_that_nobody_asked_for_teaches_the_same():
+    """As of vLLM with `--enable-force-include-usage`: its event is no token, which is known at the end."""
+    for interval in (INTERVAL, 1):
+        event_tokens = EventTokens()
+        for _ in range(2 * LEAST_HELD):
+            one = OneRequest(event_tokens)
+            for k in range(20):
+                one.say(0.001 * k, interval if k else 1, finish="stop" if k == 19 else None)
+            one.end()
+            assert one.passage.tokens == 1 + 19 * interval
+        assert event_tokens.ratio == interval
+
+
+def test_a_carrier_keeps_what_it_has_learned_of_an_instance_that_stays():
+    """It is told of its models again whenever anything of them changes; an engine at another address is another."""
+    model, urls = CarriedModel("m", None), ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+    told = {
+        "tier_labels": [],
+        "tpots_s": [],
+        "kv_capacity_tokens": 1,
+        "is_disaggregated": False,
+        "least_ttft": [[], []],
+    }
+
+    async def tell(*instances):
+        model.adopt(told | {"instances": instances}, 1.0)
+
+    asyncio.run(tell([0, urls[0], [], True]))
+    learned = model.instances[0].event_tokens
+    asyncio.run(tell([0, urls[0], [["authorization", "x"]], False], [1, urls[1], [], True]))
+    assert model.instances[0].event_tokens is learned
+    assert (model.instances[0].is_open, model.instances[0].credentials) == (False, ((b"authorization", b"x"),))
+    assert model.instances[1].event_tokens is not learned
 
 
 def test_a_stream_without_a_count_teaches_nothing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 import orjson
@@ -68,8 +69,19 @@ def test_events_may_be_cut_anywhere():
 
 
 # What a model may say so that its bytes look like a count: in a JSON text each quote is escaped.
-TRICKS = ['"token_ids":[1,2,3]', '"completion_tokens":99}', "token_ids", "completion_tokens", '\\"token_ids":[7,7]',
-          '"usage":{"completion_tokens":99,"x":1}', "\n\ndata: {}\n\n", '"finish_reason":"stop"', "]", ",,,", "\\"]  # fmt: skip
+TRICKS = [
+    '"token_ids":[1,2,3]',
+    '"completion_tokens":99}',
+    "token_ids",
+    "completion_tokens",
+    '\\"token_ids":[7,7]',
+    '"usage":{"completion_tokens":99,"x":1}',
+    "\n\ndata: {}\n\n",
+    '"finish_reason":"stop"',
+    "]",
+    ",,",
+    "\\",
+]
 STATES = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 LISTS = {"return_token_ids": True}
 USAGE_AT_END = {"stream_options": {"include_usage": True}}
@@ -96,7 +108,8 @@ def _events(sizes, *, chat=False, lists=False, states=False, usage=False, texts=
     for k, size in enumerate(sizes):
         made += size
         text, is_last = texts[k % len(texts)], k == len(sizes) - 1
-        said = {"delta": {"content": text}} if chat else {"text": text, "prompt_token_ids": [5, 6, 7] if lists else None}
+        prompt = {"prompt_token_ids": [5, 6, 7] if lists else None}
+        said = {"delta": {"content": text}} if chat else {"text": text, **prompt}
         choice = {"index": 0, **said, "logprobs": {"top_logprobs": [{"completion_tokens": -0.0, "token_ids": 0.0}]}}
         choice |= {"finish_reason": "stop" if is_last else None, "token_ids": list(range(size)) if lists else None}
         events.append(envelope | {"choices": [choice]} | ({"usage": _usage(made)} if states else {}))
@@ -157,7 +170,7 @@ def test_nothing_that_a_model_says_is_taken_for_a_count(sizes, texts, more, chat
     lists, states = "return_token_ids" in more, "stream_options" in more
     stream = b"".join(_events(sizes, chat=chat, lists=lists, states=states, texts=texts)) + DONE
     counter, at = _counter_of(more, chat=chat), [0, *sorted(cuts), len(stream)]
-    assert sum(counter.feed(stream[a:b]) for a, b in zip(at, at[1:], strict=False)) == sum(sizes)
+    assert sum(counter.feed(stream[a:b]) for a, b in pairwise(at)) == sum(sizes)
 
 
 @pytest.mark.parametrize("more", [LISTS, STATES])

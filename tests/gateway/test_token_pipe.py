@@ -194,7 +194,8 @@ def test_events_that_do_not_say_their_count_as_was_asked_are_left(kind, payload)
 @given(st.text(), st.integers(0, 30))
 def test_no_text_is_taken_for_a_count(said, num_tokens):
     """Ids and counts inside a text are escaped; a text that is the field's name has no number after it."""
-    for text in (said, said + '"token_ids":[1,2,3]', '"completion_tokens":99,' + said, "token_ids", "completion_tokens"):
+    texts = said, said + '"token_ids":[1,2,3]', '"completion_tokens":99,' + said, "token_ids", "completion_tokens"
+    for text in texts:
         for kind, payload in ((LISTED, listed(num_tokens, text)), (STATED, stated(num_tokens, text))):
             if len(framed(payload)) <= PIECE_BYTES and not text.startswith("err"):
                 expected = (0, 0) if kind == LISTED and text == "completion_tokens" else (1, num_tokens)

@@ -3,7 +3,8 @@
 Engines send an event a token, or several tokens in one: where they speculate, where they were told to speak less often
 (vLLM's `--stream-interval`), where they have fallen behind. What the client asked for says which (`count_kinds`). Two
 kinds of events are no token: the opening of a chat, which names the role and says nothing (vLLM and SGLang send it just
-before the first token), and the usage after the last one, which has no choices.
+before the first token), and the usage after the last one, which has no choices. Where nobody asked for usage and an
+engine sends it all the same, it counts as a token until the end trues that up.
 
 Whole events are looked at where they state a count, and until a chat has opened; the beginning of one waits for its
 end. Elsewhere nothing is kept.
@@ -30,49 +31,52 @@ class TokenCounter:
     """The tokens of one stream of one engine, whose events are as `event_tokens` says where they don't say it."""
 
     __slots__ = (
-        "_awaits_opening", "_counts_usage", "_event_tokens", "_events", "_is_whole", "_num_sequences", "_num_tokens",
-        "_rest", "kind", "num_events",
+        "_ahead", "_awaits_opening", "_counts_usage", "_event_tokens", "_events", "_is_plain", "_is_whole",
+        "_num_sequences", "_rest", "kind", "num_events",
     )  # fmt: skip
 
     def __init__(self, ask: Ask, event_tokens: EventTokens = ONE_EACH) -> None:
         self.kind = _kind(ask)
         self.num_events = 0  # that are tokens
+        self._ahead = 0  # tokens counted, less those events
         self._event_tokens = event_tokens
-        self._num_tokens = 0  # counted
         self._num_sequences = ask.num_sequences
         self._events = EventCounter()
         self._awaits_opening = ask.is_chat
-        self._counts_usage = ask.includes_usage
+        self._counts_usage = ask.includes_usage or self.kind != EVENTS
         self._is_whole = self._awaits_opening or self.kind != EVENTS  # whether only whole events are looked at
+        self._is_plain = not (self._is_whole or self._counts_usage)  # whether events need not be looked at
         self._rest = b""  # the beginning of an event that is coming
 
     def feed(self, data: bytes) -> int:
         """Return how many tokens this piece shows."""
+        if self._is_plain and self._event_tokens.ratio == 1.0:
+            events = self._events.feed(data)
+            self.num_events += events
+            return events
         if self._is_whole:
             data = self._whole(data)
         events = self._events.feed(data)
-        if not events:
-            return 0
-        if self._awaits_opening:
+        if events and self._awaits_opening:
             events -= self._note_opening(data)
-        if self._counts_usage and _NO_CHOICES in data:
+        if events and self._counts_usage and _NO_CHOICES in data:
             events = max(0, events - data.count(_NO_CHOICES))
-        if self.kind != EVENTS:
-            return self._read(data, events)
-        if self._event_tokens.ratio == 1.0:
-            self.num_events += events
-            self._num_tokens += events
-            return events
-        last = min(events, len(_FINISHED.findall(data)))  # which carries what was left over, so at least one
-        return self._estimate(events - last) + self._add(last, last)
+        if self.kind == EVENTS:
+            return self._estimate_last(data, events)
+        return self._read(data, events)
 
     def went_past(self, events: int, told: int) -> int:
         """Return how many tokens events show of which was told what their kind tells: ids, or the count so far."""
-        if self.kind == LISTED:
-            return self._add(events, told)
-        if self.kind == STATED:
-            return self._add(events, max(0, told - self._num_tokens))
-        return self._estimate(events)
+        if self.kind == EVENTS:
+            if self._event_tokens.ratio != 1.0:
+                return self._estimate(events)
+            self.num_events += events
+            return events
+        return self._add(events, told if self.kind == LISTED else max(0, told - self.num_events - self._ahead))
+
+    def num_events_of(self, tail: bytes) -> int:
+        """Return how many events were tokens, of a stream with this end: a usage that nobody asked for was none."""
+        return self.num_events - (0 if self._counts_usage else tail.count(_NO_CHOICES))
 
     def _read(self, data: bytes, events: int) -> int:
         """Count events that say how many tokens they carry, as far as they do."""
@@ -82,17 +86,26 @@ class TokenCounter:
         stated = completion_tokens(data)
         return self._estimate(events) if stated is None else self.went_past(events, stated)
 
+    def _estimate_last(self, data: bytes, events: int) -> int:
+        """Count events that don't say it, where one may be the last: that has what is left over, so at least one."""
+        if self._event_tokens.ratio == 1.0:
+            self.num_events += events
+            return events
+        last = len(_FINISHED.findall(data)) + (0 if self._counts_usage else data.count(_NO_CHOICES))
+        last = min(events, last)
+        return self._estimate(events - last) + self._add(last, last)
+
     def _estimate(self, events: int) -> int:
         """Count events that don't say how many tokens they carry: at least one each."""
         ratio, first = self._event_tokens.ratio, self._num_sequences
         if ratio == 1.0 or events <= 0:
             return self._add(max(0, events), max(0, events))
         expected = first + (self.num_events + events - first) * ratio
-        return self._add(events, max(events, round(expected) - self._num_tokens))
+        return self._add(events, max(events, round(expected) - self.num_events - self._ahead))
 
     def _add(self, events: int, tokens: int) -> int:
         self.num_events += events
-        self._num_tokens += tokens
+        self._ahead += tokens - events
         return tokens
 
     def _whole(self, data: bytes) -> bytes:
@@ -114,7 +127,7 @@ class TokenCounter:
         """Take note of a chat's first event; return 1 if it is but its opening."""
         self._awaits_opening = False
         if self.kind == EVENTS:
-            self._is_whole = False
+            self._is_whole, self._is_plain = False, not self._counts_usage
             self._events.feed(self._rest)
             self._rest = b""
         first, _, _ = data[:_MOST_OPENING_BYTES].partition(b"\n\n")

@@ -1,7 +1,7 @@
 """One client's request on its way: to the instance that was decided on, and its bytes back.
 
-Bytes go on as they come, unparsed; their tokens are counted by looking at them. A stream's count is trued up at its end
-from the `usage` that engines send. What the client was sent can't be taken back, so an instance that fails is replaced by
+Bytes go on as they come, unparsed; tokens are counted by looking at them. A stream's count is trued up at its end from
+the `usage` that engines send. What the client was sent can't be taken back, so an instance that fails is replaced by
 another only before the first token; engines send a stream's head long before it, so that is held until then.
 
 Best-effort work is the exception: it must give its instance up at once. So its stream is read (`OneStream`), and
@@ -259,7 +259,7 @@ class NearRelay:
         else:
             stated = completion_tokens(tail)
             if stated:
-                self._true_up(stated)
+                self._true_up(stated, tail)
             passage.prompt_tokens = self._reply.prompt_tokens
             self._watcher.ended(self, self._output_tokens)
         if left:
@@ -317,7 +317,7 @@ class NearRelay:
         due_now = (now_s - self._due_s) / self.request.tpot_s
         return (due_now - 1.0) / (judged - 1) if judged > 1 else math.inf  # the first two were what they are
 
-    def _true_up(self, tokens: int) -> None:
+    def _true_up(self, tokens: int, tail: bytes) -> None:
         """Set the count to what a stream had, as its engine says; what was judged by a lower one is judged again."""
         passage, counted = self.passage, self.passage.tokens
         passage.tokens = tokens
@@ -326,7 +326,7 @@ class NearRelay:
         if passage.is_late and tokens > counted > 1:
             passage.is_late = self._late_ratio > (tokens - 1) / (counted - 1)
         if not self._was_blocked:  # else its engine may have put together what nobody took
-            self._event_tokens.learn(tokens, self._reply.counter.num_events)
+            self._event_tokens.learn(tokens, self._reply.counter.num_events_of(tail))
 
     def _on_gone(self) -> None:
         self._drop()

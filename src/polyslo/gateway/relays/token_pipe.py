@@ -2,8 +2,8 @@
 
 Reads what is ready, looks whether it is whole HTTP chunks, each a server-sent event with a piece of an answer, and
 sends it on with its framing. Where events say how many tokens they carry (`count_kinds`) that is read on the way,
-byte by byte, as `stream_tokens` does it in Python. Whatever else comes (the end of an answer, an error, a comment, half a chunk, a client
-that takes no more) is left to Python. Linux alone: epoll, and sockets that can be told from each other.
+byte by byte, as `stream_tokens` does it in Python. Whatever else comes (the end of an answer, an error, a comment, half
+a chunk, a client that takes no more) is left to Python. Linux alone: epoll, and sockets that can be told apart.
 """
 
 from __future__ import annotations
