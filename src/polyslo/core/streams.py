@@ -47,7 +47,7 @@ from polyslo.native import Native
 SAME_ITERATION_RATIO = 0.5  # of the foreseen iteration: news that comes this soon after its first is of the same
 MOST_AT_ONCE = 256  # iterations that one piece of news may end; a stream further ahead was miscounted
 SEVERAL = 1.5  # tokens to a piece of news, on average: from so many on an engine says several at once
-NOT_SEEN_S = -1.0
+NOT_SEEN_S = -1.0  # every prompt was sent later than that, so nothing is learned of the time since
 PIECES = 32  # of an instance that this average is of
 ODD = 1 << 20  # added to `steps`: an iteration of which something else was believed than what it carried
 
