@@ -189,6 +189,19 @@ def test_attainment_is_judged_by_tokens_and_not_by_events(more, token_s):
     assert (one.passage.is_late, one.passage.tokens, one.watcher.output_tokens) == (False, 81, 81)
 
 
+@pytest.mark.parametrize(("token_s", "is_late"), [(0.010, False), (0.018, False), (0.022, True)])
+def test_a_stream_during_which_its_engine_was_learned_is_judged_by_tokens(token_s, is_late):
+    """It seemed late, then its count caught up with what others had taught: at the end all of it is judged again."""
+    event_tokens = EventTokens()
+    one = OneRequest(event_tokens, **USAGE)
+    for k in range(20):
+        event_tokens.ratio = 8.0 if k > 10 else 1.0
+        one.say(INTERVAL * k * token_s - 0.05, INTERVAL if k else 1, finish="length" if k == 19 else None)
+    assert one.passage.is_late
+    one.end()
+    assert (one.passage.is_late, one.passage.tokens) == (is_late, 1 + 19 * INTERVAL)
+
+
 @pytest.mark.parametrize("more", [KINDS["listed"], USAGE], ids=["listed", "usage"])
 def test_a_stream_that_is_slower_than_its_tpot_is_late_by_tokens_too(more):
     """8 tokens every 200 ms are 25 ms each where 20 were promised: late, whenever the count is known."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from polyslo.gateway.belief.count_kinds import EVENTS
 from polyslo.gateway.belief.event_tokens import ONE_EACH
 from polyslo.gateway.belief.usage import completion_tokens, prompt_tokens
 from polyslo.gateway.relays.broken import is_broken
@@ -78,7 +79,7 @@ class NearRelay:
         self.stays = False  # it was to be taken back, and can't be: for good, so that both ends of a link agree
         self._is_blocked = False  # its client takes less than it is sent
         self._was_blocked = False
-        self._late_ratio = 0.0  # tokens to one that was counted, with which none would have been late
+        self._late_ratio = 0.0  # tokens an event with which none would have been late, where events don't say it
         self._bypass_in = self._patience = FIRST_PATIENCE  # pieces
         exchange.on_gone = self._on_gone
         exchange.on_blocked = self._on_blocked
@@ -302,7 +303,7 @@ class NearRelay:
         passage.last_token_s = now_s
         if now_s > self._due_s + judged // request.num_sequences * request.tpot_s:
             passage.is_late = True
-            self._late_ratio = max(self._late_ratio, self._timely_ratio(now_s, judged))
+            self._late_ratio = max(self._late_ratio, self._timely_ratio(now_s, tokens))
         if request.shows_tokens:
             self._watcher.saw_tokens(self.r, tokens, now_s)
 
@@ -312,21 +313,23 @@ class NearRelay:
         if tokens:
             self._count(tokens)
 
-    def _timely_ratio(self, now_s: float, judged: int) -> float:
-        """Return how many tokens one that was counted must have been for a late one to be in time after all."""
-        due_now = (now_s - self._due_s) / self.request.tpot_s
-        return (due_now - 1.0) / (judged - 1) if judged > 1 else math.inf  # the first two were what they are
+    def _timely_ratio(self, now_s: float, tokens: int) -> float:
+        """Return how many tokens an event must have had for tokens that are late to be in time after all."""
+        due_now = (now_s - self._due_s) / self.request.tpot_s  # which token is due by now
+        before = self._reply.counter.num_events - (tokens if self._event_tokens.ratio == 1.0 else 1)
+        return (due_now - 1.0) / (before - 1) if before > 1 else math.inf  # the first event has one, for sure
 
     def _true_up(self, tokens: int, tail: bytes) -> None:
-        """Set the count to what a stream had, as its engine says; what was judged by a lower one is judged again."""
-        passage, counted = self.passage, self.passage.tokens
+        """Set the count to what a stream had, as its engine says, and judge it by that."""
+        passage, counter = self.passage, self._reply.counter
         passage.tokens = tokens
         if self.request.num_sequences > 1 or self._one is not None:
             return
-        if passage.is_late and tokens > counted > 1:
-            passage.is_late = self._late_ratio > (tokens - 1) / (counted - 1)
+        events = counter.num_events_of(tail)
+        if passage.is_late and counter.kind == EVENTS and tokens > events > 1:
+            passage.is_late = self._late_ratio > (tokens - 1) / (events - 1)
         if not self._was_blocked:  # else its engine may have put together what nobody took
-            self._event_tokens.learn(tokens, self._reply.counter.num_events_of(tail))
+            self._event_tokens.learn(tokens, events)
 
     def _on_gone(self) -> None:
         self._drop()
