@@ -246,6 +246,66 @@ def test_iterations_of_which_several_are_seen_at_once_tell_nothing_of_speed(live
     assert live.streams.slowness_ratio[0] > 1.0
 
 
+def _speak(live, streams, begin_s, sizes, iteration_s, *, rounds=200):
+    """Let streams say what `sizes` gives each of them in a round, which takes as many iterations as the most of them.
+
+    Returns when it ended.
+    """
+    now_s = begin_s
+    for k in range(rounds):
+        tokens = [sizes(k, n) for n in range(len(streams))]
+        now_s += iteration_s(tokens)
+        live.see(now_s, *zip(streams, tokens, strict=True))
+    return now_s
+
+
+@pytest.mark.parametrize(("factor", "num_streams"), [(1.0, 1), (1.0, 3), (2.0, 1), (2.0, 3)])
+def test_an_engine_that_speaks_every_eighth_token_is_as_fast_as_its_tokens_come(live, factor, num_streams):
+    """I17: 8 tokens in 8 iterations' time are no slow iteration; at half speed that is seen, too."""
+    streams = [live.send(1000, 5000) for _ in range(num_streams)]
+    live.see(0.05, *((r, 1) for r in streams))
+
+    def took_s(tokens):
+        kv_tokens = float(live.fleet.instances["decode_kv_tokens"][0])
+        return 8 * factor * live.fleet.profile.iteration_s(num_streams, 0, kv_tokens, 0.0)
+
+    _speak(live, streams, 0.05, lambda k, n: 8, took_s, rounds=150)
+    assert live.streams.slowness_ratio[0] == pytest.approx(factor, rel=0.06)
+    assert live.fleet.instances["slowness"][0] == pytest.approx(1.02 * factor if factor > 1 else 1.0, rel=0.08)
+
+
+@pytest.mark.parametrize("num_streams", [1, 6])
+def test_an_engine_that_speculates_is_not_slow(live, num_streams):
+    """I17: iterations that take 1.3 times as long and bring 1 to 4 tokens give tokens sooner than the profile says."""
+    streams = [live.send(1000, 9000) for _ in range(num_streams)]
+    live.see(0.09, *((r, 1) for r in streams))
+    draw = np.random.default_rng(1).integers(1, 5, (400, num_streams))
+
+    def took_s(tokens):
+        kv_tokens = float(live.fleet.instances["decode_kv_tokens"][0])
+        return 1.3 * live.fleet.profile.iteration_s(num_streams, 0, kv_tokens, 0.0)
+
+    _speak(live, streams, 0.09, lambda k, n: int(draw[k, n]), took_s, rounds=400)
+    assert live.streams.slowness_ratio[0] == pytest.approx(1.3 / 2.5, rel=0.15)
+    assert live.fleet.instances["slowness"][0] == 1.0
+
+
+def test_tokens_that_came_beside_a_prompt_tell_nothing_of_decodes(live):
+    """I17: 8 tokens that took as long as they and a prompt of 1,000: what they took is not the decodes' time."""
+    r = live.send(1000, 5000)
+    live.see(0.015, (r, 1))
+    now_s = _speak(live, [r], 0.015, lambda k, n: 8, lambda tokens: 0.042, rounds=100)
+    ratio = float(live.streams.slowness_ratio[0])
+    other = live.send(1000, 100, at_s=now_s + 0.001)
+    live.see(now_s + 0.062, (r, 8))
+    assert live.streams.slowness_ratio[0] == ratio  # it waits still
+    live.see(now_s + 0.063, (other, 1))
+    live.see(now_s + 0.12, (r, 8))
+    assert live.streams.slowness_ratio[0] == ratio  # it has just ended
+    live.see(now_s + 0.17, (r, 8))
+    assert live.streams.slowness_ratio[0] != ratio
+
+
 def test_a_client_that_leaves_takes_its_tokens_with_it(live):
     """I4: before its first token and after its third: every count is zero again."""
     waiting, decoding = live.send(1000, 100), live.send(1000, 100)

@@ -86,6 +86,33 @@ def test_usage_comes_as_asked_for(post, clock):
     assert last["usage"] == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
 
 
+def test_a_chat_states_that_its_opening_has_no_token(post, clock):
+    """With `continuous_usage_stats` its first event has a count, too."""
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    exchange = post(b"/v1/chat/completions", messages=[{"role": "user", "content": "hello"}], stream=True,
+                    max_tokens=2, stream_options=options)  # fmt: skip
+    clock.run()
+    assert [e["usage"]["completion_tokens"] for e in events_of(exchange)] == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("made", "expected"), [(1, [1]), (9, [1, 8]), (10, [1, 8, 1]), (30, [1, 8, 8, 8, 5])])
+def test_a_stream_interval_puts_several_tokens_into_a_chunk(api, clock, made, expected):
+    """The first token goes out at once, the last with what is left over; text, ids and counts are those of all."""
+    body = {"prompt": [1, 2, 3], "stream": True, "max_tokens": made, "ignore_eos": True, "return_token_ids": True,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True}}  # fmt: skip
+    shown = []
+    for interval in (1, 8):
+        exchange = FakeExchange(b"POST", b"/v1/completions", orjson.dumps(body), [])
+        EmulatedApi(api.engine, api._facts, stream_interval=interval).handle(exchange)
+        clock.run()
+        *events, _ = events_of(exchange)
+        shown.append("".join(e["choices"][0]["text"] for e in events))
+    sizes = [len(e["choices"][0]["token_ids"]) for e in events]
+    assert sizes == expected
+    assert [e["usage"]["completion_tokens"] for e in events] == [sum(sizes[: k + 1]) for k in range(len(sizes))]
+    assert shown[0] == shown[1]
+
+
 @pytest.mark.parametrize("path", [b"/v1/completions", b"/v1/chat/completions"])
 def test_a_whole_answer_is_the_stream_in_one_piece(post, clock, path):
     """Streamed or not, the same prompt has the same text."""

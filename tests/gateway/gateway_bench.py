@@ -106,8 +106,9 @@ class Bench:
     """Engines, the gateway before them, and a client: `async with Bench(2, server={...}) as bench`."""
 
     def __init__(
-        self, num_engines=1, *, speed=SPEED, settings=None, model=None, file=None, roles=None, others=None, **tables
-    ):
+        self, num_engines=1, *, speed=SPEED, settings=None, model=None, file=None, roles=None, others=None,
+        stream_interval=1, **tables,
+    ):  # fmt: skip
         """`file`: whose change is taken for one of `self.table`, the configuration; `roles`: of each engine.
 
         `others`: further models by name, with so many engines each.
@@ -116,6 +117,7 @@ class Bench:
         self._roles = roles or [None] * num_engines
         self._others = others or {}
         self._speed, self._settings = speed, settings or EngineSettings()
+        self._stream_interval = stream_interval
         self._model = {"name": MODEL, "profile": PROFILE, "speed": speed, **(model or {})}
         self._tables = {"classes": LOOSE, **tables}
         self.engines = []
@@ -160,6 +162,7 @@ class Bench:
             speed=self._speed,
             allows_faults=True,
             role=role or "both",
+            stream_interval=self._stream_interval,
         )
         await engine.start()
         self.engines.append(engine)

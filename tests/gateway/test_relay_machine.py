@@ -45,6 +45,7 @@ PIECES = {
     "two in a chunk": [TOKEN * 2],
     "tokens and a comment": [TOKEN, TOKEN, NO_TOKENS["a comment"], TOKEN],
 }
+LISTED = b'"finish_reason":null,"token_ids":[1,2,3]}'  # what an event says besides where ids were asked for
 BAD = (429, 500, 400)
 ACTS = ("tokens", "half a token", "the end", "death", "a reset", "leaving", "leaving with a reset", "slow", "not slow")
 HANG_S = 20.0  # only so that a hang fails instead of hanging
@@ -59,7 +60,7 @@ class Job(asyncio.Protocol):
 
     def __init__(self, engine):
         self.engine, self.held = engine, b""
-        self.is_busy = self.has_head = self.is_streamed = False
+        self.is_busy = self.has_head = self.is_streamed = self.lists = False
         self.prompt, self.said, self.owed = None, [], b""  # payloads of chunks; the rest of one that was said by half
 
     def connection_made(self, transport):
@@ -87,6 +88,7 @@ class Job(asyncio.Protocol):
             return
         body = orjson.loads(rest[:num_bytes])
         self.is_busy, self.has_head, self.is_streamed = True, False, body["stream"]
+        self.lists = body["return_token_ids"] and "stream_options" not in body  # best-effort streams are asked to count
         self.prompt, self.said, self.owed = body["prompt"], [], b""
         self.engine.said[self.prompt] = self.said
 
@@ -97,6 +99,8 @@ class Job(asyncio.Protocol):
 
     def say(self, payloads, *, half=False):
         """Go on with a stream: a chunk for each payload, all of them at once; by half: without the end of the last."""
+        if self.lists:
+            payloads = [payload.replace(b'"finish_reason":null}', LISTED) for payload in payloads]
         self.said += payloads
         data = self.owed + b"".join(map(framed, payloads))
         if not self.has_head:
@@ -108,8 +112,9 @@ class Job(asyncio.Protocol):
     @property
     def num_tokens(self):
         """Tokens that it has said whole."""
+        each = 3 if self.lists else 1
         count = sum(payload.count(b"data: {") for payload in self.said)
-        return count - bool(self.owed and self.said[-1].startswith(b"data: {"))
+        return each * (count - bool(self.owed and self.said[-1].startswith(b"data: {")))
 
     def finish(self, payloads):
         """End a stream."""
@@ -159,10 +164,11 @@ class Client(asyncio.Protocol):
         if end and ((len(body) == int(length[1])) if length else _unframed(body)[1]):
             self.is_asking = False
 
-    def ask(self, prompt, headers, *, is_streamed):
-        """Send a request."""
+    def ask(self, prompt, headers, *, is_streamed, lists):
+        """Send a request; `lists`: it asks for the ids of its tokens."""
         self.got, self.prompt, self.is_asking = bytearray(), prompt, True
-        raw = orjson.dumps({"model": MODEL, "prompt": prompt, "stream": is_streamed, "max_tokens": 4000})
+        body = {"model": MODEL, "prompt": prompt, "stream": is_streamed, "max_tokens": 4000, "return_token_ids": lists}
+        raw = orjson.dumps(body)
         head = b"POST %b HTTP/1.1\r\nhost: a\r\n%bcontent-length: %d\r\n\r\n" % (PATH, headers, len(raw))
         self.transport.write(head + raw)
 
@@ -248,7 +254,8 @@ class RelayMachine(RuleBasedStateMachine):
         else:
             client = await self._connect()
         self.num_asked += 1
-        client.ask(f"tale {self.num_asked}", b"x-slo-ttft-ms: 0.01\r\n" * is_urgent, is_streamed=is_streamed)
+        headers, lists = b"x-slo-ttft-ms: 0.01\r\n" * is_urgent, self.num_asked % 2 == 0
+        client.ask(f"tale {self.num_asked}", headers, is_streamed=is_streamed, lists=lists)
 
     async def _connect(self):
         made = socket.socket()

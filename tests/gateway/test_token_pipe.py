@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyslo.gateway.relays.token_pipe import BUFFER_BYTES, PIECE_BYTES, is_same, num_tokens
+from polyslo.gateway.belief.count_kinds import EVENTS, LISTED, STATED
+from polyslo.gateway.relays.token_pipe import BUFFER_BYTES, PIECE_BYTES, count, is_same
 
 TOKEN = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":" tale"},"finish_reason":null}],"usage":null}\n\n'
 SPACED = b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": null}]}\n\n'
@@ -42,10 +43,17 @@ def framed(payload: bytes, form: bytes = b"%x") -> bytes:
 
 
 def counted(data: bytes, start: int = 0) -> int:
+    """Count events that do not say how many tokens they carry."""
+    num_events, told = told_by(data, EVENTS, start)
+    assert told == num_events
+    return num_events
+
+
+def told_by(data: bytes, kind: int, start: int = 0) -> tuple[int, int]:
     """Count in a buffer that holds these bytes from `start` on, between others that could be taken for theirs."""
     buffer = np.full(BUFFER_BYTES, ord("1"), np.uint8)
     buffer[start : start + len(data)] = np.frombuffer(data, np.uint8)
-    return int(num_tokens(buffer, start, start + len(data)))
+    return count(buffer, start, start + len(data), kind)
 
 
 @pytest.mark.parametrize("start", [0, 7, BUFFER_BYTES - 64 - PIECE_BYTES])
@@ -122,3 +130,73 @@ def test_a_number_that_is_another_sockets_by_now_is_told():
     other.close()
     again.close()
     _.close()
+
+
+def listed(num_ids: int, text: str = " tale") -> bytes:
+    """Return an event with so many ids, as vLLM writes a completion's first one."""
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": None, "stop_reason": None}
+    ids = {"prompt_token_ids": [5, 6, 7], "token_ids": list(range(num_ids))}
+    return b"data: " + orjson.dumps({"id": "c", "choices": [choice | ids]}) + b"\n\n"
+
+
+def stated(num_tokens: int, text: str = " tale") -> bytes:
+    """Return an event that states how many tokens there are so far."""
+    choice = {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None, "token_ids": [1, 2]}
+    usage = {"prompt_tokens": 3, "total_tokens": 3 + num_tokens, "completion_tokens": num_tokens}
+    return b"data: " + orjson.dumps({"id": "c", "choices": [choice], "usage": usage}) + b"\n\n"
+
+
+@pytest.mark.parametrize("start", [0, 7, BUFFER_BYTES - 64 - PIECE_BYTES])
+def test_ids_are_counted_and_the_last_count_is_read(start):
+    """Ids of all events that came together; an empty list is an event without a token. Of counts the last one holds."""
+    assert told_by(b"".join(framed(listed(n)) for n in (1, 8, 0, 3)), LISTED, start) == (4, 12)
+    assert told_by(framed(listed(0)), LISTED, start) == (1, 0)
+    assert told_by(b"".join(framed(stated(n)) for n in (3, 11, 11)), STATED, start) == (3, 11)
+    spaced = framed(listed(2).replace(b'ids":[0,1]', b'ids" : [ 0 , 1 ]'))
+    assert told_by(spaced, LISTED, start) == (1, 2)
+    assert told_by(framed(stated(7).replace(b'tokens":7', b'tokens" : 7 ')), STATED, start) == (1, 7)
+
+
+@pytest.mark.parametrize(("kind", "payload"), [(LISTED, listed(3)), (STATED, stated(3))])
+def test_half_a_chunk_that_says_its_count_is_left(kind, payload):
+    """Wherever it was cut."""
+    whole = framed(payload)
+    for cut in range(1, len(whole)):
+        assert told_by(whole[:cut], kind) == told_by(whole + whole[:cut], kind) == (0, 0)
+        assert told_by(whole[cut:], kind) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (LISTED, TOKEN),  # Python knows how many tokens that may be
+        (LISTED, listed(2).replace(b"[0,1]", b"null")),
+        (LISTED, stated(3)),
+        (LISTED, b'data: {"choices":[{"token_ids":[0,1\n\n'),
+        (LISTED, listed(3).replace(b'"finish_reason":null', b'"finish_reason":"stop"')),
+        (STATED, TOKEN),
+        (STATED, listed(2)),
+        (STATED, stated(3).replace(b':3}}', b':3.5}}')),
+        (STATED, stated(3).replace(b':3}}', b':null}}')),
+        (STATED, stated(3).replace(b':3}}', b':1234567890}}')),
+        (STATED, stated(3).replace(b'"choices":[', b'"choices":[],"x":[')),
+        (EVENTS, stated(3)),
+    ],
+)  # fmt: skip
+def test_events_that_do_not_say_their_count_as_was_asked_are_left(kind, payload):
+    """Alone and among others: nothing of it is counted, all of it is Python's."""
+    good = framed(listed(1) if kind == LISTED else stated(3) if kind == STATED else TOKEN)
+    assert told_by(framed(payload), kind) == (0, 0)
+    assert told_by(good + framed(payload), kind) == (0, 0)
+    assert told_by(framed(payload) + good, kind) == (0, 0)
+
+
+@given(st.text(), st.integers(0, 30))
+def test_no_text_is_taken_for_a_count(said, num_tokens):
+    """Ids and counts inside a text are escaped; a text that is the field's name has no number after it."""
+    texts = said, said + '"token_ids":[1,2,3]', '"completion_tokens":99,' + said, "token_ids", "completion_tokens"
+    for text in texts:
+        for kind, payload in ((LISTED, listed(num_tokens, text)), (STATED, stated(num_tokens, text))):
+            if len(framed(payload)) <= PIECE_BYTES and not text.startswith("err"):
+                expected = (0, 0) if kind == LISTED and text == "completion_tokens" else (1, num_tokens)
+                assert told_by(framed(payload), kind) == expected

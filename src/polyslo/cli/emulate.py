@@ -109,6 +109,14 @@ from polyslo.profiles.library import DEFAULT_PROFILE, load_profile
     show_default=True,
     help="How long it keeps KV that nobody fetches.",
 )
+@click.option(
+    "--stream-interval",
+    metavar="TOKENS",
+    type=click.IntRange(1, 65_536),
+    default=1,
+    show_default=True,
+    help="Tokens to a chunk of a stream, but for its first and its last: vLLM's option of that name.",
+)
 @click.option("--allow-faults", "allows_faults", is_flag=True, help="Take faults by POST /faults: for tests.")
 def emulate_command(
     profile: str,

@@ -12,6 +12,12 @@ would run ahead of the engine by all such prompts, for as long as its queue neve
 Prefill instances (PD) show even less: a prompt that ends, by the answer to its prefill. What follows from that, and
 when its KV arrives, is `transfers`.
 
+An engine may say several tokens at once: it made them in one iteration (speculation), or it speaks only after several
+(vLLM's `--stream-interval`). A stream does not tell which. Belief takes each token for an iteration of its own, which
+is what SLOs are about: the time per token. Speed is then learned from each stream's own tokens, in their time, and
+says the same of both kinds; where prompts are under way, only from single iterations, which are the slow ones where an
+engine speculates. So no engine is believed to be faster than it is, nor than its profile says.
+
 Everything here is a function of what it is told and when, so a journal of it can be replayed.
 """
 
@@ -32,6 +38,7 @@ from polyslo.core.belief import (
     take_back,
 )
 from polyslo.core.pending import discard
+from polyslo.core.profile import iteration_s
 from polyslo.core.slowness import FORGET_S, WINDOW_S, add_iteration, believe_slowness, follow_ratio
 from polyslo.core.state import DECODING, NONE, QUEUED, RELEGATED, TRANSFERRING, Fleet, best_effort_queue
 from polyslo.core.transfers import NOT_BEGUN, end_shown_transfer
@@ -39,6 +46,9 @@ from polyslo.native import Native
 
 SAME_ITERATION_RATIO = 0.5  # of the foreseen iteration: news that comes this soon after its first is of the same
 MOST_AT_ONCE = 256  # iterations that one piece of news may end; a stream further ahead was miscounted
+SEVERAL = 1.5  # tokens to a piece of news, on average: from so many on an engine says several at once
+NOT_SEEN_S = -1.0  # every prompt was sent later than that, so nothing is learned of the time since
+PIECES = 32  # of an instance that this average is of
 ODD = 1 << 20  # added to `steps`: an iteration of which something else was believed than what it carried
 
 
@@ -63,6 +73,9 @@ class Streams(Native):
     observed_s: npt.NDArray[np.float64]  # (N,) time of iterations that decodes showed, faded
     nominal_s: npt.NDArray[np.float64]  # (N,) their time by the profile, faded
     learned_s: npt.NDArray[np.float64]  # (N,) when the last of them ended
+    piece_tokens: npt.NDArray[np.float64]  # (N,) tokens to a piece of a decode's news, faded
+    first_s: npt.NDArray[np.float64]  # (N,) when the last prompt was seen to end
+    stream_seen_s: npt.NDArray[np.float64]  # (R,) when a stream has last shown tokens where it is
 
     FIRST_SLOT: ClassVar = 72
     ARRAYS: ClassVar = {
@@ -83,6 +96,9 @@ class Streams(Native):
         "observed_s": (np.float64, 1),
         "nominal_s": (np.float64, 1),
         "learned_s": (np.float64, 1),
+        "piece_tokens": (np.float64, 1),
+        "first_s": (np.float64, 1),
+        "stream_seen_s": (np.float64, 1),
     }
     BUNDLES: ClassVar = {"fleet": 126}
 
@@ -109,6 +125,9 @@ def new_streams(fleet: Fleet, *, num_news: int = 1 << 14) -> Streams:
         observed_s=np.full(num_instances, WINDOW_S),
         nominal_s=np.full(num_instances, WINDOW_S),
         learned_s=np.zeros(num_instances),
+        piece_tokens=np.ones(num_instances),
+        first_s=np.zeros(num_instances),
+        stream_seen_s=np.zeros(num_requests),
     )
 
 
@@ -138,6 +157,7 @@ def enter(
     streams.stream_tokens[r] = 0
     streams.stream_remaining[r] = input_tokens
     streams.stream_hidden[r] = 1 if hidden else 0
+    streams.stream_seen_s[r] = NOT_SEEN_S
     streams.transfer_end_s[r] = NOT_BEGUN
     arrive(fleet, r)
 
@@ -152,6 +172,8 @@ def forget_instance(streams: Streams, i: int) -> None:
     streams.observed_s[i] = WINDOW_S
     streams.nominal_s[i] = WINDOW_S
     streams.learned_s[i] = 0.0
+    streams.piece_tokens[i] = 1.0
+    streams.first_s[i] = 0.0
     believe_slowness(streams.fleet, i, 1.0)
 
 
@@ -171,6 +193,7 @@ def follow_tokens(streams: Streams, num_news: int, seen_s: float) -> int:
             num_touched = touch(streams, end_shown_transfer(streams, r, seen_s), num_touched)
         if request.stage == DECODING:
             num_touched = touch(streams, request.instance, num_touched)
+            _learn_of_stream(streams, r, tokens, seen_s)
             _follow_decode(streams, r, seen_s)
     for k in range(num_news):
         r = streams.news[k, 0]
@@ -275,6 +298,7 @@ def stay(streams: Streams, r: int, i: int, now_s: float) -> None:
     streams.stream_remaining[r] = request.prefill_tokens
     put_back(fleet, i, r, now_s)
     if request.stage == DECODING:
+        streams.stream_seen_s[r] = NOT_SEEN_S
         streams.stream_tokens[r] = 1  # its next one comes with the iteration that runs now
 
 
@@ -314,6 +338,7 @@ def _follow_first(streams: Streams, r: int, now_s: float) -> None:
     if fleet.requests[r].remaining_tokens > 0:
         streams.steps[i] += ODD  # the iteration carried more than was believed
     observe_first_token(fleet, i, r)
+    streams.first_s[i] = streams.stream_seen_s[r] = now_s
     more = streams.stream_tokens[r] - 1
     if more > 0:  # several tokens in one piece: those after the first are of later iterations, which others share
         fleet.requests[r].start_iteration -= more
@@ -334,6 +359,7 @@ def _end_iteration(streams: Streams, i: int, now_s: float) -> None:
         if fleet.requests[r].remaining_tokens == 0 and _is_hidden(streams, r):
             observe_first_token(fleet, i, r)
             streams.stream_tokens[r] = 1
+            streams.first_s[i] = now_s
         r = following
 
 
@@ -368,9 +394,35 @@ def _learn_slowness(streams: Streams, i: int, ended_s: float) -> None:
     """Hold the one iteration that decodes showed to end against its forecast; believe what follows from it."""
     instance = streams.fleet.instances[i]
     nominal_s = (instance.iteration_end_s - streams.began_s[i]) / instance.slowness
-    if streams.steps[i] != 1 or nominal_s <= 0.0:
+    if streams.steps[i] != 1 or nominal_s <= 0.0 or _decodes_alone(streams, i):
         return
-    took_s = ended_s - streams.began_s[i]
+    _add_time(streams, i, ended_s - streams.began_s[i], nominal_s, ended_s)
+
+
+@compiled
+def _learn_of_stream(streams: Streams, r: int, tokens: int, now_s: float) -> None:
+    """A decode's tokens came together: where they mostly do, hold their time against as many iterations of decodes."""
+    fleet = streams.fleet
+    i = fleet.requests[r].instance
+    instance = fleet.instances[i]
+    streams.piece_tokens[i] += (tokens - streams.piece_tokens[i]) / PIECES
+    before_s, streams.stream_seen_s[r] = streams.stream_seen_s[r], now_s
+    undisturbed = instance.last_sent_s <= before_s and streams.first_s[i] <= before_s
+    if undisturbed and _decodes_alone(streams, i):
+        nominal_s = iteration_s(fleet.profile, instance.num_decodes, 0, instance.decode_kv_tokens, 0.0)
+        share = 1.0 / instance.num_decodes  # of what its streams tell together
+        _add_time(streams, i, share * (now_s - before_s), share * tokens * nominal_s, now_s)
+
+
+@compiled
+def _decodes_alone(streams: Streams, i: int) -> bool:
+    """Tell whether an engine that says several tokens at once has no prompts: each of its streams tells its speed."""
+    return streams.piece_tokens[i] >= SEVERAL and streams.fleet.instances[i].num_queued == 0
+
+
+@compiled
+def _add_time(streams: Streams, i: int, took_s: float, nominal_s: float, ended_s: float) -> None:
+    """Learn from work that took so long, and should have by the profile; believe what follows from it."""
     observed_s, sum_s = add_iteration(took_s, nominal_s, streams.observed_s[i], streams.nominal_s[i])
     streams.observed_s[i], streams.nominal_s[i] = observed_s, sum_s
     streams.slowness_ratio[i] = observed_s / sum_s

@@ -58,6 +58,7 @@ class Asked:
     identity: tuple[str, int, str]  # id, when it was made, model
     stats: AnswerStats
     forget: Callable[[Answer], None]
+    stream_interval: int = 1  # tokens to a chunk of a stream, but for the first and the last
     arrived_s: float = field(default_factory=time.monotonic)
 
     def note_first(self) -> None:
@@ -75,7 +76,7 @@ class StreamedAnswer:
     """An answer as server-sent events, `[DONE]` at the end."""
 
     __slots__ = (
-        "_asked", "_chunks", "_exchange", "_generation", "_head", "_is_blocked", "_is_plain", "_num_made",
+        "_asked", "_chunks", "_exchange", "_generation", "_head", "_interval", "_is_blocked", "_is_plain", "_num_made",
         "_num_sent", "_tail", "_tokens",
     )  # fmt: skip
 
@@ -87,6 +88,7 @@ class StreamedAnswer:
         self._head, self._tail = self._chunks.head, self._chunks.tail
         self._tokens = continuation(generation.state)
         self._num_made = self._num_sent = 0
+        self._interval = asked.stream_interval
         self._is_blocked = False
         self._is_plain = False  # the next chunk is nothing but a word: the first, and the last, are more
         exchange.on_blocked = self._on_blocked
@@ -100,10 +102,11 @@ class StreamedAnswer:
             self._exchange.write(self._head + WORDS[next(self._tokens)] + self._tail)
         elif is_last:
             self._finish(self._generation.finish_reason)
-        elif not self._is_blocked:
+        elif not self._is_blocked and self._is_due:
             self._exchange.write(self._unsent(None))
-            wants = self._generation
-            self._is_plain = not (self._is_blocked or wants.wants_token_ids or wants.wants_continuous_usage)
+            wants, is_each = self._generation, self._interval == 1
+            says_more = wants.wants_token_ids or wants.wants_continuous_usage
+            self._is_plain = is_each and not (self._is_blocked or says_more)
 
     def break_off(self) -> None:
         """Say `abort`."""
@@ -117,6 +120,11 @@ class StreamedAnswer:
     def cut(self) -> None:
         """Close the connection mid-stream."""
         self._exchange.abort()
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether enough tokens wait for a chunk; the first goes out at once."""
+        return not self._num_sent or self._num_made - self._num_sent >= self._interval
 
     def _finish(self, reason: str) -> None:
         generation, usage = self._generation, b""
@@ -136,14 +144,15 @@ class StreamedAnswer:
         prompt_ids = generation.prompt_ids.tolist() if is_first and generation.wants_token_ids else None
         if is_first:
             self._asked.note_first()
+        wants_count, prompt = generation.wants_continuous_usage, generation.input_tokens
         chunk = self._chunks.chunk(
             text_of(ids),
             finish_reason=finish_reason,
             token_ids=ids if generation.wants_token_ids else None,
             prompt_ids=prompt_ids,
-            usage=(generation.input_tokens, self._num_made) if generation.wants_continuous_usage else None,
+            usage=(prompt, self._num_made) if wants_count else None,
         )
-        return self._chunks.opening(prompt_ids) + chunk if is_first else chunk
+        return self._chunks.opening(prompt_ids, (prompt, 0) if wants_count else None) + chunk if is_first else chunk
 
     def _on_blocked(self, is_blocked: bool) -> None:
         self._is_blocked = is_blocked

@@ -27,14 +27,15 @@ class Chunks:
         self.head = b"data: " + self._envelope + b',"choices":[{"index":0,' + self._choice
         self.tail = self._end + self._facts(None, None, None) + b"}]}\n\n"
 
-    def opening(self, prompt_ids: list[int] | None) -> bytes:
+    def opening(self, prompt_ids: list[int] | None, usage: tuple[int, int] | None = None) -> bytes:
         """Return what comes before the first token of a chat: its role; b"" for a completion."""
         if not self._is_chat:
             return b""
         role = (
             b',"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]'
         )
-        return b"data: " + self._envelope + role + b',"prompt_token_ids":' + _json(prompt_ids) + b"}\n\n"
+        shown = b',"prompt_token_ids":' + _json(prompt_ids) + _usage(usage)
+        return b"data: " + self._envelope + role + shown + b"}\n\n"
 
     def chunk(
         self,
@@ -46,10 +47,8 @@ class Chunks:
         usage: tuple[int, int] | None = None,
     ) -> bytes:
         """Return any chunk; `usage` is (prompt tokens, output tokens so far)."""
-        last = b"" if usage is None else b',"usage":' + usage_json(*usage)
-        return (
-            self.head + text + self._end + self._facts(finish_reason, token_ids, prompt_ids) + b"}]" + last + b"}\n\n"
-        )
+        facts = self._facts(finish_reason, token_ids, prompt_ids)
+        return self.head + text + self._end + facts + b"}]" + _usage(usage) + b"}\n\n"
 
     def usage_chunk(self, input_tokens: int, output_tokens: int) -> bytes:
         """Return the chunk with the usage, which comes after the last token."""
@@ -111,6 +110,10 @@ def usage_json(input_tokens: int, output_tokens: int) -> bytes:
         input_tokens + output_tokens,
         output_tokens,
     )
+
+
+def _usage(counts: tuple[int, int] | None) -> bytes:
+    return b"" if counts is None else b',"usage":' + usage_json(*counts)
 
 
 def _json(value: str | list[int] | None) -> bytes:

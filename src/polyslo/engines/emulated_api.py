@@ -48,6 +48,7 @@ class EmulatedApi:
         inflict: Callable[[Fault], None] | None = None,
         transfers: KvTransfers | None = None,
         role: str = BOTH,
+        stream_interval: int = 1,
     ) -> None:
         self.stats = AnswerStats()
         self.refuses_all = False  # by a fault
@@ -58,6 +59,7 @@ class EmulatedApi:
         self._created_s = int(time.time())
         self._transfers = transfers
         self._role = role
+        self._stream_interval = stream_interval
         self._open: dict[Answer, Resident | asyncio.Task[None]] = {}  # a task fetches the request's KV
         self._routes: dict[bytes, tuple[bytes, Route]] = {
             b"/v1/completions": (b"POST", partial(self._generate, is_chat=False)),
@@ -117,7 +119,9 @@ class EmulatedApi:
             raise RequestError("The engine has as many requests as it may hold.", status=503, kind="ServiceUnavailable")
         answer_kind = StreamedAnswer if generation.is_streamed else WholeAnswer
         identity = (_request_id(exchange, is_chat), int(time.time()), self._facts.name)
-        answer: Answer = answer_kind(Asked(exchange, generation, identity, self.stats, self._forget))
+        answer: Answer = answer_kind(
+            Asked(exchange, generation, identity, self.stats, self._forget, self._stream_interval)
+        )
         exchange.on_gone = partial(self._on_gone, answer)
         if generation.source is not None:
             assert self._transfers is not None  # `_check_role`

@@ -35,6 +35,7 @@ class EmulatedInstance:
         chars_per_token: int = 4,
         allows_faults: bool = False,
         role: str = BOTH,
+        stream_interval: int = 1,
         keep_kv_s: float = KEEP_S,
     ) -> None:
         clock = LoopClock(asyncio.get_running_loop(), speed)
@@ -44,7 +45,15 @@ class EmulatedInstance:
             self.engine, clock, lambda: (reachable(self._host), self._port), keep_s=keep_kv_s * speed
         )
         inflict = self.inflict if allows_faults else None
-        self.api = EmulatedApi(self.engine, facts, speed=speed, inflict=inflict, transfers=self.transfers, role=role)
+        self.api = EmulatedApi(
+            self.engine,
+            facts,
+            speed=speed,
+            inflict=inflict,
+            transfers=self.transfers,
+            role=role,
+            stream_interval=stream_interval,
+        )
         self._host = host
         self._port = port
         self._speed = speed

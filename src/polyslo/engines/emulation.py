@@ -41,6 +41,7 @@ class Emulation:
     chars_per_token: int = 4
     allows_faults: bool = False
     role: str = BOTH
+    stream_interval: int = 1
     keep_kv_s: float = KEEP_S
 
     def __post_init__(self) -> None:
@@ -85,6 +86,7 @@ class Emulation:
             chars_per_token=self.chars_per_token,
             allows_faults=self.allows_faults,
             role=self.role,
+            stream_interval=self.stream_interval,
             keep_kv_s=self.keep_kv_s,
         )
 

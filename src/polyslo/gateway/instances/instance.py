@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from polyslo.core.state import ABSENT, DRAINING, FITS
+from polyslo.gateway.belief.event_tokens import EventTokens
 from polyslo.gateway.relays.passage import Header
 from polyslo.gateway.relays.relay import Relay
 from polyslo.wire.client import Origin
@@ -23,6 +24,7 @@ class Instance:
     api_key: str | None = field(default=None, repr=False)  # that the engine wants
     closed: int = FITS
     running: set[Relay] = field(default_factory=set)  # requests sent there
+    event_tokens: EventTokens = field(default_factory=EventTokens)
     role: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
     source: str = CONFIGURED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from polyslo.gateway.belief.event_tokens import EventTokens
 from polyslo.gateway.relays.passage import Header
 from polyslo.wire.client import Origin
 
@@ -16,3 +17,4 @@ class CarriedInstance:
     origin: Origin
     credentials: tuple[Header, ...] = field(repr=False)
     is_open: bool
+    event_tokens: EventTokens = field(default_factory=EventTokens)  # learned from what this carrier carries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
 
@@ -66,12 +67,16 @@ class CarriedModel:
         self.tier_labels, self.tpots_s = tuple(told["tier_labels"]), tuple(told["tpots_s"])
         self.kv_capacity_tokens, self.is_disaggregated = told["kv_capacity_tokens"], told["is_disaggregated"]
         self.least_ttft = LeastTtft(*map(tuple, told["least_ttft"]))
-        known = {instance.url: instance.origin for instance in self.destinations}
+        known = {instance.url: instance for instance in self.destinations}
         self.instances = {}
         for i, url, credentials, is_open in told["instances"]:
-            origin = known.pop(url, None) or Origin(url, connect_timeout_s=connect_timeout_s, ssl=ssl)
-            self.instances[i] = CarriedInstance(url, origin, read_headers(credentials), is_open)
-        return list(known.values())
+            headers, before = read_headers(credentials), known.pop(url, None)
+            if before is None:
+                origin = Origin(url, connect_timeout_s=connect_timeout_s, ssl=ssl)
+                self.instances[i] = CarriedInstance(url, origin, headers, is_open)
+            else:
+                self.instances[i] = replace(before, credentials=headers, is_open=is_open)
+        return [instance.origin for instance in known.values()]
 
 
 def told_models(models: Mapping[str, ServedModel]) -> bytes:

@@ -157,9 +157,10 @@ def read_errand(
     content: bytes, instances: Mapping[int, CarriedInstance]
 ) -> tuple[Errand, tuple[Header, ...], tuple[Header, ...]]:
     """Read SEND or PREFILL: where to, by a carrier's instances, the receipt, and the trace that engines see."""
-    i, told, *how, receipt, trace = orjson.loads(content)
-    to = instances[i]
-    return Errand(i, to.origin, told, to.credentials, *how), read_headers(receipt), read_headers(trace)
+    i, told, first_byte_timeout_s, idle_timeout_s, is_best_effort, receipt, trace = orjson.loads(content)
+    to, timeouts_s = instances[i], (first_byte_timeout_s, idle_timeout_s)
+    sent = Errand(i, to.origin, told, to.credentials, *timeouts_s, to.event_tokens, is_best_effort)
+    return sent, read_headers(receipt), read_headers(trace)
 
 
 def turned_away(path: bytes, headers: Headers, reason: str) -> bytes:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from polyslo.gateway.belief.count_kinds import EVENTS
 from polyslo.gateway.relays.token_pipe import (
     BUFFER_BYTES,
     EVENT_WORDS,
@@ -29,6 +30,7 @@ from polyslo.gateway.relays.token_pipe import (
 from polyslo.wire.call import Call, Failure, report
 from polyslo.wire.exchange import Exchange
 
+OnEvents = Callable[[int, int], None]
 log = logging.getLogger("polyslo")
 _FIRST_SOCKETS = 1024
 
@@ -75,12 +77,13 @@ class Bypass:
     def __len__(self) -> int:
         return len(self._detours)
 
-    def open_soon(self, call: Call, exchange: Exchange, on_tokens: Callable[[int], None]) -> None:
-        """Let a stream go past Python, telling of its tokens, once what was written to its client has gone.
+    def open_soon(self, call: Call, exchange: Exchange, on_events: OnEvents, kind: int = EVENTS) -> None:
+        """Let a stream go past Python, once what was written to its client has gone.
 
-        Nothing happens where it can't, as when the client is behind.
+        `on_events` hears how many events came, and what they told of their tokens (`count_kinds`). Nothing happens
+        where it can't, as when the client is behind.
         """
-        self._loop.call_soon(self._open, call, exchange, on_tokens)
+        self._loop.call_soon(self._open, call, exchange, on_events, kind)
 
     def close(self) -> None:
         """Let everything go through Python again; once more does nothing."""
@@ -109,27 +112,27 @@ class Bypass:
         count = pass_on(self._file, now_s, self._links, self._events, self._buffer, self._found)
         rows = self._found[:count].tolist()
         detours = [self._detours[row[0]] for row in rows]  # now: what follows from one may end another
-        for detour, (_, num_tokens, start, end) in zip(detours, rows, strict=True):
+        for detour, (_, num_events, told, start, end) in zip(detours, rows, strict=True):
             try:
-                if num_tokens and not detour.call.is_over:
-                    detour.on_tokens(num_tokens)
-                if start < end or not num_tokens:
-                    detour.end(bytes(self._bytes[start:end]), are_tokens=num_tokens > 0)
+                if num_events and not detour.call.is_over:
+                    detour.on_events(num_events, told)
+                if start < end or not num_events:
+                    detour.end(bytes(self._bytes[start:end]), are_tokens=num_events > 0)
             except Exception as error:
                 detour.fail(error)
 
-    def _open(self, call: Call, exchange: Exchange, on_tokens: Callable[[int], None]) -> None:
+    def _open(self, call: Call, exchange: Exchange, on_events: OnEvents, kind: int) -> None:
         target = None if self._epoll.closed else exchange.clear_socket
         if target is None:
             return
         cookie = _cookie(target)
-        detour = Detour(self, call, exchange, on_tokens)
+        detour = Detour(self, call, exchange, on_events)
         source = call.lend(detour)
         if source is None:
             return
         if source >= len(self._links):
             self._links = np.concatenate([self._links, np.zeros(max(len(self._links), source), LINK)])
-        self._links[source] = target, cookie, self._loop.time()
+        self._links[source] = target, kind, cookie, self._loop.time()
         detour.source = source
         self._detours[source] = detour
         try:
@@ -142,12 +145,12 @@ class Bypass:
 class Detour:
     """One stream on its way past Python; the `Borrower` of its engine's connection."""
 
-    __slots__ = ("_bypass", "_exchange", "call", "on_tokens", "source")
+    __slots__ = ("_bypass", "_exchange", "call", "on_events", "source")
 
-    def __init__(self, bypass: Bypass, call: Call, exchange: Exchange, on_tokens: Callable[[int], None]) -> None:
+    def __init__(self, bypass: Bypass, call: Call, exchange: Exchange, on_events: OnEvents) -> None:
         self._bypass = bypass
         self._exchange = exchange
-        self.on_tokens = on_tokens
+        self.on_events = on_events
         self.call = call
         self.source = -1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from polyslo.gateway.belief.event_tokens import EventTokens
 from polyslo.gateway.relays.passage import Header
 from polyslo.wire.client import Origin
 
@@ -19,4 +20,5 @@ class Errand:
     credentials: Sequence[Header] = field(repr=False)
     first_byte_timeout_s: float
     idle_timeout_s: float  # from the first token on
+    event_tokens: EventTokens  # of its streams
     is_best_effort: bool = False  # it may be taken away from there at any moment

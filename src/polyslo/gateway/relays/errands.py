@@ -98,6 +98,7 @@ class Errands:
             instance.credentials,
             first_byte_timeout_s,
             idle_timeout_s,
+            instance.event_tokens,
             relay.passage.is_relegated,
         )
 

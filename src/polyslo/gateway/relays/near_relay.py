@@ -1,7 +1,7 @@
 """One client's request on its way: to the instance that was decided on, and its bytes back.
 
-Bytes go on as they come, unparsed; only events are counted. A stream's token count is trued up at its end from the
-`usage` that engines send. What the client was sent can't be taken back, so an instance that fails is replaced by
+Bytes go on as they come, unparsed; tokens are counted by looking at them. A stream's count is trued up at its end from
+the `usage` that engines send. What the client was sent can't be taken back, so an instance that fails is replaced by
 another only before the first token; engines send a stream's head long before it, so that is held until then.
 
 Best-effort work is the exception: it must give its instance up at once. So its stream is read (`OneStream`), and
@@ -10,10 +10,13 @@ another instance goes on where it was taken away. The rest is held until its fir
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from polyslo.gateway.belief.count_kinds import EVENTS
+from polyslo.gateway.belief.event_tokens import ONE_EACH
 from polyslo.gateway.belief.usage import completion_tokens, prompt_tokens
 from polyslo.gateway.relays.broken import is_broken
 from polyslo.gateway.relays.continuation import continuing_body, watched_body
@@ -68,12 +71,15 @@ class NearRelay:
         self._call: Call | None = None
         self._idle_timeout_s = 0.0
         self._one: OneStream | None = None  # of a stream that another instance can go on with
+        self._event_tokens = ONE_EACH
         self._reply = self._new_reply()
         self._due_s = request.arrival_s + request.ttft_s
         self.has_started = False
         self._awaits_rest = False  # it was taken back, and its client has not been sent any more of it yet
         self.stays = False  # it was to be taken back, and can't be: for good, so that both ends of a link agree
         self._is_blocked = False  # its client takes less than it is sent
+        self._was_blocked = False
+        self._late_ratio = 0.0  # tokens an event with which none would have been late, where events don't say it
         self._bypass_in = self._patience = FIRST_PATIENCE  # pieces
         exchange.on_gone = self._on_gone
         exchange.on_blocked = self._on_blocked
@@ -86,6 +92,7 @@ class NearRelay:
         """See `Relay`."""
         self.at.go_to(errand.i)
         self._idle_timeout_s = errand.idle_timeout_s
+        self._event_tokens = errand.event_tokens
         self._ask(errand, self._body_for(errand), self)
 
     def prefill(self, errand: Errand) -> None:
@@ -236,7 +243,7 @@ class NearRelay:
         self._patience = self._bypass_in = 2 * self._patience
         bypass, call = self._watcher.bypass, self._call
         if bypass is not None and call is not None:
-            bypass.open_soon(call, self.exchange, self._count)
+            bypass.open_soon(call, self.exchange, self._count_past, self._reply.counter.kind)
 
     def _pass_on(self, data: bytes, tokens: int) -> None:
         """Count tokens, then send them: what is sent last may find that the client has left."""
@@ -251,7 +258,9 @@ class NearRelay:
         if self._reply.has_failed or not passage.tokens or is_broken(tail):
             self._watcher.failed(self, 500)
         else:
-            passage.tokens = completion_tokens(tail) or passage.tokens
+            stated = completion_tokens(tail)
+            if stated:
+                self._true_up(stated, tail)
             passage.prompt_tokens = self._reply.prompt_tokens
             self._watcher.ended(self, self._output_tokens)
         if left:
@@ -294,8 +303,33 @@ class NearRelay:
         passage.last_token_s = now_s
         if now_s > self._due_s + judged // request.num_sequences * request.tpot_s:
             passage.is_late = True
+            self._late_ratio = max(self._late_ratio, self._timely_ratio(now_s, tokens))
         if request.shows_tokens:
             self._watcher.saw_tokens(self.r, tokens, now_s)
+
+    def _count_past(self, events: int, told: int) -> None:
+        """Count the tokens of events that went past Python."""
+        tokens = self._reply.counter.went_past(events, told)
+        if tokens:
+            self._count(tokens)
+
+    def _timely_ratio(self, now_s: float, tokens: int) -> float:
+        """Return how many tokens an event must have had for tokens that are late to be in time after all."""
+        due_now = (now_s - self._due_s) / self.request.tpot_s  # which token is due by now
+        before = self._reply.counter.num_events - (tokens if self._event_tokens.ratio == 1.0 else 1)
+        return (due_now - 1.0) / (before - 1) if before > 1 else math.inf  # the first event has one, for sure
+
+    def _true_up(self, tokens: int, tail: bytes) -> None:
+        """Set the count to what a stream had, as its engine says, and judge it by that."""
+        passage, counter = self.passage, self._reply.counter
+        passage.tokens = tokens
+        if self.request.num_sequences > 1 or self._one is not None:
+            return
+        events = counter.num_events_of(tail)
+        if passage.is_late and counter.kind == EVENTS and tokens > events > 1:
+            passage.is_late = self._late_ratio > (tokens - 1) / (events - 1)
+        if not self._was_blocked:  # else its engine may have put together what nobody took
+            self._event_tokens.learn(tokens, events)
 
     def _on_gone(self) -> None:
         self._drop()
@@ -304,6 +338,7 @@ class NearRelay:
 
     def _on_blocked(self, is_blocked: bool) -> None:
         self._is_blocked = is_blocked
+        self._was_blocked |= is_blocked
         if self._call is None:
             return
         if is_blocked:
@@ -312,7 +347,7 @@ class NearRelay:
             self._call.resume()
 
     def _new_reply(self) -> Reply:
-        return Reply(self.passage.ask, self._one, is_streamed=self.request.is_streamed)
+        return Reply(self.passage.ask, self._one, self._event_tokens, is_streamed=self.request.is_streamed)
 
     @property
     def _can_leave(self) -> bool:

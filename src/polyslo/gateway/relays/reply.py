@@ -6,6 +6,7 @@ usage, and that they broke off.
 
 from __future__ import annotations
 
+from polyslo.gateway.belief.event_tokens import ONE_EACH, EventTokens
 from polyslo.gateway.belief.stream_tokens import TokenCounter
 from polyslo.gateway.belief.usage import prompt_tokens
 from polyslo.gateway.relays.broken import ERROR, is_broken
@@ -22,14 +23,21 @@ MOST_HELD_BYTES = 65_536  # of a stream that has shown no token
 class Reply:
     """One engine's answer to one request."""
 
-    def __init__(self, ask: Ask, one: OneStream | None = None, *, is_streamed: bool) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        one: OneStream | None = None,
+        event_tokens: EventTokens = ONE_EACH,
+        *,
+        is_streamed: bool,
+    ) -> None:
         """`is_streamed`: a stream was asked for; errors are none. `one`: the answer that it is a part of."""
         self.status = 0
         self.headers: list[Header] = []
         self.has_failed = False  # it told of an error after its first token
         self._is_streamed = is_streamed
         self._one = one
-        self._counter = TokenCounter(ask)
+        self.counter = TokenCounter(ask, event_tokens)
         self._pieces: list[bytes] = []  # all, or the last ones, cut to `TAIL_BYTES` now and then
         self._num_bytes = 0
 
@@ -67,7 +75,7 @@ class Reply:
 
     def count(self, data: bytes) -> int:
         """Take note of a piece that goes on as it is; return its tokens, none where it tells of an error."""
-        tokens = self._counter.feed(data)
+        tokens = self.counter.feed(data)
         return 0 if self._note(data) else tokens
 
     def finish(self) -> bytes:
@@ -100,4 +108,4 @@ class Reply:
 
     def _read(self, data: bytes) -> tuple[bytes, int]:
         """Return what the client is sent of a piece of a stream, and its tokens."""
-        return (data, self._counter.feed(data)) if self._one is None else self._one.feed(data)
+        return (data, self.counter.feed(data)) if self._one is None else self._one.feed(data)

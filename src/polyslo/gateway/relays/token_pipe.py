@@ -1,8 +1,9 @@
 """From an engine's socket to a client's in compiled code: what is nothing but tokens goes on as it came.
 
 Reads what is ready, looks whether it is whole HTTP chunks, each a server-sent event with a piece of an answer, and
-sends it on with its framing. Whatever else comes (the end of an answer, an error, a comment, half a chunk, a client
-that takes no more) is left to Python. Linux alone: epoll, and sockets that can be told from each other.
+sends it on with its framing. Where events say how many tokens they carry (`count_kinds`) that is read on the way,
+byte by byte, as `stream_tokens` does it in Python. Whatever else comes (the end of an answer, an error, a comment, half
+a chunk, a client that takes no more) is left to Python. Linux alone: epoll, and sockets that can be told apart.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from numba import types
 
 from polyslo.compiled import compiled
+from polyslo.gateway.belief.count_kinds import EVENTS, LISTED, STATED
 
 MOST_READY = 64  # sockets in a turn of the event loop, so that decisions do not wait long
 PIECE_BYTES = 4096  # read from one of them; tokens that come in larger pieces cost little each in Python, too
@@ -23,6 +25,7 @@ BUFFER_BYTES = MOST_READY * PIECE_BYTES + 64  # looked at a little beyond the la
 LINK = np.dtype(
     [
         ("target", np.int32),  # the client's socket
+        ("kind", np.int32),  # of counting: see `count_kinds`
         ("cookie", np.int64),  # what the kernel calls that socket: a number may be another's by now
         ("heard_s", np.float64),  # when its engine was last heard
     ],
@@ -31,7 +34,8 @@ LINK = np.dtype(
 FOUND = np.dtype(
     [
         ("source", np.int64),  # the engine's socket
-        ("num_tokens", np.int64),  # that were sent, or are in what is left; 0: it was no tokens
+        ("num_events", np.int64),  # that were sent, or are in what is left; 0: it was no tokens
+        ("told", np.int64),  # by them: how many events, ids of tokens, or tokens so far, by the kind of counting
         ("start", np.int64),  # of what is left to Python, in the buffer
         ("end", np.int64),
     ],
@@ -40,6 +44,8 @@ FOUND = np.dtype(
 
 # A record of epoll_wait: 32 bits of events, 64 of data, of which the socket is the lower half; packed on x86-64 alone.
 EVENT_WORDS, SOCKET_WORD = (3, 1) if platform.machine() in ("x86_64", "AMD64") else (4, 2)
+
+NONE = -1
 
 _MSG_DONTWAIT, _MSG_NOSIGNAL = 0x40, 0x4000
 _SOL_SOCKET, SO_COOKIE = 1, 57
@@ -54,6 +60,7 @@ _getsockopt: Any = types.ExternalFunction("getsockopt", _int(_int, _int, _int, _
 _PREFIX = np.frombuffer(b"data: {", np.uint8)
 _ERROR = np.frombuffer(b'"err', np.uint8)
 _USAGE = np.frombuffer(b'"completion_tokens"', np.uint8)
+_IDS = np.frombuffer(b'"token_ids"', np.uint8)
 _REASON = np.frombuffer(b'"finish_reason"', np.uint8)
 _CHOICES = np.frombuffer(b'"choices"', np.uint8)
 
@@ -78,10 +85,10 @@ def pass_on(
         link.heard_s = now_s
         read = max(0, _recv(source, memory + free, PIECE_BYTES, _MSG_DONTWAIT))
         row.source = source
-        row.num_tokens = num_tokens(buffer, free, free + read)
+        row.num_events, row.told = count(buffer, free, free + read, link.kind)
         row.start = free
         row.end = free + read
-        if row.num_tokens > 0 and is_same(link.target, link.cookie):
+        if row.num_events > 0 and is_same(link.target, link.cookie):
             row.start += max(0, _send(link.target, memory + free, read, _MSG_DONTWAIT | _MSG_NOSIGNAL))
         if row.start < row.end:
             free = row.end
@@ -98,16 +105,23 @@ def is_same(socket: int, cookie: int) -> bool:
 
 
 @compiled
-def num_tokens(buffer: Bytes, start: int, end: int) -> int:
-    """Count the chunks between two places in the buffer; 0 where there is anything but whole chunks of a token."""
-    count = 0
+def count(buffer: Bytes, start: int, end: int, kind: int) -> tuple[int, int]:
+    """Count the chunks between two places in the buffer; 0 where there is anything but whole chunks of tokens.
+
+    Returns with it what they tell: how many they are, or the ids in them, or how many tokens the last one states.
+    """
+    num_events = told = 0
     while start < end:
         payload, stop = _chunk(buffer, start, end)
-        if stop == 0 or not _is_token(buffer, payload, stop - 2):
-            return 0
-        count += 1
+        if stop == 0:
+            return 0, 0
+        one = _told(buffer, payload, stop - 2, kind)
+        if one == NONE:
+            return 0, 0
+        told = one if kind == STATED else told + one
+        num_events += 1
         start = stop
-    return count
+    return num_events, told
 
 
 @compiled
@@ -132,30 +146,63 @@ def _chunk(buffer: Bytes, start: int, end: int) -> tuple[int, int]:
 
 
 @compiled
-def _is_token(buffer: Bytes, start: int, end: int) -> bool:
-    r"""Tell whether a payload is one event of an answer that goes on: `data: {...}`, two LF.
+def _told(buffer: Bytes, start: int, end: int, kind: int) -> int:
+    r"""Return what an event of an answer that goes on tells of its tokens: `data: {...}`, two LF.
 
-    It is not with an error, a reason to finish, no choices, or a count of tokens. Quotes and ends of lines inside
-    JSON's texts are escaped, so none of these can be something that a model has said.
+    NONE with an error, a reason to finish, no choices, a count where it is not each event's, none where it is. Quotes
+    and ends of lines inside JSON's texts are escaped, so none of these can be something that a model has said.
     """
     if end - start < _PREFIX.shape[0] + 2 or buffer[end - 1] != _LF or buffer[end - 2] != _LF:
-        return False
+        return NONE
     if not _has(buffer, start, _PREFIX):
-        return False
+        return NONE
+    told = 1 if kind == EVENTS else NONE
     for i in range(start, end - 2):
         byte = buffer[i]
         if byte in (_LF, _CR):
-            return False
+            return NONE
         if byte == _QUOTE and buffer[i - 1] != _BACKSLASH:
-            if _has(buffer, i, _ERROR) or _has(buffer, i, _USAGE):
-                return False
+            if _has(buffer, i, _ERROR):
+                return NONE
+            if _has(buffer, i, _USAGE):
+                if kind != STATED:
+                    return NONE
+                told = max(told, _whole(buffer, _value(buffer, i + _USAGE.shape[0])))
+            if kind == LISTED and _has(buffer, i, _IDS):
+                told = max(told, _length(buffer, _value(buffer, i + _IDS.shape[0])))
             if _has(buffer, i, _REASON) and buffer[_value(buffer, i + _REASON.shape[0])] != ord("n"):
-                return False
+                return NONE
             if _has(buffer, i, _CHOICES):
                 value = _value(buffer, i + _CHOICES.shape[0])
                 if buffer[value] == ord("[") and buffer[_value(buffer, value + 1)] == ord("]"):
-                    return False
-    return True
+                    return NONE
+    return told
+
+
+@compiled
+def _whole(buffer: Bytes, i: int) -> int:
+    """Return the whole number of up to nine digits at a place of the buffer; NONE where there is none."""
+    number, first = 0, i
+    while ord("0") <= buffer[i] <= ord("9") and i < first + 10:
+        number = 10 * number + buffer[i] - ord("0")
+        i += 1
+    ends = buffer[i] == ord(",") or buffer[i] == ord("}") or buffer[i] == _SPACE
+    return number if ends and first < i < first + 10 else NONE
+
+
+@compiled
+def _length(buffer: Bytes, i: int) -> int:
+    """Return how many numbers the list at a place of the buffer has; NONE where there is no list."""
+    if buffer[i] != ord("["):
+        return NONE
+    numbers = commas = 0
+    while buffer[i] != ord("]"):
+        if buffer[i] == _LF:
+            return NONE
+        numbers |= ord("0") <= buffer[i] <= ord("9")
+        commas += buffer[i] == ord(",")
+        i += 1
+    return commas + numbers
 
 
 @compiled
