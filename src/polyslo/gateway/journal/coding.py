@@ -189,7 +189,7 @@ def _unpack_arrival(payload: bytes, at: int) -> tuple[Record, int]:
     actions, end = _unpack_actions(payload, at, count)
     return Arrival(
         now_s, r, arrival_s, ttft_s, tpot_s, tier, bool(flags & _HIDDEN), input_tokens, max_tokens, expected_tokens,
-        actions, bool(flags & _BEST_EFFORT),
+        bool(flags & _BEST_EFFORT), actions,
     ), end  # fmt: skip
 
 

@@ -30,8 +30,8 @@ class Arrival:
     input_tokens: int  # as was believed
     max_tokens: int
     expected_tokens: int = 0  # as its caller expects; 0: nobody said
-    actions: Sequence[Action] = ()
     is_best_effort: bool = False  # it has no SLO; its times only order it among its kind
+    actions: Sequence[Action] = ()
 
 
 @dataclass(frozen=True, slots=True)
