@@ -156,7 +156,6 @@ class Board:
             "tiers": [self._tier(model, k, owned, now_s) for k, owned in enumerate(_owned(model))],
             "pool": {
                 "num_idle": groups[-1] - int(fleet.settings["num_closed_idle"][0]),
-                "num_best_effort": int((fleet.instances["num_best_effort"] > 0).sum()),
                 "num_unhealthy": sum(instance.closed == UNHEALTHY for instance in model.instances),
             },
             "instances": [self._instance(model, instance, now_s) for instance in model.instances],

@@ -123,7 +123,7 @@ function waiting({ tiers, pool }) {
   ];
 }
 
-function figuresOf({ tiers, pool, best_effort, instances, totals, now_unix_s }) {
+function figuresOf({ tiers, pool, instances, totals, now_unix_s }) {
   const minute = meanShare(tiers.map((tier) => [tier.attainment_1m, tier.num_requests_1m]));
   const five = meanShare(tiers.map((tier) => [tier.attainment_5m, sum(tier.history?.rps ?? [tier.rps])]));
   const num_pending = sum(tiers.map((tier) => tier.num_pending));
@@ -133,7 +133,7 @@ function figuresOf({ tiers, pool, best_effort, instances, totals, now_unix_s }) 
     {
       name: "In flight",
       value: count(totals.in_flight),
-      note: `${count(sum(tiers.map((tier) => tier.num_running)))} running${besides(best_effort)}`,
+      note: `${count(sum(tiers.map((tier) => tier.num_running)))} running`,
     },
     { name: "Requests/s", value: rate(sum(tiers.map((tier) => tier.rps))), note: `${count(totals.requests)} so far` },
     { name: "Tokens/s", value: count(totals.tokens_per_s), note: `at ${clock(now_unix_s)}` },
@@ -144,10 +144,4 @@ function figuresOf({ tiers, pool, best_effort, instances, totals, now_unix_s }) 
     },
     { name: "Idle pool", value: count(pool.num_idle), note: `of ${plural(instances.length, "instance")}` },
   ];
-}
-
-// Best effort is in flight, but in no tier.
-function besides({ num_running, num_waiting } = { num_running: 0, num_waiting: 0 }) {
-  if (num_running + num_waiting === 0) return "";
-  return `, best effort: ${count(num_running)} running, ${count(num_waiting)} waiting`;
 }
