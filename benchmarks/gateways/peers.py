@@ -1,7 +1,8 @@
 """The gateways that are measured: how each is started with what its users have on, and what it is called in the table.
 
-Each has metrics that are scraped, a log of requests where it has one, health checks and retries as it ships them, and
-no more of its own limits than the load needs. Policies are those without a cache of prefixes: round robin where there
+Each has metrics that are scraped, a log of requests where it has one, an API key that clients must have where it takes
+one, health checks and retries as it ships them; ours also reads an SLO from each request and keeps a journal. None has
+more of its own limits than the load needs. Policies are those without a cache of prefixes: round robin where there
 is one.
 """
 
@@ -18,6 +19,8 @@ from pathlib import Path
 from clients.environments import PEERS as ENVIRONMENTS
 from sink import KEY
 from source import MODEL
+
+from polyslo.gateway.requests.keys import hash_of
 
 MOST_STREAMS = 9_900  # two files each, and a process may have 20,000 here
 Command = tuple[Sequence[str], dict[str, str]]
@@ -82,8 +85,13 @@ timeout_s = 20
 ttft_ms = 60000
 tpot_ms = 100
 
-[slo]
-default = "bench"
+[keys.bench]
+hash = "{hash_of(KEY.encode())}"
+classes = ["bench"]
+min_ttft_ms = 1000
+
+[journal]
+file = "{place.folder / "journal"}"
 
 [[models]]
 name = "{MODEL}"
@@ -112,6 +120,7 @@ defaults
   retries 2
 frontend requests
   bind 127.0.0.1:{place.port}
+  http-request deny deny_status 401 unless {{ req.hdr(authorization) "Bearer {KEY}" }}
   default_backend engines
 frontend stats
   bind 127.0.0.1:{place.metrics_port}
@@ -131,13 +140,16 @@ def _envoy(place: Place) -> Command:
     endpoints = [{"endpoint": {"address": address(host, int(port))}} for host, port in engines]
     types = "type.googleapis.com/envoy.extensions"
     router = {"name": "router", "typed_config": {"@type": f"{types}.filters.http.router.v3.Router"}}
+    keys = {"name": "keys", "typed_config": {"@type": f"{types}.filters.http.api_key_auth.v3.ApiKeyAuth",
+                                             "credentials": [{"key": KEY, "client": "bench"}],
+                                             "key_sources": [{"header": "authorization"}]}}  # fmt: skip
     log = {"name": "log", "typed_config": {"@type": f"{types}.access_loggers.file.v3.FileAccessLog",
                                            "path": str(place.folder / "access.log")}}  # fmt: skip
     route = {"match": {"prefix": "/"}, "route": {"cluster": "engines", "timeout": "0s",
                                                  "retry_policy": {"retry_on": "5xx", "num_retries": 2}}}  # fmt: skip
     manager = {
         "@type": f"{types}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "gateway", "http_filters": [router], "access_log": [log],
+        "stat_prefix": "gateway", "http_filters": [keys, router], "access_log": [log],
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
     }  # fmt: skip
     health = {"timeout": "2s", "interval": "10s", "unhealthy_threshold": 3, "healthy_threshold": 2,
@@ -163,7 +175,7 @@ def _router_flags(place: Place) -> tuple[str, ...]:
     return (
         "--host", "127.0.0.1", "--port", str(place.port), "--prometheus-port", str(place.metrics_port),
         "--prometheus-host", "127.0.0.1", "--policy", "round_robin", "--max-concurrent-requests", "20000",
-        "--worker-urls", *place.engines,
+        "--api-key", KEY, "--worker-urls", *place.engines,
     )  # fmt: skip
 
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import uvloop
 
-KEY = "sk-bench"  # what gateways that insist on a key are given
+KEY = "sk-bench"  # the key that gateways insist on, where they can
 _FIRST_TOKEN_S = 90.0  # with a busy machine in mind
 _READ_BYTES = 16_384  # at a look; what is more waits for the next
-_HEAD = (
+_HEAD = (  # an SLO, which all are sent and ours reads
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
+    b"x-llm-d-slo-ttft-ms: 60000\r\nx-llm-d-slo-tpot-ms: 100\r\n"
     b"authorization: Bearer sk-bench\r\ncontent-length: %d\r\n\r\n"
 )
 

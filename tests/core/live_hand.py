@@ -19,12 +19,12 @@ class LiveHand:
         self.streams = new_streams(self.fleet, num_news=16)
         self.count = 0
 
-    def arrive(self, input_tokens, output_tokens, *, at_s, ttft_s=0.5, tier=1, hidden=False):
+    def arrive(self, input_tokens, output_tokens, *, at_s, ttft_s=0.5, tier=1, hidden=False, without_slo=False):
         """Let a request arrive whose length is expected right; return its number."""
         r, self.count = self.count, self.count + 1
         self.fleet.requests["expected_tokens"][r] = output_tokens
         live_arrival(POLYSERVE, self.streams.handle, r, at_s, at_s + ttft_s, float(self.fleet.tpots_s[tier]), tier,
-                     input_tokens, 10_000, 0, hidden, at_s)  # fmt: skip
+                     input_tokens, 10_000, 0, hidden, without_slo, at_s)  # fmt: skip
         return r
 
     def see(self, now_s, *news, ended=()):

@@ -13,6 +13,7 @@ from polyslo.core.state import (
     DECODING,
     DISPATCH,
     FALLBACK,
+    NO_RUNG,
     NONE,
     PENDING,
     QUEUED,
@@ -22,7 +23,7 @@ from polyslo.core.state import (
     RELEGATED,
     WITHDRAW,
 )
-from polyslo.policies.decide import on_iteration_settled, on_withdrawn
+from polyslo.policies.decide import on_arrival, on_iteration_settled, on_withdrawn
 from polyslo.policies.table import POLYSERVE
 
 IDLE, BEST_EFFORT = 3, 2  # group and queue, with two tiers
@@ -203,3 +204,27 @@ def test_a_hopeless_request_waits_where_nobody_has_room(hand):
     _token(filled, 0.015, first_of=first, last_of=first)
     assert (filled.fleet.requests["instance"][r], filled.fleet.requests["rung"][r]) == (0, FALLBACK)
     assert filled.fleet.instances["iteration_end_s"][0] == pytest.approx(0.03)
+
+
+def test_what_asks_for_no_slo_waits_behind_what_has_lost_its_own(hand):
+    """I17: on one instance that a tier owns both wait, the relegated one first; what it emits teaches its tier nothing.
+
+    The tier's request leaves at 31 ms: the relegated prompt begins then, the other one behind it in the same queue.
+    """
+    filled = hand(1)
+    own = filled.request(1, 1000, 2)
+    assert place(filled.handle, own, 0.0)
+    asked = filled.request(1, 1000, 1, ttft_s=3600.0)
+    filled.fleet.requests["without_slo"][asked] = 1
+    on_arrival(POLYSERVE, filled.handle, asked, 0.001)
+    _token(filled, 0.015, first_of=own)
+    r = _hopeless(filled)
+    assert filled.fleet.pending[BEST_EFFORT, :2].tolist() == [r, asked]
+    filled.actions()
+    _token(filled, 0.031, last_of=own)
+    assert filled.actions()[-2:] == [(DISPATCH, r, 0), (DISPATCH, asked, 0)]
+    assert filled.fleet.requests["rung"][asked] == NO_RUNG
+    learned = filled.fleet.length_weight.copy()
+    _token(filled, 0.046, first_of=r)
+    _token(filled, 0.06, first_of=asked, last_of=asked)
+    assert (filled.fleet.length_weight == learned).all()

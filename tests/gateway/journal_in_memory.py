@@ -8,6 +8,7 @@ from polyslo.gateway.decider import Decider
 from polyslo.gateway.journal.coding import unpack_records
 from polyslo.gateway.journal.head import JournalHead
 from polyslo.gateway.journal.journal import Journal
+from polyslo.gateway.journal.records import Record
 from polyslo.gateway.journal.replay import Replayed, replay
 from polyslo.gateway.journal.state import capture, decode_state, encode_state
 
@@ -21,13 +22,13 @@ class JournalInMemory:
         self._state = decode_state(encode_state(capture(decider)))
         self._journal = decider.recorder = Journal()
         self._journal.is_open = True
+        self.records: list[Record] = []  # what was checked
 
     def check(self) -> Replayed:
         """Replay everything: decisions, and the belief at the end, must be the same to the bit."""
         payload = bytes(self._journal.take()[0])
-        reader = SimpleNamespace(
-            head=self._head, state=self._state, records=lambda progress: unpack_records(payload)
-        )  # fmt: skip
+        reader = SimpleNamespace(head=self._head, state=self._state, records=lambda progress: iter(self.records))
+        self.records = list(unpack_records(payload))
         found = Replayed()
         again = capture(replay(reader, found))  # type: ignore[arg-type]  # it has what is read of a reader
         assert found.difference is None, str(found.difference)

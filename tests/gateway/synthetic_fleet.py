@@ -65,9 +65,9 @@ class SyntheticFleet:
             "tiers": tiers,
             "pool": {
                 "num_idle": sum(i["group"] == "idle" for i in instances),
-                "num_best_effort": 1 if self.has_traffic and self.num_instances > 4 else 0,
                 "num_unhealthy": sum(i["group"] == "unhealthy" for i in instances),
             },
+            "best_effort": {"num_running": 3 if self.has_traffic else 0, "num_waiting": 0},
             "instances": instances,
             "events": list(self._events(unix_s)),
             "totals": {
@@ -83,7 +83,7 @@ class SyntheticFleet:
         }
 
     def story(self, request_id: str, unix_s: float) -> Json | None:
-        """Tell one request's story: an id that ends in 0 missed, in 5 still pends; None for ids never given."""
+        """Tell a story: an id that ends in 0 missed, in 5 still pends, in 7 had no SLO; None for ids never given."""
         if not request_id.startswith("req-") or not self.has_traffic:
             return None
         tier = int(chance(request_id, "tier") * len(TPOTS_MS))
@@ -106,6 +106,8 @@ class SyntheticFleet:
         ]
         if request_id.endswith("5"):
             return self._pending_story(request_id, tier, unix_s)
+        if request_id.endswith("7"):
+            return self._best_effort_story(request_id, arrived_s)
         return {
             "id": request_id,
             "tier": tier,
@@ -137,6 +139,21 @@ class SyntheticFleet:
                 },
             ],
             "tokens": tokens,
+        }
+
+    def _best_effort_story(self, request_id: str, arrived_s: float) -> Json:
+        steps = (("arrived", 0.0), ("placed", 2.0), ("placed", 9.0), ("first_token", 2.2), ("served", 20.0))
+        return {
+            "id": request_id,
+            "tier": None,
+            "slo": None,
+            "input_tokens": 1834,
+            "output_tokens": 412,
+            "is_streamed": True,
+            "outcome": "served",
+            "attained": None,
+            "steps": [{"unix_s": arrived_s + at_s, "kind": kind, "text": ""} for kind, at_s in steps],
+            "tokens": [],
         }
 
     def _pending_story(self, request_id: str, tier: int, unix_s: float) -> Json:

@@ -189,7 +189,7 @@ def test_alerts_fire_when_they_should_and_not_else(tmp_path):
     """Prometheus's own test of rules; `alerts_test.yaml` says what fires for which series."""
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("no promtool on the path")
+        pytest.skip("no promtool on the path; Debian has it in its package prometheus")
     (tmp_path / "rules.yaml").write_text(alert_rules())
     cases = Path(__file__).with_name("alerts_test.yaml").read_text().replace("ALERTS", "rules.yaml")
     (tmp_path / "cases.yaml").write_text(cases)

@@ -138,8 +138,8 @@ def test_without_a_default_the_loosest_class_is_it() -> None:
         ),
         (
             {"classes": {"chat": {"ttft_ms": 500}}},
-            "classes.chat.tpot_ms: must be a number above 0 and at most 60000, got nothing; "
-            "set classes.chat.tpot_ms in g.toml",
+            "classes.chat.tpot_ms: must be a number above 0 and at most 60000, where best_effort is not true, got "
+            "nothing; set classes.chat.tpot_ms in g.toml",
         ),
         (
             {"classes": {"chat": {"ttft_ms": True, "tpot_ms": 1}}},

@@ -204,8 +204,25 @@ def test_a_frozen_engine_is_given_up(timeout):
     run(main)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_engine_is_an_event_though_nobody_asks_it_for_anything(processes):
+    """The next reading of its metrics finds nobody there, long before a look is due; with the event it is unhealthy."""
+
+    async def main():
+        telemetry = {"engine_interval_s": 0.1}
+        async with Bench(2, health=PATIENT, telemetry=telemetry, server={"processes": processes}) as bench:
+            await bench.engines[1].stop(0.0)
+            events = bench.gateway.boards[MODEL].events
+            await bench.until(lambda: any(event["kind"] == "unhealthy" for event in events))
+            assert [(event["text"], event["instance"]) for event in events] == [("e1", 1)]
+            assert (await bench.get(b"/state")).json["pool"]["num_unhealthy"] == 1
+            assert (await bench.ask(COMPLETIONS, completion())).status == 200
+
+    run(main, hang_s=60.0 if processes > 1 else 10.0)
+
+
 def test_an_unhealthy_instance_gets_nothing_until_it_is_well_again():
-    """Three failed looks close it, two good ones open it; meanwhile everything goes to the other one."""
+    """Nobody can connect, which closes it; two good looks open it; meanwhile everything goes to the other one."""
     health = {"interval_s": 0.1, "timeout_s": 1.0, "failure_threshold": 3, "success_threshold": 2}
 
     async def main():

@@ -146,14 +146,22 @@ class GatewayMachine(RuleBasedStateMachine):
         ttft_s=st.sampled_from([0.001, 0.05, 0.3, 5.0]),
         is_streamed=st.booleans(),
         copies=st.integers(1, 4),
+        is_best_effort=st.booleans(),
     )
-    def arrive(self, tier, input_tokens, ttft_s, is_streamed, copies):
+    def arrive(self, tier, input_tokens, ttft_s, is_streamed, copies, is_best_effort=False):
         """Some equal requests come."""
         for _ in range(copies):
             exchange = FakeExchange()
             self.exchanges.append(exchange)
             request = Request(
-                self.loop.now_s, ttft_s, TPOTS_S[tier], tier, input_tokens, CAPACITY - input_tokens, is_streamed
+                self.loop.now_s,
+                ttft_s,
+                TPOTS_S[tier],
+                tier,
+                input_tokens,
+                CAPACITY - input_tokens,
+                is_streamed,
+                is_best_effort=is_best_effort,
             )
             ask = read_body(exchange.path, RAW[is_streamed])
             passage = Passage("id", ask, "tier", wants_receipt=True, is_resumable=is_resumable(ask))
@@ -607,7 +615,7 @@ def _steps(walk, random):
 
     def arrive():
         prompt, ttft_s = any_of(1, 50, 1000, 6000, 19_000), any_of(0.001, 0.05, 0.3, 5.0)
-        walk.arrive(number(3), prompt, ttft_s, truth(), 1 + number(4))
+        walk.arrive(number(3), prompt, ttft_s, truth(), 1 + number(4), number(4) == 0)
 
     def there():
         return len(walk.model.instances)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from polyslo.gateway.config.gateway import GatewayConfig, parse_config
 from polyslo.gateway.config.slo import KeyConfig
+from polyslo.gateway.config.table import MistakenConfigError
 from polyslo.gateway.requests.grants import Slo, grant, tenant_of
 from polyslo.gateway.requests.keys import hash_of
 from polyslo.gateway.requests.openai_errors import BadRequest, Refusal
@@ -173,6 +174,82 @@ def test_a_ttft_below_what_the_prompt_takes_alone() -> None:
     slo = grant(wish_of(), key, config, None, 99.0)
     assert isinstance(slo, Slo)
     assert slo.ttft_s < 99.0
+
+
+BATCH = {"batch": {"best_effort": True}}
+
+
+def with_batch(promises: Any = CLASSES, default: str = "chat", **key: Any) -> tuple[KeyConfig | None, GatewayConfig]:
+    """As `configured`, with a best-effort class beside those that promise something."""
+    table: dict[str, Any] = {
+        "classes": {**promises, **BATCH},
+        "slo": {"default": default},
+        "keys": {"a": {"hash": hash_of(b"a"), **key}} if key else {},
+    }
+    config = parse_config(table, "g.toml", {"worker_urls": ("http://a:1",)})
+    return (config.keys[0] if key else None), config
+
+
+def test_best_effort_is_a_class_that_promises_nothing() -> None:
+    """Named, or by default; it makes no tier, and is never the default of who did not choose it."""
+    key, config = with_batch(default="batch")
+    for wish in (NOTHING, wish_of(class_name="batch")):
+        slo = grant(wish, key, config)
+        assert isinstance(slo, Slo)
+        assert (slo.is_best_effort, slo.class_name, slo.tpot_s, slo.headers()) == (True, "batch", 0.15, ())
+    assert config.tiers_s == (0.02, 0.05, 0.15)
+    assert not granted(NOTHING).is_best_effort
+    assert (
+        parse_config({"classes": {**CLASSES, **BATCH}}, "g.toml", {"worker_urls": ("http://a:1",)}).default_class.name
+        == "report"
+    )
+
+
+def test_times_ask_for_an_slo_where_best_effort_is_only_the_default() -> None:
+    """What they leave open comes from the loosest class that the key may name; of none, from one over the tiers."""
+    slo = grant(wish_of(tpot_ms=60), *with_batch(default="batch"))
+    assert isinstance(slo, Slo)
+    assert (slo.is_best_effort, slo.ttft_s, slo.tpot_s) == (False, 5.0, 0.06)
+    slo = grant(wish_of(tpot_ms=60), *with_batch(classes=["chat", "batch"], default="batch"))
+    assert isinstance(slo, Slo)
+    assert (slo.is_best_effort, slo.ttft_s) == (False, 0.5)
+    slo = grant(wish_of(tpot_ms=60), *with_batch({}, default="batch"))
+    assert isinstance(slo, Slo)
+    assert (slo.is_best_effort, slo.ttft_s) == (False, 1.0)
+
+
+def test_best_effort_and_times_exclude_each_other() -> None:
+    """A class that is named beside a time is a 400 that names the header, as nobody can mean both."""
+    with pytest.raises(BadRequest, match=r"x-slo-tpot-ms: class 'batch' is best effort and promises no times"):
+        grant(wish_of(tpot_ms=60, class_name="batch"), *with_batch())
+
+
+def test_best_effort_is_a_permission_like_any_class() -> None:
+    """A key that does not list it may not name it; one that lists nothing else may not ask for times."""
+    refusal = grant(wish_of(class_name="batch"), *with_batch(classes=["chat"]))
+    assert isinstance(refusal, Refusal)
+    assert refusal.kind == "class_not_allowed"
+    only = with_batch(classes=["batch"], default="batch")
+    refusal = grant(wish_of(tpot_ms=60), *only)
+    assert isinstance(refusal, Refusal)
+    assert refusal.message.startswith("x-slo-tpot-ms: this API key may ask for best effort only")
+    slo = grant(NOTHING, *only)
+    assert isinstance(slo, Slo)
+    assert slo.is_best_effort
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"best_effort": True, "tpot_ms": 50}, r"classes.batch.tpot_ms: and best_effort exclude each other, got 50"),
+        ({"ttft_ms": 500}, r"classes.batch.tpot_ms: must be a number .*, where best_effort is not true, got nothing"),
+        ({}, r"classes.batch.ttft_ms: must be a number"),
+    ],
+)
+def test_a_class_promises_both_times_or_is_best_effort(table: dict[str, Any], message: str) -> None:
+    """Anything between is a mistake of the configuration."""
+    with pytest.raises(MistakenConfigError, match=message):
+        parse_config({"classes": {"batch": table}}, "g.toml", {"worker_urls": ("http://a:1",)})
 
 
 def test_tiers_that_were_learned_replace_the_configured() -> None:

@@ -197,6 +197,16 @@ def test_a_story_under_way_shows_its_deadline(page: Page) -> None:
         assert page.ask("document.querySelectorAll('#story .came, #story .lateness').length") == 0
 
 
+def test_best_effort_is_told_apart(page: Page) -> None:
+    """Its story promises nothing and judges nothing; what runs of it is beside the tiers' requests."""
+    with showing(page, SyntheticFleet(20), "#request=req-00000017"):
+        page.wait("document.querySelector('#story .steps')")
+        assert page.ask("document.querySelector('#story .outcome').textContent") == "served, best effort"
+        assert page.ask("document.querySelector('#story .facts').textContent").startswith("best effort: no SLO")
+        assert page.ask("document.querySelectorAll('#story .times, #story .lateness').length") == 0
+        assert "best effort: 3 running, 0 waiting" in page.ask("document.querySelector('.row.idle').textContent")
+
+
 def test_an_unknown_request_is_said_to_be_unknown(page: Page) -> None:
     """A 404 becomes words that say what to do; the address keeps the id."""
     with serving(SyntheticFleet(2)) as server:

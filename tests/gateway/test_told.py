@@ -12,9 +12,10 @@ from polyslo.gateway.requests.slo_body import body_with_slo
 RECORD = {"tpot_s": 0.05, "first_due_s": 10.3}
 
 
-def told(body, budget_s=math.inf, is_relegated=False):
+def told(body, budget_s=math.inf, is_relegated=False, is_best_effort=False):
     """What an engine reads of a request that is sent at 10.0 s."""
-    relay = SimpleNamespace(passage=SimpleNamespace(is_relegated=is_relegated))
+    request = SimpleNamespace(is_best_effort=is_best_effort)
+    relay = SimpleNamespace(request=request, passage=SimpleNamespace(is_relegated=is_relegated))
     ask = SimpleNamespace(body=json.loads(body))
     return json.loads(body_with_slo(body, ask, told_slo(relay, RECORD, budget_s, 10.0)))
 
@@ -25,9 +26,10 @@ def test_an_engine_is_told_what_is_left():
     assert told(b'{"prompt":"x"} ', budget_s=0.02)["vllm_xargs"]["polyslo_pace_ms"] == 20.0
 
 
-def test_an_engine_is_told_of_relegation():
-    """A relegated request comes last at the engine as well."""
-    assert told(b'{"prompt":"x"}', is_relegated=True)["vllm_xargs"]["polyslo_best_effort"] == 1
+@pytest.mark.parametrize("why", ["is_relegated", "is_best_effort"])
+def test_an_engine_is_told_of_best_effort(why):
+    """A request that was relegated, or asked for no SLO, comes last at the engine as well."""
+    assert told(b'{"prompt":"x"}', **{why: True})["vllm_xargs"]["polyslo_best_effort"] == 1
 
 
 @pytest.mark.parametrize("given", [{"a": 1}, None])

@@ -19,16 +19,18 @@ from polyslo.cli.progress import progress_bar
 from polyslo.fleets.emulated_fleet import EmulatedFleet, emulated_fleet
 from polyslo.load import LoadPlan, LoadResult, Target, load
 from polyslo.profiles.library import DEFAULT_PROFILE
-from polyslo.report.notation import ms_text, share_text, tier_name
+from polyslo.report.notation import ms_text, rate_text, share_text, tier_name
 from polyslo.sim.compare import Progress
 from polyslo.sim.setting import Setting
 
 
 @click.command("demo")
 @click.option("--instances", metavar="N", type=click.IntRange(2, 64), default=8, show_default=True)
-@click.option("--workload", metavar="NAME|FILE", default="azure2023-code", show_default=True)
+@click.option("--workload", metavar="NAME|FILE", default="mooncake-conversation", show_default=True)
+@click.option("--arrivals", metavar="FORM", default="fitted", show_default=True,
+              help="fitted: as uneven as in the trace that the workload was fitted to; or poisson.")  # fmt: skip
 @click.option("--profile", metavar="NAME|FILE", default=DEFAULT_PROFILE, show_default=True)
-@click.option("--load", "load_ratio", metavar="SHARE", type=Finite(0.05, 2.0), default=0.9, show_default=True,
+@click.option("--load", "load_ratio", metavar="SHARE", type=Finite(0.05, 2.0), default=0.7, show_default=True,
               help="Of the fluid optimum.")  # fmt: skip
 @click.option("--speed", metavar="X", type=Finite(0.01, 4.0), default=0.5, show_default=True,
               help="Of the emulated engines: slower ones leave the machine time to be exact.")  # fmt: skip
@@ -37,16 +39,20 @@ from polyslo.sim.setting import Setting
 @click.option("--against", metavar="POLICY", default="minimal", show_default=True, help="The other fleet's policy.")
 @click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), default=0, help="Of the live page. [any]")
 def demo_command(
-    instances: int, workload: str, profile: str, load_ratio: float, speed: float, seconds: float, against: str,
-    port: int,
+    instances: int, workload: str, arrivals: str, profile: str, load_ratio: float, speed: float, seconds: float,
+    against: str, port: int,
 ) -> None:  # fmt: skip
     """Watch polyslo serve four tiers of requests live, beside another policy on the same requests.
 
     Everything is real but the engines, which are emulated from a GPU's profile in real time: gateway, HTTP, load.
     """
-    setting = Setting.of(workload=workload, slo="default", mode="co", instances=instances, profile=profile)
+    setting = Setting.of(
+        workload=workload, slo="default", mode="co", instances=instances, profile=profile, arrivals=arrivals
+    )
     rate_rps = load_ratio * setting.optimum_rps()
     plan = LoadPlan.of(setting.workload(rate_rps, 0, duration_s=seconds * speed), speed=speed)
+    for notice in plan.workload.notices:
+        click.echo(f"notice: {notice}", err=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         policies = ("polyserve", against)
@@ -61,6 +67,7 @@ def demo_command(
             results = runner.run(_load(plan, sides, progress))
         lags_s = [side.mean_lag_s() for side in sides]
     Console().print(_table(setting, sides, results, rate_rps))
+    click.echo(f"Requests: {setting.name}, {setting.arrivals_text} arrivals, {len(plan):,} sent to each side.")
     for line in _notes(results, lags_s, speed):
         click.echo(line)
 
@@ -79,7 +86,7 @@ async def _load(plan: LoadPlan, sides: Sequence[EmulatedFleet], progress: Progre
 
 def _table(setting: Setting, sides: Sequence[EmulatedFleet], results: Sequence[LoadResult], rate_rps: float) -> Table:
     table = Table(
-        title=f"attainment, {setting.config.num_instances} instances, {rate_rps:.0f} requests/s "
+        title=f"attainment, {setting.config.num_instances} instances, {rate_text(rate_rps)} requests/s "
         f"({rate_rps / setting.optimum_rps():.0%} of the fluid optimum)"
     )
     table.add_column("tier")

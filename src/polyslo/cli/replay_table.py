@@ -11,7 +11,7 @@ from rich.text import Text
 
 from polyslo.gateway.journal.head import JournalHead
 from polyslo.gateway.journal.replay import Replayed
-from polyslo.gateway.journal.requests import LiveScore, RequestsSeen, live_scores
+from polyslo.gateway.journal.requests import LiveScore, RequestsSeen, SeenRequest, live_scores
 from polyslo.report.notation import MISSING, ms_text, percent_text, share_text, tier_name
 from polyslo.report.table import new_table
 
@@ -47,11 +47,17 @@ def replay_table(head: JournalHead, found: Replayed, seen: RequestsSeen, tpots_s
         table.add_column(name, justify="right", no_wrap=True)
     for label, text in _ROWS:
         table.add_row(label, *(text(score) for score in scores))
+    best_effort = Counter(_end(one) for one in seen.requests if one.arrival.is_best_effort)
+    _add_counts(table, "best effort, without an SLO", best_effort, len(scores))
     for title, counts in _counts(found):
         _add_counts(table, title, counts, len(scores))
     if head.shadow is not None:
         _add_counts(table, f"shadow {head.shadow}", _agreement(found), len(scores))
     return table
+
+
+def _end(seen: SeenRequest) -> str:
+    return "under way at the end" if seen.outcome is None else seen.outcome.outcome
 
 
 def _counts(found: Replayed) -> Iterator[tuple[str, Mapping[str, int]]]:

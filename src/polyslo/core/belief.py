@@ -176,7 +176,8 @@ def observe_finished(fleet: Fleet, i: int, r: int, output_tokens: int) -> None:
         instance.decode_kv_tokens -= held
         instance.kv_tokens -= held
     _leave(fleet, i, r)
-    learn_length(fleet, request.tier, output_tokens)
+    if request.without_slo == 0:
+        learn_length(fleet, request.tier, output_tokens)
 
 
 @compiled

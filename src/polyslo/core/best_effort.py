@@ -18,6 +18,7 @@ from polyslo.core.pending import head, num_pending, pop, push
 from polyslo.core.state import (
     DISPATCH,
     FITS,
+    NO_RUNG,
     NONE,
     PREFILL_ONLY,
     RELEGATED,
@@ -37,6 +38,14 @@ def set_aside(fleet: Fleet, r: int) -> None:
     fleet.requests[r].stage = RELEGATED
     fleet.requests[r].best_effort = 1
     push(fleet, best_effort_queue(fleet), r)
+
+
+@compiled
+def take_in(fleet: Fleet, r: int, now_s: float) -> None:
+    """Begin with a request that asks for no SLO, or let it wait."""
+    fleet.requests[r].rung = NO_RUNG
+    set_aside(fleet, r)
+    feed_idle(fleet, now_s)
 
 
 @compiled

@@ -105,6 +105,7 @@ REQUEST = np.dtype(
         ("rung", np.int64),
         ("reasons", np.int64),  # bit 1 << reason for each reason met on the way
         ("best_effort", np.int64),  # it has no SLO (any more), and gives way to those that have
+        ("without_slo", np.int64),  # it never had one: its tier is whose pace it keeps
     ],
     align=True,
 )

@@ -134,7 +134,7 @@ def new_streams(fleet: Fleet, *, num_news: int = 1 << 14) -> Streams:
 @compiled
 def enter(
     streams: Streams, r: int, arrival_s: float, first_due_s: float, tpot_s: float, tier: int, input_tokens: int,
-    max_tokens: int, expected_tokens: int, hidden: bool,
+    max_tokens: int, expected_tokens: int, hidden: bool, without_slo: bool,
 ) -> None:  # fmt: skip
     """Fill a free record with a new request, as `arrive` takes it.
 
@@ -149,6 +149,7 @@ def enter(
     request.input_tokens = input_tokens
     request.max_tokens = max_tokens
     request.hinted_tokens = expected_tokens
+    request.without_slo = 1 if without_slo else 0
     request.reasons = 0
     request.predicted_first_s = np.inf
     request.predicted_tpot_s = 0.0

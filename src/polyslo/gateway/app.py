@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 from collections.abc import Callable
+from functools import partial
 from ssl import SSLContext
 from time import monotonic
 from typing import Any
@@ -275,7 +276,8 @@ class Gateway:
         served = self.models[model.name]
         health = served.health = Health(served.instances, served.close_instance, self.config.health)
         told = served.reconciliation = Reconciliation(served, takes_capacity=model.kv_capacity_tokens is None)
-        return Lookouts(health, EngineWatch(told.read, self.config.telemetry.engine_interval_s))
+        gone = partial(health.failed, at_once=True)
+        return Lookouts(health, EngineWatch(told.read, gone, self.config.telemetry.engine_interval_s))
 
 
 async def _listen(

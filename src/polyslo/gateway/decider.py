@@ -124,7 +124,7 @@ class Decider:
         live_arrival(
             self._policy, self.streams.handle, r, request.arrival_s, request.arrival_s + request.ttft_s,
             request.tpot_s, request.tier, request.input_tokens, request.max_tokens, request.expected_tokens,
-            not request.shows_tokens, now_s,
+            not request.shows_tokens, request.is_best_effort, now_s,
         )  # fmt: skip
         if self.took is not None:
             self.took(perf_counter() - began_s)

@@ -216,8 +216,11 @@ def _slo_lines(config: GatewayConfig, how: str) -> Iterator[str]:
     shown = ", ".join(f"{1e3 * tpot_s:g}" for tpot_s in tiers_s)
     yield f"tiers: {shown} ms{how}"
     for entry in config.classes or (config.default_class,):
-        tier_ms = 1e3 * tiers_s[max(0, int(tier_of(max(entry.tpot_ms / 1e3, tiers_s[0]), tiers_s)))]
         default = ", the default" if entry == config.default_class else ""
+        if entry.best_effort:
+            yield f"class {entry.name}: best effort{default}"
+            continue
+        tier_ms = 1e3 * tiers_s[max(0, int(tier_of(max(entry.tpot_ms / 1e3, tiers_s[0]), tiers_s)))]
         yield f"class {entry.name}: TTFT {entry.ttft_ms:g} ms, TPOT {entry.tpot_ms:g} ms, tier {tier_ms:g} ms{default}"
 
 

@@ -25,7 +25,7 @@ from polyslo.gateway.front_model import Admission, Destination, FrontModel, Leav
 from polyslo.gateway.model_list import MODELS, ModelList
 from polyslo.gateway.relays.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.relays.pass_on import PassOn
-from polyslo.gateway.relays.passage import Passage
+from polyslo.gateway.relays.passage import BEST_EFFORT, Passage
 from polyslo.gateway.requests.body import GENERATIONS, Ask, encode_body, read_body
 from polyslo.gateway.requests.grants import Slo, grant, tenant_of
 from polyslo.gateway.requests.keys import KeyRing
@@ -154,6 +154,7 @@ class Front:
             is_streamed=ask.is_stream,
             num_sequences=ask.num_sequences,
             expected_tokens=ask.expected_tokens or 0,
+            is_best_effort=slo.is_best_effort,
         )
         return self._admit(exchange, key, model, request, ask, wish, slo)
 
@@ -173,7 +174,7 @@ class Front:
         passage = Passage(
             request_id,
             ask,
-            model.tier_labels[slo.tier],
+            BEST_EFFORT if slo.is_best_effort else model.tier_labels[slo.tier],
             told=(*slo.headers(), *_told(request_id, wish.session)),
             wants_receipt=wish.wants_receipt and self._config.telemetry.receipts == ASKED,
             key_name=None if key is None else key.name,

@@ -30,7 +30,7 @@ from polyslo.gateway.relays.listeners import Listener
 from polyslo.gateway.relays.near_relay import NearRelay
 from polyslo.gateway.relays.passage import Header, Passage
 from polyslo.gateway.relays.places import Client
-from polyslo.gateway.relays.relay import Relay
+from polyslo.gateway.relays.relay import Relay, gives_way
 from polyslo.gateway.requests.least_ttft import LeastTtft
 from polyslo.gateway.requests.openai_errors import NO_INSTANCE, Refusal
 from polyslo.gateway.requests.request import Request
@@ -186,7 +186,7 @@ class ServedModel:
             self.estimates[relay.passage.ask.is_chat].learn(relay.passage.ask, relay.passage.prompt_tokens)
         self._learn_slack(relay)
         self.decider.saw_end(relay.r, output_tokens, self._clock())
-        self._finish(relay, "missed" if relay.passage.is_late else "attained")
+        self._finish(relay, "served" if relay.request.is_best_effort else _judged(relay.passage))
 
     def failed(self, relay: Relay, failure: Failure | int) -> bool:
         """See `Watcher`: before the client was sent anything of it, another instance is tried."""
@@ -239,7 +239,7 @@ class ServedModel:
     def _learn_slack(self, relay: Relay) -> None:
         """Hold the first token of a stream that was sent once against when it was due for decisions."""
         passage = relay.passage
-        if relay.request.is_streamed and passage.num_tries == 1 and not passage.is_relegated:
+        if relay.request.is_streamed and passage.num_tries == 1 and not gives_way(relay):
             record = self.fleet.requests[relay.r]
             self.slack.observe(float(record["predicted_first_s"]), float(record["first_due_s"]), passage.first_token_s)
 
@@ -346,3 +346,7 @@ class ServedModel:
     def _finish(self, relay: Relay, outcome: str) -> None:
         self._expiries.pop(relay).cancel()
         self._listener.finished(relay, outcome)
+
+
+def _judged(passage: Passage) -> str:
+    return "missed" if passage.is_late else "attained"

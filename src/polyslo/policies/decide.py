@@ -17,7 +17,7 @@ from polyslo.core.belief import (
     unreserve,
     withdraw,
 )
-from polyslo.core.best_effort import feed_idle, feed_spare
+from polyslo.core.best_effort import feed_idle, feed_spare, take_in
 from polyslo.core.gradient import least_loaded_open
 from polyslo.core.ladder import choose_decode, give_up, retry_pending
 from polyslo.core.pending import discard
@@ -48,6 +48,9 @@ def on_arrival(policy: int, fleet: Fleet, r: int, now_s: float) -> None:
     """A request arrived. (An external policy is asked by the driver, which then calls `send`.)"""
     arrive(fleet, r)
     if policy == EXTERNAL:
+        return
+    if policy == POLYSERVE and fleet.requests[r].without_slo == 1:
+        take_in(fleet, r, now_s)
         return
     i = choose(policy, fleet, r, now_s)
     if policy != POLYSERVE:

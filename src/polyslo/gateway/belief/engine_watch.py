@@ -1,4 +1,4 @@
-"""Reads engines' own metrics again and again, and tells what they say."""
+"""Reads engines' own metrics again and again, and tells what they say, or that nobody is there to say anything."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
 class EngineWatch:
-    """Watches instances; tells `read(index, load)` of every reading. One that fails is left out."""
+    """Watches instances; tells `read(index, load)` of every reading. One that fails is left out.
 
-    def __init__(self, read: Callable[[int, EngineLoad], None], interval_s: float) -> None:
+    `gone(index)` hears of an address that does not let anybody connect: an engine that was killed shows it here first.
+    """
+
+    def __init__(self, read: Callable[[int, EngineLoad], None], gone: Callable[[int], None], interval_s: float) -> None:
         self._read = read
+        self._gone = gone
         self._interval_s = interval_s
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
@@ -57,6 +61,8 @@ class EngineWatch:
                 timeout_s=TIMEOUT_S,
                 max_body_bytes=MAX_BODY_BYTES,
             )
-        except FetchError:
+        except FetchError as error:
+            if error.failure.kind == "connect":
+                self._gone(instance.index)
             return None
         return read_load(response.body) if response.status == 200 else None

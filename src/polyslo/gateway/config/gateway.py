@@ -22,6 +22,9 @@ from polyslo.gateway.config.server import HealthConfig, JournalConfig, ServerCon
 from polyslo.gateway.config.slo import (
     DEFAULT_TIERS_MS,
     DEFAULT_TTFT_MS,
+    TPOT,
+    TTFT,
+    UNPROMISED_MS,
     KeyConfig,
     SloClass,
     SloConfig,
@@ -72,7 +75,7 @@ class GatewayConfig:
 
     def __post_init__(self) -> None:
         """Work out the tiers' TPOTs in seconds, ascending (learned tiers begin with these), and the default class."""
-        tpots_ms = self.tiers.tpots_ms or tuple(entry.tpot_ms for entry in self.classes) or DEFAULT_TIERS_MS
+        tpots_ms = self.tiers.tpots_ms or tuple(entry.tpot_ms for entry in self.promises) or DEFAULT_TIERS_MS
         object.__setattr__(self, "tiers_s", tuple(tpot_ms / 1e3 for tpot_ms in sorted(set(tpots_ms))))
         object.__setattr__(self, "default_class", self._default_class())
 
@@ -82,11 +85,19 @@ class GatewayConfig:
         return parse_config({}, NO_FILE, {"worker_urls": tuple(urls)})
 
     def _default_class(self) -> SloClass:
-        """Return `slo.default`, else the loosest class, else one over the tiers. A wrong name is `parse_config`'s."""
-        if not self.classes:
-            return SloClass("default", DEFAULT_TTFT_MS, 1e3 * self.tiers_s[-1])
+        """Return `slo.default`, else the loosest class. A wrong name is `parse_config`'s."""
         chosen = [entry for entry in self.classes if entry.name == self.slo.default]
-        return max(chosen or self.classes, key=lambda entry: (entry.tpot_ms, entry.ttft_ms))
+        return chosen[0] if chosen else self.loosest_of(self.promises)
+
+    @property
+    def promises(self) -> tuple[SloClass, ...]:
+        """The classes that promise something: all but best effort."""
+        return tuple(entry for entry in self.classes if not entry.best_effort)
+
+    def loosest_of(self, promises: Sequence[SloClass]) -> SloClass:
+        """Return the loosest class of some that promise something; of none one over the tiers."""
+        made_up = SloClass("default", DEFAULT_TTFT_MS, 1e3 * self.tiers_s[-1])
+        return max(promises, key=lambda entry: (entry.tpot_ms, entry.ttft_ms), default=made_up)
 
     def class_named(self, name: str) -> SloClass:
         """Return a class of `classes`; raises `KeyError` for another name."""
@@ -133,6 +144,13 @@ def parse_config(table: Mapping[str, Any], file: str, flags: Mapping[str, Any] |
 
 
 def _check_slos(config: GatewayConfig, mistakes: Mistakes) -> None:
+    for entry in config.classes:
+        for key, kind, promised_ms in (("ttft_ms", TTFT, entry.ttft_ms), ("tpot_ms", TPOT, entry.tpot_ms)):
+            path = f"classes.{entry.name}.{key}"
+            if entry.best_effort and promised_ms != UNPROMISED_MS:
+                mistakes.add(path, f"and best_effort exclude each other, got {promised_ms:g}", "leave one out")
+            elif not entry.best_effort and promised_ms == UNPROMISED_MS:
+                mistakes.wrong(path, f"{kind.allowed}, where best_effort is not true", None)
     if config.slo.default is not None:
         _check_class(config, config.slo.default, "slo.default", mistakes)
 

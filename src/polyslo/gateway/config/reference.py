@@ -13,6 +13,7 @@ from typing import Any
 
 from polyslo.gateway.config.gateway import GatewayConfig
 from polyslo.gateway.config.kinds import Kind
+from polyslo.gateway.config.slo import UNPROMISED_MS
 from polyslo.gateway.config.table import NamedTables, Setting, Table, Tables, settings_of
 
 BEGIN, END = "<!-- written by polyslo.gateway.config.reference -->", "<!-- end of what is written -->"
@@ -68,7 +69,7 @@ def _default(value: Any) -> str:
     """Write a default as TOML does; a dash where there is none, `required` where it must be given."""
     if value is MISSING:
         return "required"
-    if value is None or value == ():
+    if value in (None, (), UNPROMISED_MS):
         return "-"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

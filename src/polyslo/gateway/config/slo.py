@@ -5,9 +5,10 @@ Milliseconds, as an operator writes them; what the rest of the gateway reads are
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from polyslo.gateway.config.kinds import Choice, ListOf, Mistakes, Number, Secret, Text, Whole
+from polyslo.gateway.config.kinds import Choice, Flag, ListOf, Mistakes, Number, Secret, Text, Whole
 from polyslo.gateway.config.table import setting
 
 MAX_TTFT_MS = 3_600_000.0  # an hour
@@ -20,6 +21,7 @@ DEFAULT_TTFT_MS = 1000.0  # of the class `default`, where none is configured: th
 MAX_TIERS = 16  # as many as core.tiers tries
 AUTO = "auto"
 CLAMP, REFUSE = "clamp", "refuse"
+UNPROMISED_MS = math.inf  # what a best-effort class promises
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,20 @@ class Learn:
 
 @dataclass(frozen=True, slots=True)
 class SloClass:
-    """A named SLO: a TTFT and a TPOT that a request asks for by its name."""
+    """A named SLO: a TTFT and a TPOT that a request asks for by its name; or none, best effort."""
 
     name: str
-    ttft_ms: float = setting(TTFT, "Time to first token that the class promises.")
-    tpot_ms: float = setting(TPOT, "Time per output token that the class promises.")
+    ttft_ms: float = setting(
+        TTFT, "Time to first token that the class promises; required without `best_effort`.", UNPROMISED_MS
+    )
+    tpot_ms: float = setting(
+        TPOT, "Time per output token that the class promises; required without `best_effort`.", UNPROMISED_MS
+    )
+    best_effort: bool = setting(
+        Flag(),
+        "Promise nothing: requests of the class run where no other needs the room, and give way to those with an SLO.",
+        False,
+    )
 
 
 @dataclass(frozen=True, slots=True)

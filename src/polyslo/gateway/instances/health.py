@@ -2,6 +2,7 @@
 
 `/health` is not enough: a frozen engine answers it (vLLM 0.32). So failures of requests count too, and a stream that
 stays silent ends in one (the client's idle timeout). An instance that joins is sent requests after one good look.
+One that lets nobody connect is unhealthy at once, whoever finds out: a request, a look, or who reads its metrics.
 """
 
 from __future__ import annotations
@@ -82,10 +83,11 @@ class Health:
     async def _watch(self, instance: Instance) -> None:
         has_told = False
         while True:
-            if await self._is_well(instance):
+            failure = await self._look(instance)
+            if failure is None:
                 self.succeeded(instance.index)
             else:
-                self.failed(instance.index)
+                self.failed(instance.index, at_once=failure == "connect")
                 if instance.is_joining and not has_told:
                     has_told = True
                     log.warning(
@@ -94,7 +96,8 @@ class Health:
             soon = instance.is_joining
             await asyncio.sleep(min(JOINING_INTERVAL_S, self._rule.interval_s) if soon else self._rule.interval_s)
 
-    async def _is_well(self, instance: Instance) -> bool:
+    async def _look(self, instance: Instance) -> str | None:
+        """Return what failed, a kind of `Failure` or the status; None where all is well."""
         try:
             response = await fetch(
                 instance.origin,
@@ -103,6 +106,6 @@ class Health:
                 instance.credentials,
                 timeout_s=self._rule.timeout_s,
             )
-        except FetchError:
-            return False
-        return response.status in OK_STATUSES
+        except FetchError as error:
+            return error.failure.kind
+        return None if response.status in OK_STATUSES else str(response.status)

@@ -1,6 +1,6 @@
 """How a journal's records become bytes, and bytes records.
 
-    arrival   prefix, request u32, arrival, TTFT, TPOT f64, tier u16, hidden u8, input tokens, max tokens i64, actions
+    arrival   prefix, request u32, arrival, TTFT, TPOT f64, tier u16, flags u8, input tokens, max tokens i64, actions
     hinted    an arrival; before its actions: expected tokens i64, as its caller says
     digest    prefix, first seen f64, news u32, ended u32, that many pairs (request, tokens) i64, actions
     loss      prefix, request u32, actions
@@ -16,6 +16,7 @@
     choice    kind u8, request u32, instance i32: a shadow policy's, before the request's arrival
     presence  kind u8, there u8, role u8, time f64, instance u32, length of its name u16, the name in UTF-8
 
+Flags: 1 hidden, 2 best effort.
 Prefix: kind u8, number of actions u32, time f64. Action: kind u8, request i32, instance i32. Packed, little-endian.
 What is encoded on the gateway's thread is encoded from what is at hand there, without making a record first.
 Source: ours.
@@ -68,6 +69,7 @@ _OUTCOME = Struct("<BBBHIHqqdddd")
 _CHOICE = Struct("<BIi")
 _PRESENCE = Struct("<BBBdIH")
 _MOST_NAME_BYTES = 0xFFFF
+_HIDDEN, _BEST_EFFORT = 1, 2
 
 
 def pack_arrival(r: int, request: Request, now_s: float, actions: Sequence[Sequence[int]]) -> bytes:
@@ -76,11 +78,15 @@ def pack_arrival(r: int, request: Request, now_s: float, actions: Sequence[Seque
     return (
         _ARRIVAL.pack(
             HINTED if expected else ARRIVAL, len(actions), now_s, r, request.arrival_s, request.ttft_s,
-            request.tpot_s, request.tier, not request.shows_tokens, request.input_tokens, request.max_tokens,
+            request.tpot_s, request.tier, _flags(request), request.input_tokens, request.max_tokens,
         )
         + (_EXPECTED.pack(expected) if expected else b"")
         + pack_actions(actions)
     )  # fmt: skip
+
+
+def _flags(request: Request) -> int:
+    return _HIDDEN * (not request.shows_tokens) | _BEST_EFFORT * request.is_best_effort
 
 
 def pack_digest(
@@ -175,14 +181,15 @@ def unpack_records(payload: bytes) -> Iterator[Record]:
 
 def _unpack_arrival(payload: bytes, at: int) -> tuple[Record, int]:
     kind, count, now_s, r, *request = _ARRIVAL.unpack_from(payload, at)
-    arrival_s, ttft_s, tpot_s, tier, is_hidden, input_tokens, max_tokens = request
+    arrival_s, ttft_s, tpot_s, tier, flags, input_tokens, max_tokens = request
     at, expected_tokens = at + _ARRIVAL.size, 0
     if kind == HINTED:
         (expected_tokens,) = _EXPECTED.unpack_from(payload, at)
         at += _EXPECTED.size
     actions, end = _unpack_actions(payload, at, count)
     return Arrival(
-        now_s, r, arrival_s, ttft_s, tpot_s, tier, bool(is_hidden), input_tokens, max_tokens, expected_tokens, actions
+        now_s, r, arrival_s, ttft_s, tpot_s, tier, bool(flags & _HIDDEN), input_tokens, max_tokens, expected_tokens,
+        bool(flags & _BEST_EFFORT), actions,
     ), end  # fmt: skip
 
 

@@ -58,4 +58,4 @@ def choose_tiers(config: GatewayConfig, lived: Lived) -> LearnedTiers:
 
 
 def _class_tpots_s(config: GatewayConfig) -> Sequence[float]:
-    return [entry.tpot_ms / 1e3 for entry in (*config.classes, config.default_class)]
+    return [entry.tpot_ms / 1e3 for entry in (*config.promises, config.loosest_of(config.promises))]

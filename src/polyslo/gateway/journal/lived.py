@@ -45,9 +45,12 @@ def relive(journals: Sequence[JournalReader]) -> Lived:
                 changes.append(f"{record.name} {'joined' if record.is_there else 'left'}")
     profile = Profile(**{name: np.ascontiguousarray(first.state[f"profile.{name}"]) for name in Profile.ARRAYS})
     capacity = first.head.config.kv_capacity_tokens or profile.kv_capacity_tokens
-    requests = sorted(seen.requests, key=lambda one: one.arrival.arrival_s)
+    promised = [one for one in seen.requests if not one.arrival.is_best_effort]
+    requests = sorted(promised, key=lambda one: one.arrival.arrival_s)
     _check_clock(first, requests)
     output_tokens, notes = _output_tokens(requests, len(first.state["tpots_s"]))
+    if len(promised) < len(seen.requests):
+        notes.append(f"{len(seen.requests) - len(promised):,} best-effort requests, which have no SLO, are left out.")
     if changes:
         notes.append(
             f"While it was recorded {', '.join(changes[:MOST_TOLD])}{' and more' * (len(changes) > MOST_TOLD)}; in "

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-OUTCOMES = ("attained", "missed", "refused", "failed", "cancelled", "rejected")  # see `listeners`; numbers are kept
+# See `listeners`; numbers are kept.
+OUTCOMES = ("attained", "missed", "refused", "failed", "cancelled", "rejected", "served")
 
 Action = tuple[int, int, int]
 Pairs = list[tuple[int, int]]
@@ -29,6 +30,7 @@ class Arrival:
     input_tokens: int  # as was believed
     max_tokens: int
     expected_tokens: int = 0  # as its caller expects; 0: nobody said
+    is_best_effort: bool = False  # it has no SLO; its times only order it among its kind
     actions: Sequence[Action] = ()
 
 

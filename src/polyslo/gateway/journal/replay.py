@@ -199,7 +199,7 @@ def _apply(decider: Decider, record: Input) -> None:
         _within(record.tier, len(decider.fleet.tpots_s))
         request = Request(
             record.arrival_s, record.ttft_s, record.tpot_s, record.tier, record.input_tokens, record.max_tokens,
-            not record.is_hidden, expected_tokens=record.expected_tokens,
+            not record.is_hidden, expected_tokens=record.expected_tokens, is_best_effort=record.is_best_effort,
         )  # fmt: skip
         decider.arrive(record.r, request, record.now_s)
     elif isinstance(record, Digest):

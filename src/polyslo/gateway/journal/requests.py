@@ -119,10 +119,12 @@ class LiveScore:
 
 
 def live_scores(requests: Iterable[SeenRequest], tpots_s: Iterable[float]) -> list[LiveScore]:
-    """Score requests by tier, tightest first; the last is of all."""
+    """Score requests by tier, tightest first; the last is of all. Best effort has no score."""
     scores = [LiveScore(round(1e3 * tpot_s, 6)) for tpot_s in tpots_s]
     total = LiveScore(None)
     for seen in requests:
+        if seen.arrival.is_best_effort:
+            continue
         scores[seen.arrival.tier].add(seen)
         total.add(seen)
     return [*scores, total]

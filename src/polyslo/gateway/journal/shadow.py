@@ -76,7 +76,7 @@ class Shadow:
         enter(
             self._streams.handle, r, request.arrival_s, request.arrival_s + request.ttft_s, request.tpot_s,
             request.tier, request.input_tokens, request.max_tokens, request.expected_tokens,
-            not request.shows_tokens,
+            not request.shows_tokens, request.is_best_effort,
         )  # fmt: skip
         loads = self._live.instances["committed_tokens"]
         self._fleet.order[_GROUP] = np.argsort(-loads, kind="stable")  # most loaded first, as the core keeps groups

@@ -9,11 +9,12 @@ from prometheus_client.registry import Collector
 
 from polyslo.core.state import FITS
 from polyslo.gateway.instances.load import InstanceLoad, instance_load
+from polyslo.gateway.relays.passage import BEST_EFFORT
 from polyslo.gateway.served_model import ServedModel
 
 # An instance is `engine`: the label `instance` is Prometheus's own, for the address that it scrapes.
 MODEL, TIER, INSTANCE = ["model"], ["model", "slo_tier"], ["model", "engine"]
-BEST_EFFORT, IDLE, PREFILL = "best-effort", "idle", "prefill"
+IDLE, PREFILL = "idle", "prefill"
 
 
 class FleetMetrics(Collector):
@@ -31,6 +32,9 @@ class FleetMetrics(Collector):
     def _model_families(self) -> Iterable[Metric]:
         running = GaugeMetricFamily("polyslo_request_running", "Requests under way.", labels=MODEL)
         ready = GaugeMetricFamily("polyslo_ready_endpoints", "Instances that take requests.", labels=MODEL)
+        best_effort = GaugeMetricFamily(
+            "polyslo_best_effort_running", "Best-effort requests, asked for or relegated, at instances.", labels=MODEL
+        )
         kv = GaugeMetricFamily(
             "polyslo_average_kv_cache_utilization", "KV tokens believed over capacity, mean of instances.", labels=MODEL
         )
@@ -38,9 +42,10 @@ class FleetMetrics(Collector):
             records = model.fleet.instances[[instance.index for instance in model.instances]]
             used = records["kv_tokens"] / records["kv_capacity_tokens"]
             running.add_metric([name], model.num_in_flight)
+            best_effort.add_metric([name], int(records["num_best_effort"].sum()))
             ready.add_metric([name], sum(instance.closed == FITS for instance in model.instances))
             kv.add_metric([name], float(used.mean()) if len(used) else 0.0)
-        return running, ready, kv
+        return running, best_effort, ready, kv
 
     def _tier_families(self) -> Iterable[Metric]:
         queue = GaugeMetricFamily(

@@ -12,6 +12,7 @@ from typing import Any
 from polyslo.core.state import REASONS
 from polyslo.gateway.relays.listeners import Visitor
 from polyslo.gateway.relays.relay import Relay
+from polyslo.gateway.requests.request import Request
 from polyslo.gateway.served_model import ServedModel
 
 MOST_ID_BYTES = 256  # of a client's own name for a request
@@ -74,8 +75,7 @@ class RequestLog:
             "outcome": outcome,
             "model": self._model,
             "slo_tier": passage.tier_label,
-            "ttft_slo_ms": round(1e3 * request.ttft_s, 2),
-            "tpot_slo_ms": round(1e3 * request.tpot_s, 2),
+            **({} if request.is_best_effort else _slo(request)),
             "prompt_tokens": passage.prompt_tokens or request.input_tokens,
             "output_tokens": passage.tokens,
             "tries": passage.num_tries,
@@ -87,6 +87,10 @@ class RequestLog:
         if passage.tenant is not None:
             line["tenant"] = passage.tenant
         return line | _placement(relay) | _times(relay)
+
+
+def _slo(request: Request) -> dict[str, Any]:
+    return {"ttft_slo_ms": round(1e3 * request.ttft_s, 2), "tpot_slo_ms": round(1e3 * request.tpot_s, 2)}
 
 
 def _placement(relay: Relay) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from prometheus_client import Counter, Histogram
 from polyslo.core.state import DISPATCH, PROMOTED, REASONS, REFUSE, RELEGATE, SCALED_UP, TAKEN_OVER, TRANSFER
 from polyslo.gateway.observability.label_values import LabelValues
 from polyslo.gateway.observability.request_families import RequestFamilies
-from polyslo.gateway.relays.listeners import NOBODYS_MISS, OUTCOMES
+from polyslo.gateway.relays.listeners import NOBODYS_MISS, OUTCOMES, counts
 from polyslo.gateway.relays.placement import Placement
 from polyslo.gateway.relays.relay import Relay
 from polyslo.gateway.served_model import ServedModel
@@ -31,7 +31,7 @@ QUEUE_OUTCOMES = {
     "shutting_down": "EvictedOther",
 }
 DISPATCHED = "Dispatched"
-ANSWERED = frozenset({"attained", "missed"})
+ANSWERED = frozenset({"attained", "missed", "served"})
 LATE = ("ttft", "tpot", "whole")  # of an answer that is not streamed: its end
 
 
@@ -128,7 +128,8 @@ class ModelMetrics:
             families.errors.labels(*self._labels(relay), outcome).inc()
         if outcome in NOBODYS_MISS:
             return
-        tier.over.inc()
+        if counts(relay.request, outcome):
+            tier.over.inc()
         if outcome == "attained":
             tier.met.inc()
         if passage.tokens:

@@ -182,11 +182,11 @@ def _attributes(relay: Relay, outcome: str) -> dict[str, str | int | float | boo
         "gen_ai.usage.output_tokens": passage.tokens,
         "polyslo.request_id": passage.request_id,
         "polyslo.outcome": outcome,
-        "polyslo.ttft_slo_s": request.ttft_s,
-        "polyslo.tpot_slo_s": request.tpot_s,
         "polyslo.tries": passage.num_tries,
         "polyslo.is_relegated": passage.is_relegated,
     }
+    if not request.is_best_effort:
+        told |= {"polyslo.ttft_slo_s": request.ttft_s, "polyslo.tpot_slo_s": request.tpot_s}
     if passage.ask.max_tokens is not None:
         told["gen_ai.request.max_tokens"] = passage.ask.max_tokens
     placement = passage.placement

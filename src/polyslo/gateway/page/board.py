@@ -30,8 +30,9 @@ from polyslo.gateway.instances.load import instance_load
 from polyslo.gateway.page.stories import Step, Stories, Story
 from polyslo.gateway.page.windows import BUCKET_S, MINUTE_BUCKETS, NUM_BUCKETS, TierWindow, quantile
 from polyslo.gateway.relays.foreseen import first_token_s
-from polyslo.gateway.relays.listeners import NOBODYS_MISS, OUTCOMES
+from polyslo.gateway.relays.listeners import OUTCOMES, counts
 from polyslo.gateway.relays.relay import Relay
+from polyslo.gateway.requests.request import Request
 from polyslo.gateway.served_model import ServedModel
 
 MOST_EVENTS = 200
@@ -64,7 +65,8 @@ class Board:
         """See `Listener`."""
         self.totals["requests"] += 1
         story = self.stories.begin(relay)
-        self._step(story, "arrived", f"{relay.request.input_tokens} prompt tokens")
+        wish = ", best effort" if relay.request.is_best_effort else ""
+        self._step(story, "arrived", f"{relay.request.input_tokens} prompt tokens{wish}")
 
     def decided(self, model: ServedModel, relay: Relay, kind: int, i: int) -> None:
         """See `Listener`."""
@@ -116,9 +118,9 @@ class Board:
         self.totals[outcome] += 1
         self.num_tokens += passage.tokens
         window = self.windows[request.tier]
-        if outcome not in NOBODYS_MISS:
+        if counts(request, outcome):
             window.add(attained=outcome == "attained")
-        if passage.tokens and request.is_streamed:  # else its first token was not seen
+        if passage.tokens and request.is_streamed and not request.is_best_effort:  # else its first token was not seen
             steps = max(1, passage.tokens - 1)
             tpot_s = (passage.last_token_s - passage.first_token_s) / steps
             window.measure(now_s, passage.first_token_s - request.arrival_s, tpot_s)
@@ -154,11 +156,14 @@ class Board:
             "tiers": [self._tier(model, k, owned, now_s) for k, owned in enumerate(_owned(model))],
             "pool": {
                 "num_idle": groups[-1] - int(fleet.settings["num_closed_idle"][0]),
-                "num_best_effort": int(fleet.pending_size[-1]),
                 "num_unhealthy": sum(instance.closed == UNHEALTHY for instance in model.instances),
             },
             "instances": [self._instance(model, instance, now_s) for instance in model.instances],
             "events": list(reversed(self.events)),
+            "best_effort": {
+                "num_running": int(fleet.instances["num_best_effort"].sum()),
+                "num_waiting": int(fleet.pending_size[-1]),
+            },
             "totals": {
                 **self.totals,
                 "in_flight": model.num_in_flight,
@@ -178,13 +183,13 @@ class Board:
             steps.append(self._stepped("first_token", "", story.place, passage.first_token_s))
         return {
             "id": request_id,
-            "tier": request.tier,
-            "slo": {"ttft_ms": 1e3 * request.ttft_s, "tpot_ms": 1e3 * request.tpot_s},
+            "tier": _tier_of(request),
+            "slo": _slo_of(request),
             "input_tokens": request.input_tokens,
             "output_tokens": story.num_tokens,
             "is_streamed": request.is_streamed,
             "outcome": outcome,
-            "attained": None if outcome is None or outcome in NOBODYS_MISS else outcome == "attained",
+            "attained": None if outcome is None or not counts(request, outcome) else outcome == "attained",
             "steps": sorted(steps, key=lambda step: step["unix_s"]),
             "tokens": [],
         }
@@ -197,7 +202,8 @@ class Board:
         all_requests, all_attained = window.count(NUM_BUCKETS)
         ttfts, tpots = window.ttfts_s(now_s - 60.0), window.tpots_s(now_s - 60.0)
         waiting = [float(fleet.requests["arrival_s"][r]) for r in fleet.pending[k, :pending].tolist()]
-        running = (fleet.requests["tier"] == k) & (fleet.requests["instance"] != NONE)
+        records = fleet.requests
+        running = (records["tier"] == k) & (records["instance"] != NONE) & (records["best_effort"] == 0)
         return {
             "index": k,
             "tpot_ms": 1e3 * float(fleet.tpots_s[k]),
@@ -253,12 +259,12 @@ class Board:
             shown.append(
                 {
                     "id": story.request_id,
-                    "tier": request.tier,
+                    "tier": _tier_of(request),
                     "stage": stage,
                     "instance": story.place,
                     "age_s": now_s - request.arrival_s,
                     "emitted_tokens": tokens,
-                    "slack_s": due_s - now_s if relay is not None else None,
+                    "slack_s": due_s - now_s if relay is not None and not request.is_best_effort else None,
                 }
             )
             if len(shown) == MOST_SHOWN:
@@ -279,12 +285,20 @@ class Board:
             {
                 "unix_s": self._clock() + self._offset_s,
                 "kind": kind,
-                "tier": relay.request.tier if relay else tier,
+                "tier": _tier_of(relay.request) if relay else tier,
                 "instance": i,
                 "request": relay.passage.request_id if relay else None,
                 "text": text,
             }
         )
+
+
+def _tier_of(request: Request) -> int | None:
+    return None if request.is_best_effort else request.tier
+
+
+def _slo_of(request: Request) -> dict[str, float] | None:
+    return None if request.is_best_effort else {"ttft_ms": 1e3 * request.ttft_s, "tpot_ms": 1e3 * request.tpot_s}
 
 
 def _owned(model: ServedModel) -> list[int]:

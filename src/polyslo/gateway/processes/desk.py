@@ -20,7 +20,7 @@ from polyslo.gateway.relays.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.relays.passage import Passage
 from polyslo.gateway.relays.relay import removed
 from polyslo.gateway.requests.body import CHAT, COMPLETIONS
-from polyslo.gateway.requests.openai_errors import Refusal
+from polyslo.gateway.requests.openai_errors import NO_INSTANCE, Refusal
 from polyslo.gateway.requests.request import Request
 from polyslo.gateway.requests.trace_context import context_headers
 from polyslo.gateway.served_model import ServedModel
@@ -154,6 +154,8 @@ class Desk:
             return relay
 
         def enter() -> Refusal | None:
+            if not model.has_open_instance:  # the carrier has not heard yet
+                return NO_INSTANCE
             relay = model.take_in(make)
             return None if relay is not None else Refusal("saturated", "every place is taken; ask again later")
 

@@ -17,7 +17,7 @@ from polyslo.gateway.processes import messages
 from polyslo.gateway.processes.messages import Told
 from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.passage import Header, Passage
-from polyslo.gateway.relays.relay import removed
+from polyslo.gateway.relays.relay import gives_way, removed
 from polyslo.gateway.relays.whereabouts import Whereabouts
 from polyslo.gateway.requests.request import Request
 from polyslo.wire.client import Failure, Origin
@@ -137,7 +137,7 @@ class FarRelay:
 
     def take_back(self) -> bool:
         """See `Relay`; as far as is known here."""
-        may_leave = self.passage.is_resumable and self.passage.is_relegated and not self._stays
+        may_leave = self.passage.is_resumable and gives_way(self) and not self._stays
         if self.is_committed and not may_leave:
             return False
         self._ask_back()

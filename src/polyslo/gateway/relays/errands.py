@@ -10,8 +10,9 @@ from polyslo.gateway.instances.instance import Instance
 from polyslo.gateway.instances.roster import Roster
 from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.placement import placement_of
-from polyslo.gateway.relays.relay import Relay
+from polyslo.gateway.relays.relay import Relay, gives_way
 from polyslo.gateway.relays.told import receipt, told_slo, with_decode_side
+from polyslo.policies.table import POLYSERVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Errands:
             self._instances[i].name,
             arrival_s=relay.request.arrival_s,
             at_s=self._clock(),
-            is_relegated=relay.passage.is_relegated,
+            gives_way=gives_way(relay),
         )
 
     def note_transfer(self, relay: Relay, i: int) -> None:
@@ -99,7 +100,7 @@ class Errands:
             first_byte_timeout_s,
             idle_timeout_s,
             instance.event_tokens,
-            relay.passage.is_relegated,
+            gives_way(relay) and self._policy == POLYSERVE,
         )
 
     def _told(self, relay: Relay, i: int) -> dict[str, float] | None:

@@ -6,14 +6,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from polyslo.gateway.relays.relay import Relay
+from polyslo.gateway.requests.request import Request
 from polyslo.wire.fields import Headers
 
 if TYPE_CHECKING:
     from polyslo.gateway.served_model import ServedModel
 
 # How a request may end. `rejected`: its engine found it wrong, which is nobody's miss; nor is `cancelled`.
-OUTCOMES = ("attained", "missed", "refused", "failed", "rejected", "cancelled")
+# `served`: the good end of best effort, which has no SLO to attain or miss.
+OUTCOMES = ("attained", "missed", "refused", "failed", "rejected", "cancelled", "served")
 NOBODYS_MISS = frozenset({"rejected", "cancelled"})
+
+
+def counts(request: Request, outcome: str) -> bool:
+    """Tell whether a request that is over counts for attainment."""
+    return outcome not in NOBODYS_MISS and not request.is_best_effort
 
 
 class Listener(Protocol):

@@ -73,7 +73,7 @@ class NearRelay:
         self._one: OneStream | None = None  # of a stream that another instance can go on with
         self._event_tokens = ONE_EACH
         self._reply = self._new_reply()
-        self._due_s = request.arrival_s + request.ttft_s
+        self._due_s = math.inf if request.is_best_effort else request.arrival_s + request.ttft_s
         self.has_started = False
         self._awaits_rest = False  # it was taken back, and its client has not been sent any more of it yet
         self.stays = False  # it was to be taken back, and can't be: for good, so that both ends of a link agree

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # carriers do without what decides
     from polyslo.gateway.relays.placement import Placement
 
 Header = tuple[bytes, bytes]
+BEST_EFFORT = "best-effort"  # the tier's label of requests without an SLO
 
 
 @dataclass(slots=True)

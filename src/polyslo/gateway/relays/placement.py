@@ -23,12 +23,12 @@ class Placement:
 
 
 def placement_of(
-    fleet: Fleet, r: int, policy: int, instance: str, *, arrival_s: float, at_s: float, is_relegated: bool
+    fleet: Fleet, r: int, policy: int, instance: str, *, arrival_s: float, at_s: float, gives_way: bool
 ) -> Placement:
     """Return the placement that request `r` has now."""
     record = fleet.requests[r]
     ttft_s, tpot_s = first_token_s(fleet, r) - arrival_s, float(record["predicted_tpot_s"])
-    is_foreseen = policy == POLYSERVE and not is_relegated and math.isfinite(ttft_s) and math.isfinite(tpot_s)
+    is_foreseen = policy == POLYSERVE and not gives_way and math.isfinite(ttft_s) and math.isfinite(tpot_s)
     return Placement(
         instance,
         RUNGS[int(record["rung"])],

@@ -58,6 +58,11 @@ class Relay(Protocol):
         """End a response that can't be completed, so that the client sees it."""
 
 
+def gives_way(relay: Relay) -> bool:
+    """Tell whether a request has no SLO (any more), so that it may be taken from its instance at any moment."""
+    return relay.request.is_best_effort or relay.passage.is_relegated
+
+
 def removed(*, started: bool) -> Failure:
     """Return the failure of a request whose instance is gone for good, which is no instance's fault."""
     return Failure("removed", "its instance was removed", started=started)

@@ -12,11 +12,11 @@ from polyslo.core.state import RUNGS, Fleet
 from polyslo.engines.told import BEST_EFFORT, FIRST_DUE_MS, PACE_MS, TPOT_MS
 from polyslo.gateway.relays.foreseen import first_token_s
 from polyslo.gateway.relays.passage import Header
-from polyslo.gateway.relays.relay import Relay
+from polyslo.gateway.relays.relay import Relay, gives_way
 
 
 def told_slo(relay: Relay, record: Any, budget_s: float, now_s: float) -> dict[str, float]:
-    """Return what an engine is told of a request: TPOT, what is left until its first token is due, relegation.
+    """Return what an engine is told of a request: TPOT, what is left until its first token is due, best effort.
 
     `record` is what is believed of the request, `budget_s` the longest iteration of its instance: the pace of the
     tier that owns it now.
@@ -27,7 +27,7 @@ def told_slo(relay: Relay, record: Any, budget_s: float, now_s: float) -> dict[s
     }
     if math.isfinite(budget_s):
         told[PACE_MS] = round(1e3 * budget_s, 3)
-    if relay.passage.is_relegated:
+    if gives_way(relay):
         told[BEST_EFFORT] = 1
     return told
 
@@ -48,7 +48,7 @@ def receipt(relay: Relay, fleet: Fleet, instance_name: str, now_s: float) -> tup
         "queue-ms": f"{1e3 * (now_s - arrival_s):.1f}",
     }
     foreseen_s = first_token_s(fleet, relay.r) - arrival_s
-    if math.isfinite(foreseen_s) and not relay.passage.is_relegated:
+    if math.isfinite(foreseen_s) and not gives_way(relay):
         told["predicted-ttft-ms"] = f"{1e3 * foreseen_s:.1f}"
         told["predicted-tpot-ms"] = f"{1e3 * float(record['predicted_tpot_s']):.2f}"
     return tuple((f"x-polyslo-{name}".encode(), text.encode()) for name, text in told.items())

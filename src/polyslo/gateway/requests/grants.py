@@ -3,7 +3,7 @@
 An SLO is a privilege. A class that a key lists is granted as it is; numbers are bounded by the key's minima, by the
 tightest tier, which is the fastest that the fleet keeps, and by what the prompt takes alone. A tighter wish is clamped,
 and the response says so, or refused: 403 where the key may not, 429 `slo-infeasible` where nobody may, because no
-waiting will mend it.
+waiting will mend it. A best-effort class grants no SLO; who states times of its own asks for one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 from polyslo.core.tiers import tier_of
 from polyslo.errors import nearest
 from polyslo.gateway.config.gateway import GatewayConfig
-from polyslo.gateway.config.slo import REFUSE, KeyConfig, SloClass
+from polyslo.gateway.config.slo import MAX_TTFT_MS, REFUSE, KeyConfig, SloClass
 from polyslo.gateway.requests.openai_errors import BadRequest, Refusal
 from polyslo.gateway.requests.wishes import Wish
 
@@ -51,6 +51,7 @@ class Slo:
     class_name: str | None
     wished_tpot_s: float
     clamps: tuple[Clamp, ...] = ()
+    is_best_effort: bool = False  # nothing is promised: its times only order it among its kind
 
     def due_s(self, arrival_s: float, token: int) -> float:
         """Return when token 0, 1, ... is due. A response that is not streamed is due with its last token."""
@@ -99,8 +100,13 @@ def grant(
     named = _named_class(wish, key, config)
     if isinstance(named, Refusal):
         return named
-    ttft, tpot = _times(wish, key, config, named)
     tiers = tiers_s or config.tiers_s
+    base = _base(wish, key, config, named)
+    if isinstance(base, Refusal):
+        return base
+    if base.best_effort:
+        return _best_effort(base, tiers)
+    ttft, tpot = _times(wish, key, config, base)
     if ((key is not None and key.on_tighter) or config.slo.on_tighter) == REFUSE:
         refusal = _too_tight((ttft, tpot)) or _infeasible(tpot, tiers[0]) or _infeasible(ttft, least_ttft_s)
         if refusal is not None:
@@ -109,7 +115,7 @@ def grant(
     if ttft.source is not None:  # a default stays: nobody asked for it
         ttft_s = max(ttft_s, least_ttft_s)
     tpot_s = max(wished_tpot_s, tiers[0])
-    is_default = named is None and wish.ttft_ms is None and wish.tpot_ms is None
+    is_default = named is None and not _states_times(wish)
     return Slo(
         ttft_s=ttft_s,
         tpot_s=tpot_s,
@@ -155,9 +161,51 @@ def _default(key: KeyConfig | None, config: GatewayConfig) -> SloClass:
     return config.default_class if key is None else config.default_class_of(key)
 
 
-def _times(wish: Wish, key: KeyConfig | None, config: GatewayConfig, named: SloClass | None) -> tuple[_Time, _Time]:
-    """Return TTFT and TPOT: as numbers say, else as the class says; each with what the key may ask for."""
+def _states_times(wish: Wish) -> bool:
+    return wish.ttft_ms is not None or wish.tpot_ms is not None
+
+
+def _base(wish: Wish, key: KeyConfig | None, config: GatewayConfig, named: SloClass | None) -> SloClass | Refusal:
+    """Return the class that holds for what a request does not state.
+
+    Beside times that is one that promises something. Raises `BadRequest` where best effort is named beside times.
+    """
     base = named or _default(key, config)
+    if not base.best_effort or not _states_times(wish):
+        return base
+    source = wish.tpot_source or wish.ttft_source
+    if named is not None:
+        raise BadRequest(
+            f"{source}: class {base.name!r} is best effort and promises no times, got one; leave one of the two out",
+            param=source,
+            code="invalid_slo",
+        )
+    if key is None or key.classes is None:
+        return config.loosest_of(config.promises)
+    allowed = [entry for entry in config.promises if entry.name in key.classes]
+    if allowed:
+        return config.loosest_of(allowed)
+    return Refusal(
+        "class_not_allowed",
+        f"{source}: this API key may ask for best effort only, got a time; leave it out, or ask who runs this gateway",
+        source,
+    )
+
+
+def _best_effort(base: SloClass, tiers_s: tuple[float, ...]) -> Slo:
+    """Return what best effort gets: the loosest pace, and a place behind all whose first token was due once."""
+    return Slo(
+        ttft_s=MAX_TTFT_MS / 1e3,
+        tpot_s=tiers_s[-1],
+        tier=len(tiers_s) - 1,
+        class_name=base.name,
+        wished_tpot_s=tiers_s[-1],
+        is_best_effort=True,
+    )
+
+
+def _times(wish: Wish, key: KeyConfig | None, config: GatewayConfig, base: SloClass) -> tuple[_Time, _Time]:
+    """Return TTFT and TPOT: as numbers say, else as the class says; each with what the key may ask for."""
     least_ttft_ms, least_tpot_ms = _minima_ms(key, base, config)
     ttft_source, tpot_source = wish.ttft_source or wish.class_source, wish.tpot_source or wish.class_source
     return (
@@ -174,7 +222,7 @@ def _minima_ms(key: KeyConfig | None, base: SloClass, config: GatewayConfig) -> 
     """
     if key is None:
         return 0.0, 0.0
-    listed = [entry for entry in config.classes if key.classes is not None and entry.name in key.classes]
+    listed = [entry for entry in config.promises if key.classes is not None and entry.name in key.classes]
     ttft_ms = min((entry.ttft_ms for entry in listed), default=0.0) if key.min_ttft_ms is None else key.min_ttft_ms
     tpot_ms = min((entry.tpot_ms for entry in listed), default=0.0) if key.min_tpot_ms is None else key.min_tpot_ms
     if base in listed:

@@ -18,6 +18,7 @@ class Request:
     is_streamed: bool
     num_sequences: int = 1  # answers to it: prompts times n
     expected_tokens: int = 0  # of each answer, as its caller expects; 0: nobody said
+    is_best_effort: bool = False  # it asked for no SLO: it runs where no other needs the room, and gives way
 
     @property
     def shows_tokens(self) -> bool:

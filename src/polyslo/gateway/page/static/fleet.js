@@ -3,6 +3,7 @@
 import { bringIntoView, byId, element } from "./markup.js";
 import { Card } from "./card.js";
 import { THINNEST_PX, WIDEST_PX, isSlow } from "./lane.js";
+import { plural } from "./quantities.js";
 import { GROUPS, GroupRow, TierRow, describeGroup } from "./row.js";
 
 export class Fleet {
@@ -61,7 +62,8 @@ export class Fleet {
     const known = new Set([...Object.keys(GROUPS), ...tiers.map(({ key }) => key)]);
     const unknown = [...groups.keys()].filter((group) => !known.has(group)); // a newer gateway's; better shown than lost
     const others = [...Object.keys(GROUPS), ...unknown]
-      .map((group) => ({ key: group, instances: groups.get(group) ?? [], note: noteOf(group, state.pool) }))
+      .map((group) => ({ key: group, instances: groups.get(group) ?? [] }))
+      .map((row) => ({ ...row, note: noteOf(row, state.best_effort) }))
       .filter(({ key, instances }) => instances.length > 0 || key === "idle");
     return state.instances.length > 0 ? [...tiers, ...others] : [];
   }
@@ -156,9 +158,14 @@ function grouped(instances) {
   return groups;
 }
 
-function noteOf(group, pool) {
-  if (group !== "idle" || !(pool.num_best_effort > 0)) return describeGroup(group).note;
-  return `${GROUPS.idle.note}, ${pool.num_best_effort} on best-effort work`;
+// Best effort is in no tier, so the pool tells of it, also of what waits for the pool or is hosted by a tier.
+function noteOf({ key, instances }, bestEffort) {
+  const { num_running, num_waiting } = key === "idle" && bestEffort ? bestEffort : { num_running: 0, num_waiting: 0 };
+  const isEmpty = instances.length === 0;
+  const owned = `${plural(instances.length, "instance")}, ${describeGroup(key).note}`;
+  const note = isEmpty ? "Empty: every instance is in use" : owned;
+  const work = num_running + num_waiting > 0 ? `; best effort: ${num_running} running, ${num_waiting} waiting` : "";
+  return `${note}${work}${isEmpty ? "." : ""}`;
 }
 
 function laneWidth(rows) {

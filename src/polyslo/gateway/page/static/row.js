@@ -161,10 +161,7 @@ export class GroupRow {
   }
 
   draw(instances, note, pitch_px, width_px, chosen) {
-    write(
-      this.note,
-      instances.length > 0 ? `${plural(instances.length, "instance")}, ${note}` : "Empty: every instance is in use.",
-    );
+    write(this.note, note);
     this.lane.node.hidden = instances.length === 0;
     this.lane.draw(instances, pitch_px, width_px, chosen);
   }

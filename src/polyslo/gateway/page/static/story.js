@@ -10,6 +10,7 @@ const OUTCOMES = {
   missed: { text: "missed its SLO", standing: "missed" },
   refused: { text: "was refused", standing: "missed" },
   failed: { text: "failed", standing: "missed" },
+  served: { text: "served, best effort", standing: "met" },
   rejected: { text: "found wrong by its engine", standing: "unknown" },
   cancelled: { text: "cancelled by its client", standing: "unknown" },
 };
@@ -24,6 +25,7 @@ const STEP_NAMES = {
   relegated: "Relegated",
   attained: "Ended in time",
   missed: "Ended",
+  served: "Ended",
   refused: "Refused",
   failed: "Failed",
   rejected: "Rejected",
@@ -80,7 +82,7 @@ export class Story {
       story.id,
       outcomeOf(story),
       element("p", { class: "facts" }, factsOf(story, tier, model)),
-      firstTokenFigure(story, now_s),
+      story.slo && firstTokenFigure(story, now_s),
       latenessFigure(story),
       stepsOf(story, (index) => this.chooseInstance(index, story.model)),
     );
@@ -142,11 +144,14 @@ function outcomeOf({ outcome }) {
 }
 
 function factsOf(story, tier, model) {
-  const { ttft_ms, tpot_ms } = story.slo;
-  const slo = `first token within ${latency(ttft_ms / 1000)}, then one every ${latency(tpot_ms / 1000)}`;
   const tokens = `${plural(story.input_tokens, "token")} in, ${count(story.output_tokens)} out`;
   const answer = story.is_streamed ? null : "not streamed";
-  return [slo, tokens, answer, tier ? `${tierName(tier)} tier` : null, model].filter(Boolean).join(BETWEEN);
+  return [promiseOf(story), tokens, answer, tier ? `${tierName(tier)} tier` : null, model].filter(Boolean).join(BETWEEN);
+}
+
+function promiseOf({ slo }) {
+  if (slo === null) return "best effort: no SLO";
+  return `first token within ${latency(slo.ttft_ms / 1000)}, then one every ${latency(slo.tpot_ms / 1000)}`;
 }
 
 function stepsOf(story, chooseInstance) {
