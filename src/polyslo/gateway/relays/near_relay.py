@@ -17,6 +17,7 @@ from typing import Any
 from polyslo.gateway.belief.usage import completion_tokens, prompt_tokens
 from polyslo.gateway.relays.broken import is_broken
 from polyslo.gateway.relays.continuation import continuing_body, watched_body
+from polyslo.gateway.relays.counting import answer_tokens, count_tokens
 from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.handover import decode_body, prefill_body
 from polyslo.gateway.relays.one_stream import OneStream
@@ -69,7 +70,6 @@ class NearRelay:
         self._idle_timeout_s = 0.0
         self._one: OneStream | None = None  # of a stream that another instance can go on with
         self._reply = self._new_reply()
-        self._due_s = request.arrival_s + request.ttft_s
         self.has_started = False
         self._awaits_rest = False  # it was taken back, and its client has not been sent any more of it yet
         self.stays = False  # it was to be taken back, and can't be: for good, so that both ends of a link agree
@@ -253,7 +253,7 @@ class NearRelay:
         else:
             passage.tokens = completion_tokens(tail) or passage.tokens
             passage.prompt_tokens = self._reply.prompt_tokens
-            self._watcher.ended(self, self._output_tokens)
+            self._watcher.ended(self, answer_tokens(passage, self.request))
         if left:
             self.exchange.write(left)
         self.exchange.end()
@@ -274,27 +274,14 @@ class NearRelay:
         else:
             self._count(completion_tokens(body) or 1)
             passage.prompt_tokens = prompt_tokens(body)
-            self._watcher.ended(self, self._output_tokens)
+            self._watcher.ended(self, answer_tokens(passage, self.request))
         self.let_through()
-
-    @property
-    def _output_tokens(self) -> int:
-        """How long each of its answers got."""
-        return max(1, self.passage.tokens // self.request.num_sequences)
 
     def _count(self, tokens: int) -> None:
         """Count tokens, and hold them against their deadline."""
         now_s = self._clock()
-        passage, request = self.passage, self.request
-        if passage.tokens == 0:
-            passage.first_token_s = now_s
-        # Of tokens that come together the first is due first; an answer that comes whole is due with its last.
-        judged = passage.tokens if request.is_streamed else passage.tokens + tokens - 1
-        passage.tokens += tokens
-        passage.last_token_s = now_s
-        if now_s > self._due_s + judged // request.num_sequences * request.tpot_s:
-            passage.is_late = True
-        if request.shows_tokens:
+        count_tokens(self.passage, self.request, tokens, now_s)
+        if self.request.shows_tokens:
             self._watcher.saw_tokens(self.r, tokens, now_s)
 
     def _on_gone(self) -> None:
