@@ -33,6 +33,7 @@ clients: $(STAMP)
 	@POLYSLO_CLIENTS=1 $(BIN)/pytest -rs tests/clients
 
 # The gateways that ours is measured beside (1 GB there; HAProxy is the system's), then all of them in one run.
+# With Envoy among them, tests/clients/test_envoy.py is run.
 peers: $(STAMP)
 	@$(BIN)/python tests/clients/environments.py --uv $(UV) peers
 

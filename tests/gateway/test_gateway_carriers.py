@@ -20,6 +20,7 @@ import test_resumed_streams as resumed
 import test_traces as traces
 import test_workers as workers
 from gateway_bench import COMPLETIONS, MODEL, Bench, completion, run
+from played_envoy import PlayedEnvoy
 
 from polyslo.errors import ConfigError
 from polyslo.gateway.processes.carriers import bind
@@ -113,6 +114,26 @@ def test_limits_hold_over_all_carriers_together():
                 await other.origin.close()
             first.call.abort()
             await bench.settle()
+
+    run(main)
+
+
+def test_envoys_requests_and_carriers_share_one_decider():
+    """A place that a carrier's request has is taken for Envoy's, too, until it is given back."""
+
+    async def main():
+        server = {"max_concurrent_requests": 1, "queue_size": 0, "ext_proc_port": 0}
+        async with Bench(server=server) as bench:
+            envoy = PlayedEnvoy(bench.gateway.picker.port.port)
+            first = bench.send(COMPLETIONS, completion(100_000, stream=True))
+            await first.until(lambda reply: reply.body)
+            second = await bench.ask(COMPLETIONS, completion(), origin=envoy)
+            assert (second.status, second.code) == (429, "saturated")
+            first.call.abort()
+            await bench.settle()
+            assert (await bench.ask(COMPLETIONS, completion(), origin=envoy)).status == 200
+            await bench.settle()
+            await envoy.close()
 
     run(main)
 

@@ -39,7 +39,9 @@ from polyslo.gateway.observability.loop_lag import LoopLag
 from polyslo.gateway.observability.metrics import Metrics
 from polyslo.gateway.observability.process_metrics import ProcessMetrics
 from polyslo.gateway.observability.traces import open_traces
+from polyslo.gateway.over_http import OverHttp
 from polyslo.gateway.page.board import Board
+from polyslo.gateway.picker.picker import Picker
 from polyslo.gateway.processes.carriers import Carriers
 from polyslo.gateway.processes.tally import RowOfTally, Tally
 from polyslo.gateway.relays.answers import Answers
@@ -51,7 +53,7 @@ from polyslo.gateway.relays.places import Places
 from polyslo.gateway.served_model import ServedModel
 from polyslo.gateway.stopping import stop_all
 from polyslo.gateway.tls import engine_context, server_context
-from polyslo.wire.server import Census, Handler, Limits, Listener, listen
+from polyslo.wire.server import Census, Exchange, Handler, Limits, Listener, listen
 
 log = logging.getLogger("polyslo")
 WATCH_PERIOD_S = 1.0
@@ -124,11 +126,20 @@ class Gateway:
             served.bypass = self.bypass
         self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
         self._watches = {model.name: self._watches_of(model) for model in config.models}
-        self.front: Front | Carriers = (
-            carriers[0] if carriers else Front(config, self.models, self.places, doorkeeper=doorkeeper)
+        self.front: Front[Exchange] | Carriers = (
+            carriers[0] if carriers else Front(config, self.models, self.places, OverHttp(), doorkeeper=doorkeeper)
         )
+        self.picker = None if server.ext_proc_port is None else Picker(config, self.models, self.places, doorkeeper)
+        self._fronts = [self.front] if self.picker is None else [self.front, self.picker.front]
         self.changes = Changes(
-            self.written, self.models, self._watches, self.origins, self.front, self.journals, self._file, self._reread
+            self.written,
+            self.models,
+            self._watches,
+            self.origins,
+            self._fronts,
+            self.journals,
+            self._file,
+            self._reread,
         )
         self.metrics.register(self.changes.reloads)
         self.metrics.register(EngineLoads(self.models))
@@ -136,6 +147,8 @@ class Gateway:
             self.models, self.snapshot, self.story, self.metrics.pieces, self.changes.workers, self.changes.view_keys
         )
         self.listener = await self._open(self.front)
+        if self.picker is not None:
+            await self.picker.port.start()
         self.management_listener = await _listen(
             self.management.handle,
             server.metrics_host,
@@ -158,12 +171,12 @@ class Gateway:
         """Refuse what is new, let what is under way end within the grace, close; see `stop_all` for errors."""
         await stop_all(
             (
-                self.front.drain,
+                *(front.drain for front in self._fronts),
                 self._board_timer.cancel,
                 self._lag.stop,
                 self.management.stop,
                 self.changes.stop,
-                lambda: self.listener.close(self.config.server.shutdown_grace_s),
+                self._close_doors,
                 lambda: self.management_listener.close(0.0),
                 *([] if self.bypass is None else [self.bypass.close]),
                 *(watches.stop for watches in self._watches.values()),
@@ -180,10 +193,13 @@ class Gateway:
         server = self.config.server
         scheme, other = ("https" if speaks_tls else "http" for speaks_tls in (server.tls_cert_file, server.metrics_tls))
         count = sum(len(model.instances) for model in self.models.values())
-        return [
+        lines = [
             f"polyslo serves {count} instances at {scheme}://{server.host}:{self.listener.port}",
             f"page and metrics at {other}://{server.metrics_host}:{self.management_listener.port}/",
         ]
+        if self.picker is not None:
+            lines.insert(1, f"endpoints for Envoy are picked at {server.host}:{self.picker.port.port} (ext_proc)")
+        return lines
 
     def snapshot(self, name: str) -> dict[str, Any]:
         """Return what the page shows of a model."""
@@ -202,6 +218,12 @@ class Gateway:
                 return {**story, "model": model}
         return None
 
+    async def _close_doors(self) -> None:
+        """Let what is under way end within the grace, then cut what is left."""
+        grace_s = self.config.server.shutdown_grace_s
+        picker = [] if self.picker is None else [self.picker.port.stop(grace_s)]
+        await asyncio.gather(self.listener.close(grace_s), *picker)
+
     def _carriers(self, doorkeeper: Doorkeeper) -> list[Carriers]:
         """Return who has the connections where that is not this process."""
         if self.config.server.processes == 1:
@@ -214,7 +236,7 @@ class Gateway:
         server = self.config.server
         return bypass_on(asyncio.get_running_loop()) if server.processes == 1 and server.compiled_relay else None
 
-    async def _open(self, front: Front | Carriers) -> Listener | Carriers:
+    async def _open(self, front: Front[Exchange] | Carriers) -> Listener | Carriers:
         """Listen for requests, here or in carriers."""
         if isinstance(front, Carriers):
             await front.start()

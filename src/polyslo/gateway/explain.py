@@ -25,6 +25,7 @@ from polyslo.gateway.instances.listed import misplaced, read_instances_file, wit
 from polyslo.gateway.journal.learned_tiers import with_learned_tiers
 from polyslo.gateway.journal.shadow import shadow_policy
 from polyslo.gateway.observability.traces import untraceable
+from polyslo.gateway.picker.picker import unpickable
 from polyslo.gateway.tls import server_context
 from polyslo.profiles.library import NamedProfile, load_profile
 from polyslo.sim.fleet import PolicySpec
@@ -55,7 +56,7 @@ def explain(config: GatewayConfig, environment: Mapping[str, str] = os.environ) 
             config = with_learned_tiers(config)
         except ConfigError as error:
             mistakes.append(str(error))
-    mistakes += untraceable(config.telemetry)
+    mistakes += [*untraceable(config.telemetry), *unpickable(config)]
     warnings = (
         *_slo_warnings(config, profiles),
         *_key_warnings(config),
@@ -192,6 +193,8 @@ def _server_lines(config: GatewayConfig) -> Iterator[str]:
     server = config.server
     scheme = "http" if server.tls_cert_file is None else "https"
     yield f"listens on {scheme}://{server.host}:{server.port}, metrics on {server.metrics_host}:{server.metrics_port}"
+    if server.ext_proc_port is not None:
+        yield f"picks endpoints for Envoy on {server.host}:{server.ext_proc_port}"
     if config.instances_file is not None:
         yield f"instances from {config.instances_file}, read again when it changes"
 

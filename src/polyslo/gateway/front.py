@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
 from time import monotonic
+from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 from uuid import uuid4
 
@@ -21,10 +22,9 @@ import orjson
 from polyslo.gateway.config.gateway import GatewayConfig
 from polyslo.gateway.config.models import ANY_MODEL
 from polyslo.gateway.config.slo import KeyConfig
-from polyslo.gateway.front_model import Admission, Destination, FrontModel, Leave
+from polyslo.gateway.front_model import Admission, Caller, Carriage, Destination, FrontModel, Leave
 from polyslo.gateway.model_list import MODELS, ModelList
 from polyslo.gateway.relays.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
-from polyslo.gateway.relays.pass_on import PassOn
 from polyslo.gateway.relays.passage import BEST_EFFORT, Passage
 from polyslo.gateway.requests.body import GENERATIONS, Ask, encode_body, read_body
 from polyslo.gateway.requests.grants import Slo, grant, tenant_of
@@ -35,7 +35,7 @@ from polyslo.gateway.requests.resumable import is_resumable
 from polyslo.gateway.requests.trace_context import trace_context
 from polyslo.gateway.requests.wishes import SLO_HEADERS, Wish, echoed, read_wish, strip_own_fields
 from polyslo.wire.fields import Headers
-from polyslo.wire.server import Exchange, end_to_end
+from polyslo.wire.server import end_to_end
 
 DEFAULT_MAX_TOKENS = 4096  # of a request that states no bound, for the belief alone
 SURE_RATIO = 0.75  # of the tokens that a prompt is estimated at: surely it has so many
@@ -50,26 +50,31 @@ _FORM_VALUE = re.compile(rb"[^\r\n]{0,256}\r\n(?:[^\r\n]{1,256}\r\n){0,8}\r\n([^
 _MOST_FIELDS = 32  # that are looked at: a body may be made of what looks like them
 
 
-class Front:
-    """Handles exchanges: the handler of the gateway's main port."""
+E = TypeVar("E", bound=Caller)
+
+
+class Front(Generic[E]):
+    """Handles exchanges; `carriage` gets to instances what they ask for."""
 
     def __init__(
         self,
         config: GatewayConfig,
         models: Mapping[str, FrontModel],
         places: Admission,
+        carriage: Carriage[E],
         clock: Callable[[], float] = monotonic,
         doorkeeper: Doorkeeper = NOBODY_AT_THE_DOOR,
     ) -> None:
         self._models = models
         self._places = places
+        self._carriage = carriage
         self._clock = clock
         self._doorkeeper = doorkeeper
         self.reconfigure(config)
         self._model_list = ModelList(models)
         self.is_draining = False
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle(self, exchange: E) -> None:
         """Answer or admit one request."""
         try:
             refusal = self._route(exchange)
@@ -93,7 +98,7 @@ class Front:
         self.is_draining = True
         self._places.turn_away(SHUTTING_DOWN)
 
-    def _route(self, exchange: Exchange) -> Refusal | None:
+    def _route(self, exchange: E) -> Refusal | None:
         path = exchange.path
         if not path.startswith(b"/v1/") and path not in PASSED_ON:
             return self._health(exchange)
@@ -114,7 +119,7 @@ class Front:
             return self._show_model(exchange)
         return self._pass_on(exchange, key)
 
-    def _health(self, exchange: Exchange) -> Refusal | None:
+    def _health(self, exchange: E) -> Refusal | None:
         if exchange.path in (b"/health", b"/readiness", b"/liveness"):
             is_ready = any(model.has_open_instance for model in self._models.values())
             if self.is_draining or (exchange.path != b"/liveness" and not is_ready):
@@ -123,7 +128,7 @@ class Front:
             return None
         return _unknown_path(exchange.path)
 
-    def _generate(self, exchange: Exchange, key: KeyConfig | None) -> Refusal | None:
+    def _generate(self, exchange: E, key: KeyConfig | None) -> Refusal | None:
         arrival_s = self._clock()
         ask = read_body(exchange.path, exchange.body)
         model = self._find(ask.model)
@@ -160,7 +165,7 @@ class Front:
 
     def _admit(
         self,
-        exchange: Exchange,
+        exchange: E,
         key: KeyConfig | None,
         model: FrontModel,
         request: Request,
@@ -185,7 +190,7 @@ class Front:
         )
 
         def enter() -> Refusal | None:
-            relay = model.admit(exchange, body, request, headers, passage)
+            relay = self._carriage.take_in(model, exchange, body, request, headers, passage)
             return None if relay is not None else Refusal("saturated", "every place is taken; ask again later")
 
         return self._places.take(exchange, key, enter)
@@ -197,7 +202,7 @@ class Front:
             return Refusal("unknown_model", f"model: no model {name[:200]!r}; there are {known}", "model")
         return model
 
-    def _list_models(self, exchange: Exchange) -> Refusal | None:
+    def _list_models(self, exchange: E) -> Refusal | None:
         """Answer with all models; where there is one, as an instance of it does."""
         if len(self._models) > 1:
             self._model_list.answer(exchange)
@@ -209,7 +214,7 @@ class Front:
         self._send_on(exchange, self._clock(), instance, lambda: None)
         return None
 
-    def _show_model(self, exchange: Exchange) -> Refusal | None:
+    def _show_model(self, exchange: E) -> Refusal | None:
         name = unquote_to_bytes(exchange.path[len(MODELS) + 1 :]).decode("utf-8", "replace")
         model = self._find(name)
         if isinstance(model, Refusal):
@@ -217,7 +222,7 @@ class Front:
         self._model_list.answer_one(exchange, model, name)
         return None
 
-    def _pass_on(self, exchange: Exchange, key: KeyConfig | None) -> Refusal | None:
+    def _pass_on(self, exchange: E, key: KeyConfig | None) -> Refusal | None:
         """Send any other request to an instance of its model, which its body may name; the least loaded one."""
         arrival_s = self._clock()
         model = self._find(_model_named(exchange) or next(iter(self._models)))
@@ -227,10 +232,10 @@ class Front:
             return NO_INSTANCE
         return model.pass_on(exchange, key, self._places, partial(self._send_on, exchange, arrival_s))
 
-    def _send_on(self, exchange: Exchange, arrival_s: float, instance: Destination, leave: Leave) -> None:
+    def _send_on(self, exchange: E, arrival_s: float, instance: Destination, leave: Leave) -> None:
         left_s = arrival_s + self._config.server.request_timeout_s - self._clock()
         headers = [*_forwarded(exchange.headers, None), *instance.credentials]
-        PassOn(exchange, instance.origin, headers, left_s, leave)
+        self._carriage.pass_on(exchange, instance.origin, headers, left_s, leave)
 
 
 def _forwarded(headers: Headers, request_id: str | None) -> list[tuple[bytes, bytes]]:
@@ -258,7 +263,7 @@ def _check_apart(ask: Ask) -> None:
     encode_body(ask.body)  # the prefill's body is written anew: one nested too deep is refused now
 
 
-def _model_named(exchange: Exchange) -> str | None:
+def _model_named(exchange: Caller) -> str | None:
     """Return the model that a body names: JSON, or a form, as audio comes in."""
     if not exchange.body:
         return None

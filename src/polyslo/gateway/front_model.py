@@ -7,7 +7,7 @@ decider's process has told of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from polyslo.gateway.belief.tokens import Estimate
 from polyslo.gateway.config.slo import KeyConfig
@@ -18,6 +18,7 @@ from polyslo.gateway.requests.least_ttft import LeastTtft
 from polyslo.gateway.requests.openai_errors import Refusal
 from polyslo.gateway.requests.request import Request
 from polyslo.wire.client import Origin
+from polyslo.wire.fields import Headers
 from polyslo.wire.server import Exchange
 
 
@@ -35,6 +36,21 @@ class Destination(Protocol):
     @property
     def credentials(self) -> tuple[Header, ...]:
         """The headers with which the engine lets us in."""
+
+
+class Caller(Client, Protocol):
+    """Who comes to the front door: a request, whoever carries its bytes."""
+
+    @property
+    def method(self) -> bytes:
+        """Its method."""
+
+    @property
+    def body(self) -> bytes:
+        """All of its body."""
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first field of that (lower-case) name."""
 
 
 Leave = Callable[[], None]  # gives a place back; to be called once
@@ -86,3 +102,24 @@ class Admission(Protocol):
 
     def turn_away(self, refusal: Refusal) -> None:
         """Answer everybody in line with the same refusal."""
+
+
+C = TypeVar("C", bound=Caller, contravariant=True)
+
+
+class Carriage(Protocol[C]):
+    """How what was let in gets to instances."""
+
+    def take_in(
+        self,
+        model: FrontModel,
+        exchange: C,
+        body: bytes,
+        request: Request,
+        headers: Sequence[Header],
+        passage: Passage,
+    ) -> Relay | None:
+        """Have a request decided about, and carried; None when there is no room for one more."""
+
+    def pass_on(self, exchange: C, origin: Origin, headers: Headers, timeout_s: float, leave: Leave) -> None:
+        """Have a request carried that nobody decides about; `leave` is called when it is over."""

@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 
 from polyslo.gateway.front_model import FrontModel
+from polyslo.gateway.relays.places import Client
 from polyslo.gateway.requests.openai_errors import JSON_HEADERS, Refusal
 from polyslo.wire.fetch import FetchError, fetch
-from polyslo.wire.server import Exchange
 
 MODELS = b"/v1/models"
 TIMEOUT_S = 2.0
@@ -24,27 +24,27 @@ class ModelList:
         self._models = models
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange: Client) -> None:
         """Answer once every model was asked; one whose instance does not answer is listed by its name alone."""
         self._run(exchange, self._list(exchange))
 
-    def answer_one(self, exchange: Exchange, model: FrontModel, name: str) -> None:
+    def answer_one(self, exchange: Client, model: FrontModel, name: str) -> None:
         """Answer with the card that an instance of `model` has under that name, or that there is none."""
         self._run(exchange, self._one(exchange, model, name))
 
-    def _run(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, exchange: Client, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         exchange.on_gone = lambda: _cancel(task)
 
-    async def _list(self, exchange: Exchange) -> None:
+    async def _list(self, exchange: Client) -> None:
         cards = await asyncio.gather(*(_card(model, model.name) for model in self._models.values()))
         shown = [card or _plain(name) for card, name in zip(cards, self._models, strict=True)]
         exchange.on_gone = None
         exchange.respond(200, JSON_HEADERS, orjson.dumps({"object": "list", "data": shown}))
 
-    async def _one(self, exchange: Exchange, model: FrontModel, name: str) -> None:
+    async def _one(self, exchange: Client, model: FrontModel, name: str) -> None:
         card = await _card(model, name) or (_plain(name) if name in self._models else None)
         exchange.on_gone = None
         if card is None:

@@ -74,6 +74,10 @@ class TokenCounter:
             return events
         return self._add(events, told if self.kind == LISTED else max(0, told - self.num_events - self._ahead))
 
+    def num_before(self, tokens: int) -> int:
+        """Return how many events were tokens before those that have just shown so many."""
+        return self.num_events - (tokens if self._event_tokens.ratio == 1.0 else 1)
+
     def num_events_of(self, tail: bytes) -> int:
         """Return how many events were tokens, of a stream with this end: a usage that nobody asked for was none."""
         return self.num_events - (0 if self._counts_usage else tail.count(_NO_CHOICES))

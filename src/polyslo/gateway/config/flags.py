@@ -17,6 +17,7 @@ FLAGS = {
     "port": "server.port",
     "prometheus_host": "server.metrics_host",
     "prometheus_port": "server.metrics_port",
+    "ext_proc_port": "server.ext_proc_port",
     "processes": "server.processes",
     "max_concurrent_requests": "server.max_concurrent_requests",
     "queue_size": "server.queue_size",

@@ -276,6 +276,8 @@ def _check_server(config: GatewayConfig, mistakes: Mistakes) -> None:
     same_host = server.metrics_host == server.host
     if server.port and server.port == server.metrics_port and same_host:
         mistakes.add("server.metrics_port", f"must differ from server.port, got {server.metrics_port} twice")
+    if server.ext_proc_port and server.ext_proc_port in (server.port, *[server.metrics_port] * same_host):
+        mistakes.add("server.ext_proc_port", f"must differ from the other ports, got {server.ext_proc_port} twice")
 
 
 # What must hold between tables, each with the tables that it reads: those with mistakes of their own are left out.

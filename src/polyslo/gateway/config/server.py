@@ -22,6 +22,12 @@ class ServerConfig:
     port: int = setting(PORT, "Port for requests; 0 takes a free one.", 30_000)
     metrics_host: str = setting(Text(), "Address to listen on for `/metrics`.", "127.0.0.1")
     metrics_port: int = setting(PORT, "Port for `/metrics`; 0 takes a free one.", 29_000)
+    ext_proc_port: int | None = setting(
+        PORT,
+        "Port for Envoy and the gateways made of it, which ask here where to send a request (ext_proc, "
+        "`pip install 'polyslo[envoy]'`); 0 takes a free one. Without it there is none.",
+        None,
+    )
     processes: int = setting(
         Whole(1, 256),
         "Processes that read and write HTTP. With more than one, one more decides: decisions are made in one place in "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Protocol
@@ -48,14 +48,14 @@ class Changes:
         models: Mapping[str, ServedModel],
         watches: Mapping[str, Watch],
         origins: Origins,
-        front: Grantor,
+        fronts: Sequence[Grantor],
         journals: Journals,
         file: str | None,
         reread: Callable[[], GatewayConfig],
     ) -> None:
         self._started = self._written = config
         self.config = config  # as it holds now
-        self._front = front
+        self._fronts = fronts
         self._reread = reread
         self.memberships = {
             name: Membership(model, watches[name], origins, asyncio.get_running_loop(), _telling(journals.of(name)))
@@ -91,7 +91,8 @@ class Changes:
         api_keys = {name: [engine_key(endpoint.api_key_env) for endpoint in of] for name, of in endpoints.items()}
         told = granting_changes(self.config, effective)
         self.config, self._written = effective, new
-        self._front.reconfigure(effective)
+        for front in self._fronts:
+            front.reconfigure(effective)
         for name, of in endpoints.items():
             told += self.memberships[name].sync(of, CONFIGURED, api_keys[name])
         if fixed:

@@ -25,6 +25,7 @@ import uvloop
 from polyslo.gateway.config.gateway import GatewayConfig
 from polyslo.gateway.config.slo import KeyConfig
 from polyslo.gateway.front import Front
+from polyslo.gateway.over_http import OverHttp
 from polyslo.gateway.processes import messages
 from polyslo.gateway.processes.carried import Carried
 from polyslo.gateway.processes.carried_model import CarriedModel
@@ -35,7 +36,7 @@ from polyslo.gateway.relays.listeners import Visitor
 from polyslo.gateway.relays.places import Client, Enter
 from polyslo.gateway.requests.openai_errors import Refusal
 from polyslo.gateway.tls import engine_context, server_context
-from polyslo.wire.server import Limits, Listener, listen_on
+from polyslo.wire.server import Exchange, Limits, Listener, listen_on
 
 if TYPE_CHECKING:
     from polyslo.gateway.relays.bypass import Bypass
@@ -77,7 +78,7 @@ class Carrier:
         self._models: dict[str, CarriedModel] = {}
         self._config: GatewayConfig | None = None
         self._engine_context: SSLContext | None = None
-        self._front: Front | None = None
+        self._front: Front[Exchange] | None = None
         self._listener: Listener | None = None
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,7 +115,7 @@ class Carrier:
         if self._front is None:
             self._engine_context = engine_context(config.server)
             self._carried.bypass = _bypass() if config.server.compiled_relay else None
-            self._front = Front(config, self._models, FarPlaces(), doorkeeper=FarDoorkeeper(self._link))
+            self._front = Front(config, self._models, FarPlaces(), OverHttp(), doorkeeper=FarDoorkeeper(self._link))
         else:
             self._front.reconfigure(config)
 

@@ -10,16 +10,15 @@ another instance goes on where it was taken away. The rest is held until its fir
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from polyslo.gateway.belief.count_kinds import EVENTS
 from polyslo.gateway.belief.event_tokens import ONE_EACH
 from polyslo.gateway.belief.usage import completion_tokens, prompt_tokens
 from polyslo.gateway.relays.broken import is_broken
 from polyslo.gateway.relays.continuation import continuing_body, watched_body
+from polyslo.gateway.relays.counting import Tally
 from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.handover import decode_body, prefill_body
 from polyslo.gateway.relays.one_stream import OneStream
@@ -73,13 +72,12 @@ class NearRelay:
         self._one: OneStream | None = None  # of a stream that another instance can go on with
         self._event_tokens = ONE_EACH
         self._reply = self._new_reply()
-        self._due_s = math.inf if request.is_best_effort else request.arrival_s + request.ttft_s
+        self._tally = Tally(passage, request)
         self.has_started = False
         self._awaits_rest = False  # it was taken back, and its client has not been sent any more of it yet
         self.stays = False  # it was to be taken back, and can't be: for good, so that both ends of a link agree
         self._is_blocked = False  # its client takes less than it is sent
         self._was_blocked = False
-        self._late_ratio = 0.0  # tokens an event with which none would have been late, where events don't say it
         self._bypass_in = self._patience = FIRST_PATIENCE  # pieces
         exchange.on_gone = self._on_gone
         exchange.on_blocked = self._on_blocked
@@ -258,11 +256,12 @@ class NearRelay:
         if self._reply.has_failed or not passage.tokens or is_broken(tail):
             self._watcher.failed(self, 500)
         else:
-            stated = completion_tokens(tail)
-            if stated:
-                self._true_up(stated, tail)
+            if stated := completion_tokens(tail):
+                # one that was blocked teaches nothing: its engine may have put together what nobody took
+                learns = not self._was_blocked and self._one is None
+                self._tally.true_up(stated, tail, self._reply.counter, self._event_tokens if learns else None)
             passage.prompt_tokens = self._reply.prompt_tokens
-            self._watcher.ended(self, self._output_tokens)
+            self._watcher.ended(self, self._tally.answer_tokens)
         if left:
             self.exchange.write(left)
         self.exchange.end()
@@ -283,28 +282,14 @@ class NearRelay:
         else:
             self._count(completion_tokens(body) or 1)
             passage.prompt_tokens = prompt_tokens(body)
-            self._watcher.ended(self, self._output_tokens)
+            self._watcher.ended(self, self._tally.answer_tokens)
         self.let_through()
-
-    @property
-    def _output_tokens(self) -> int:
-        """How long each of its answers got."""
-        return max(1, self.passage.tokens // self.request.num_sequences)
 
     def _count(self, tokens: int) -> None:
         """Count tokens, and hold them against their deadline."""
         now_s = self._clock()
-        passage, request = self.passage, self.request
-        if passage.tokens == 0:
-            passage.first_token_s = now_s
-        # Of tokens that come together the first is due first; an answer that comes whole is due with its last.
-        judged = passage.tokens if request.is_streamed else passage.tokens + tokens - 1
-        passage.tokens += tokens
-        passage.last_token_s = now_s
-        if now_s > self._due_s + judged // request.num_sequences * request.tpot_s:
-            passage.is_late = True
-            self._late_ratio = max(self._late_ratio, self._timely_ratio(now_s, tokens))
-        if request.shows_tokens:
+        self._tally.add(tokens, now_s, self._reply.counter)
+        if self.request.shows_tokens:
             self._watcher.saw_tokens(self.r, tokens, now_s)
 
     def _count_past(self, events: int, told: int) -> None:
@@ -312,24 +297,6 @@ class NearRelay:
         tokens = self._reply.counter.went_past(events, told)
         if tokens:
             self._count(tokens)
-
-    def _timely_ratio(self, now_s: float, tokens: int) -> float:
-        """Return how many tokens an event must have had for tokens that are late to be in time after all."""
-        due_now = (now_s - self._due_s) / self.request.tpot_s  # which token is due by now
-        before = self._reply.counter.num_events - (tokens if self._event_tokens.ratio == 1.0 else 1)
-        return (due_now - 1.0) / (before - 1) if before > 1 else math.inf  # the first event has one, for sure
-
-    def _true_up(self, tokens: int, tail: bytes) -> None:
-        """Set the count to what a stream had, as its engine says, and judge it by that."""
-        passage, counter = self.passage, self._reply.counter
-        passage.tokens = tokens
-        if self.request.num_sequences > 1 or self._one is not None:
-            return
-        events = counter.num_events_of(tail)
-        if passage.is_late and counter.kind == EVENTS and tokens > events > 1:
-            passage.is_late = self._late_ratio > (tokens - 1) / (events - 1)
-        if not self._was_blocked:  # else its engine may have put together what nobody took
-            self._event_tokens.learn(tokens, events)
 
     def _on_gone(self) -> None:
         self._drop()

@@ -24,7 +24,10 @@ class Relay(Protocol):
     passage: Passage
     at: Whereabouts
     receipt: tuple[Header, ...]  # of the last decision
-    has_started: bool  # whether its client was sent anything
+
+    @property
+    def has_started(self) -> bool:
+        """Whether its client was sent anything."""
 
     @property
     def is_committed(self) -> bool:
