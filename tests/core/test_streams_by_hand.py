@@ -331,6 +331,24 @@ def test_tokens_that_came_beside_a_prompt_tell_nothing_of_decodes(live):
     assert live.streams.slowness_ratio[0] != ratio
 
 
+def test_a_prompt_whose_client_leaves_tells_nothing_of_decodes(live):
+    """I17: 8 tokens that took as long as they and 6,000 tokens of a prompt that left before they were seen."""
+    r = live.send(1000, 5000)
+    live.see(0.015, (r, 1))
+    now_s = _speak(live, [r], 0.015, lambda k, n: 8, lambda tokens: 0.043, rounds=100)
+    believed = live.fleet.instances["slowness"][0]
+    other = live.send(20_000, 100, at_s=now_s + 0.001, ttft_s=5.0)
+    assert live.fleet.requests["stage"][other] == QUEUED
+    live.see(now_s + 0.1, (r, 8))
+    live_gone(POLYSERVE, live.streams.handle, other, now_s + 0.19)
+    ratio = float(live.streams.slowness_ratio[0])
+    live.see(now_s + 0.2, (r, 8))
+    assert live.streams.slowness_ratio[0] == ratio
+    live.see(now_s + 0.243, (r, 8))
+    assert live.streams.slowness_ratio[0] != ratio
+    assert live.fleet.instances["slowness"][0] == believed
+
+
 def test_a_client_that_leaves_takes_its_tokens_with_it(live):
     """I4: before its first token and after its third: every count is zero again."""
     waiting, decoding = live.send(1000, 100), live.send(1000, 100)

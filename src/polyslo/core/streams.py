@@ -74,7 +74,7 @@ class Streams(Native):
     nominal_s: npt.NDArray[np.float64]  # (N,) their time by the profile, faded
     learned_s: npt.NDArray[np.float64]  # (N,) when the last of them ended
     piece_tokens: npt.NDArray[np.float64]  # (N,) tokens to a piece of a decode's news, faded
-    first_s: npt.NDArray[np.float64]  # (N,) when the last prompt was seen to end
+    first_s: npt.NDArray[np.float64]  # (N,) when the last prompt was seen to end, or its client left
     stream_seen_s: npt.NDArray[np.float64]  # (R,) when a stream has last shown tokens where it is
     stream_learned: npt.NDArray[np.int64]  # (R,) `stream_tokens` at that time
 
