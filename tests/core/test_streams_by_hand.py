@@ -290,6 +290,31 @@ def test_an_engine_that_speculates_is_not_slow(live, num_streams):
     assert live.fleet.instances["slowness"][0] == 1.0
 
 
+def test_events_that_are_seen_together_are_one_piece(live):
+    """I17: an engine as fast as its profile that is read every second event: the second took no time of its own."""
+    streams = [live.send(1000, 5000) for _ in range(3)]
+    now_s = 0.05
+    live.see(now_s, *((r, 1) for r in streams))
+    for _ in range(100):
+        kv_tokens = float(live.fleet.instances["decode_kv_tokens"][0])
+        now_s += 16 * live.fleet.profile.iteration_s(3, 0, kv_tokens, 0.0)
+        live.see(now_s, *((r, 8) for _ in range(2) for r in streams))
+    assert live.streams.slowness_ratio[0] == pytest.approx(1.0, abs=0.01)
+    assert live.fleet.instances["slowness"][0] == 1.0
+
+
+def test_a_miscounted_piece_tells_nothing_of_speed(live):
+    """I17: what was learned of an engine at half speed is not forgotten for a piece of 5,000 tokens."""
+    r = live.send(1000, 9000)
+    live.see(0.05, (r, 1))
+    now_s = _speak(live, [r], 0.05, lambda k, n: 8, lambda tokens: 0.09, rounds=100)
+    believed = float(live.fleet.instances["slowness"][0])
+    assert believed > 1.5
+    live.see(now_s + 0.09, (r, 5000))
+    live.see(now_s + 0.18, (r, 8))
+    assert live.fleet.instances["slowness"][0] == believed
+
+
 def test_tokens_that_came_beside_a_prompt_tell_nothing_of_decodes(live):
     """I17: 8 tokens that took as long as they and a prompt of 1,000: what they took is not the decodes' time."""
     r = live.send(1000, 5000)
@@ -304,6 +329,24 @@ def test_tokens_that_came_beside_a_prompt_tell_nothing_of_decodes(live):
     assert live.streams.slowness_ratio[0] == ratio  # it has just ended
     live.see(now_s + 0.17, (r, 8))
     assert live.streams.slowness_ratio[0] != ratio
+
+
+def test_a_prompt_whose_client_leaves_tells_nothing_of_decodes(live):
+    """I17: 8 tokens that took as long as they and 6,000 tokens of a prompt that left before they were seen."""
+    r = live.send(1000, 5000)
+    live.see(0.015, (r, 1))
+    now_s = _speak(live, [r], 0.015, lambda k, n: 8, lambda tokens: 0.043, rounds=100)
+    believed = live.fleet.instances["slowness"][0]
+    other = live.send(20_000, 100, at_s=now_s + 0.001, ttft_s=5.0)
+    assert live.fleet.requests["stage"][other] == QUEUED
+    live.see(now_s + 0.1, (r, 8))
+    live_gone(POLYSERVE, live.streams.handle, other, now_s + 0.19)
+    ratio = float(live.streams.slowness_ratio[0])
+    live.see(now_s + 0.2, (r, 8))
+    assert live.streams.slowness_ratio[0] == ratio
+    live.see(now_s + 0.243, (r, 8))
+    assert live.streams.slowness_ratio[0] != ratio
+    assert live.fleet.instances["slowness"][0] == believed
 
 
 def test_a_client_that_leaves_takes_its_tokens_with_it(live):

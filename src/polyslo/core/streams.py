@@ -74,8 +74,9 @@ class Streams(Native):
     nominal_s: npt.NDArray[np.float64]  # (N,) their time by the profile, faded
     learned_s: npt.NDArray[np.float64]  # (N,) when the last of them ended
     piece_tokens: npt.NDArray[np.float64]  # (N,) tokens to a piece of a decode's news, faded
-    first_s: npt.NDArray[np.float64]  # (N,) when the last prompt was seen to end
+    first_s: npt.NDArray[np.float64]  # (N,) when the last prompt was seen to end, or its client left
     stream_seen_s: npt.NDArray[np.float64]  # (R,) when a stream has last shown tokens where it is
+    stream_learned: npt.NDArray[np.int64]  # (R,) `stream_tokens` at that time
 
     FIRST_SLOT: ClassVar = 72
     ARRAYS: ClassVar = {
@@ -99,6 +100,7 @@ class Streams(Native):
         "piece_tokens": (np.float64, 1),
         "first_s": (np.float64, 1),
         "stream_seen_s": (np.float64, 1),
+        "stream_learned": (np.int64, 1),
     }
     BUNDLES: ClassVar = {"fleet": 126}
 
@@ -128,6 +130,7 @@ def new_streams(fleet: Fleet, *, num_news: int = 1 << 14) -> Streams:
         piece_tokens=np.ones(num_instances),
         first_s=np.zeros(num_instances),
         stream_seen_s=np.zeros(num_requests),
+        stream_learned=np.zeros(num_requests, dtype=np.int64),
     )
 
 
@@ -159,6 +162,7 @@ def enter(
     streams.stream_remaining[r] = input_tokens
     streams.stream_hidden[r] = 1 if hidden else 0
     streams.stream_seen_s[r] = NOT_SEEN_S
+    streams.stream_learned[r] = 0
     streams.transfer_end_s[r] = NOT_BEGUN
     arrive(fleet, r)
 
@@ -194,10 +198,11 @@ def follow_tokens(streams: Streams, num_news: int, seen_s: float) -> int:
             num_touched = touch(streams, end_shown_transfer(streams, r, seen_s), num_touched)
         if request.stage == DECODING:
             num_touched = touch(streams, request.instance, num_touched)
-            _learn_of_stream(streams, r, tokens, seen_s)
             _follow_decode(streams, r, seen_s)
     for k in range(num_news):
         r = streams.news[k, 0]
+        if fleet.requests[r].stage == DECODING:
+            _learn_of_stream(streams, r, seen_s)
         if fleet.requests[r].stage == QUEUED and streams.stream_tokens[r] > 0:
             num_touched = touch(streams, fleet.requests[r].instance, num_touched)
             _follow_first(streams, r, seen_s)
@@ -300,7 +305,7 @@ def stay(streams: Streams, r: int, i: int, now_s: float) -> None:
     put_back(fleet, i, r, now_s)
     if request.stage == DECODING:
         streams.stream_seen_s[r] = NOT_SEEN_S
-        streams.stream_tokens[r] = 1  # its next one comes with the iteration that runs now
+        streams.stream_tokens[r] = streams.stream_learned[r] = 1  # its next one comes with the iteration that runs now
 
 
 @compiled
@@ -340,6 +345,7 @@ def _follow_first(streams: Streams, r: int, now_s: float) -> None:
         streams.steps[i] += ODD  # the iteration carried more than was believed
     observe_first_token(fleet, i, r)
     streams.first_s[i] = streams.stream_seen_s[r] = now_s
+    streams.stream_learned[r] = streams.stream_tokens[r]
     more = streams.stream_tokens[r] - 1
     if more > 0:  # several tokens in one piece: those after the first are of later iterations, which others share
         fleet.requests[r].start_iteration -= more
@@ -401,13 +407,20 @@ def _learn_slowness(streams: Streams, i: int, ended_s: float) -> None:
 
 
 @compiled
-def _learn_of_stream(streams: Streams, r: int, tokens: int, now_s: float) -> None:
-    """A decode's tokens came together: where they mostly do, hold their time against as many iterations of decodes."""
+def _learn_of_stream(streams: Streams, r: int, now_s: float) -> None:
+    """A decode's tokens came together: where they mostly do, hold their time against as many iterations of decodes.
+
+    What one digest has of a stream is one piece, however many events it came in: between them there is no time.
+    """
     fleet = streams.fleet
     i = fleet.requests[r].instance
     instance = fleet.instances[i]
+    tokens = streams.stream_tokens[r] - streams.stream_learned[r]
+    before_s = streams.stream_seen_s[r]
+    streams.stream_learned[r], streams.stream_seen_s[r] = streams.stream_tokens[r], now_s
+    if tokens <= 0:  # learned of already, or miscounted
+        return
     streams.piece_tokens[i] += (tokens - streams.piece_tokens[i]) / PIECES
-    before_s, streams.stream_seen_s[r] = streams.stream_seen_s[r], now_s
     undisturbed = instance.last_sent_s <= before_s and streams.first_s[i] <= before_s
     if undisturbed and _decodes_alone(streams, i):
         nominal_s = iteration_s(fleet.profile, instance.num_decodes, 0, instance.decode_kv_tokens, 0.0)

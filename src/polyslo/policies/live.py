@@ -77,6 +77,9 @@ def live_digest(
 def live_gone(policy: int, streams: Streams, r: int, now_s: float) -> None:
     """A request is over before its end: its client left, or its engine failed it."""
     forget_transfer(streams, r)
+    request = streams.fleet.requests[r]
+    if request.stage == QUEUED:
+        streams.first_s[request.instance] = now_s
     on_gone(policy, streams.fleet, r, now_s)
 
 

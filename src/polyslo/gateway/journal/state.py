@@ -29,8 +29,8 @@ _SCRATCH = {
     "base_from", "peak_from", "peak_until", "is_foreseen",
 }  # fmt: skip
 _BY_RECORD = {
-    "requests", "stream_tokens", "stream_remaining", "stream_hidden", "stream_seen_s", "transfer_end_s",
-    "transfers",
+    "requests", "stream_tokens", "stream_remaining", "stream_hidden", "stream_seen_s", "stream_learned",
+    "transfer_end_s", "transfers",
 }  # fmt: skip
 _BY_RESIDENT = {"resident_finish", "resident_base", "resident"}
 _MOST = {"instances": 1 << 14, "residents": 1 << 13, "requests": 1 << 20, "tiers": 64}  # of a state that is believed
