@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from polyslo.core.admission import admit_colocated, admit_prefill, prefill_due_s
-from polyslo.core.belief import enqueue, reserve
+from polyslo.core.belief import enqueue
 from polyslo.core.ladder import place
 from polyslo.core.scaling import assign
 from polyslo.core.slowness import believe_slowness
@@ -141,22 +141,6 @@ def test_a_spare_decode_instance_drains_while_nothing_is_idle(hand, promised, id
     for i, group in enumerate((PREFILL, 0, 1)):
         assign(filled.handle, i, group, 0.0)
     filled.fleet.instances["committed_tokens"][2] = promised
-    r = filled.request(1, 1000, 10)
-    assert place(filled.handle, r, 0.0)
-    record = filled.fleet.requests[r]
-    assert (record["decode_instance"], record["rung"]) == expected
-
-
-@pytest.mark.parametrize(("full", "expected"), [(True, (1, PROMOTED)), (False, (2, OWN))])
-def test_of_several_decode_instances_a_spare_one_drains(hand, full, expected):
-    """I17: the tier's loaded instance takes the request; where it has no room, the tighter tier comes before the spare.
-
-    None is idle. The spare one, 3, was promised nothing.
-    """
-    filled = hand(4, pd=True)
-    for i, group in enumerate((PREFILL, 0, 1, 1)):
-        assign(filled.handle, i, group, 0.0)
-    reserve(filled.handle, filled.request(1, 99_000 if full else 50_000, 10), 2, 1)
     r = filled.request(1, 1000, 10)
     assert place(filled.handle, r, 0.0)
     record = filled.fleet.requests[r]

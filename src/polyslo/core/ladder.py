@@ -92,11 +92,23 @@ def place(fleet: Fleet, r: int, now_s: float) -> bool:
 def _group_at(fleet: Fleet, tier: int, step: int) -> int:
     """Return the tier that the ladder asks at a step: its own, then tighter ones, nearest first.
 
-    Eager promotion asks the own tier last.
+    Eager promotion asks the own tier last; so does a tier whose only instance is wanted elsewhere.
     """
-    if fleet.settings[0].promote == 1 and lacks(fleet, LAZINESS):
+    if fleet.settings[0].promote == 1 and (lacks(fleet, LAZINESS) or _is_spare(fleet, tier)):
         return tier - 1 - step if step < tier else tier
     return tier - step
+
+
+@compiled
+def _is_spare(fleet: Fleet, tier: int) -> bool:
+    """Tell whether a tier's only decode instance has little to do while nothing is idle (PD): it should drain (ours).
+
+    With few instances or tiny outputs tiers would hold on to whole instances that the prefill side lacks.
+    """
+    if fleet.settings[0].disaggregated == 0 or fleet.group_size[tier] != 1 or num_idle(fleet) > 0:
+        return False
+    instance = fleet.instances[fleet.order[tier, 0]]
+    return instance.committed_tokens <= SPARE_RATIO * instance.kv_capacity_tokens
 
 
 @compiled
@@ -412,7 +424,7 @@ def _claim(fleet: Fleet, side: int, group: int, r: int, prefilled_s: float, now_
 def choose_decode(fleet: Fleet, r: int, only: int, prefilled_s: float, now_s: float) -> tuple[int, int, int]:
     """Return (decode instance or NONE, iteration after which it joins, rung): own tier, then the nearest tighter.
 
-    An own one that is spare comes after them, so that it drains. `only` (or NONE) is the one instance that is asked.
+    `only` (or NONE) is the one instance that is asked.
     """
     tier = fleet.requests[r].tier
     tightest = 0 if fleet.settings[0].promote == 1 else tier
@@ -422,16 +434,11 @@ def choose_decode(fleet: Fleet, r: int, only: int, prefilled_s: float, now_s: fl
             return NONE, 0, NO_RUNG
         fits, _, joins = _judge(fleet, DECODE, only, r, prefilled_s, now_s)
         return (only if fits else NONE), joins, OWN if group == tier else PROMOTED
-    spare, spare_joins = NONE, 0
     for step in range(tier - tightest + 1):
         group = _group_at(fleet, tier, step)
         i, _, joins = most_loaded_that_fits(fleet, DECODE, group, r, prefilled_s, now_s)
-        if i != NONE and group == tier and step < tier - tightest and _is_spare(fleet, i):
-            spare, spare_joins = i, joins
-        elif i != NONE:
+        if i != NONE:
             return i, joins, OWN if group == tier else PROMOTED
-    if spare != NONE:
-        return spare, spare_joins, OWN
     if fleet.settings[0].elastic == 1 and num_claimable(fleet, tier) == 0:
         i = take_over(fleet, r, now_s)
         if i != NONE:
@@ -440,15 +447,3 @@ def choose_decode(fleet: Fleet, r: int, only: int, prefilled_s: float, now_s: fl
                 return i, joins, TAKEN_OVER
             leave_if_unneeded(fleet, i, now_s)
     return NONE, 0, NO_RUNG
-
-
-@compiled
-def _is_spare(fleet: Fleet, i: int) -> bool:
-    """Tell whether a decode instance has little to do while nothing is idle (PD): it should drain (ours).
-
-    Tiers would hold on to whole instances that the prefill side lacks.
-    """
-    if fleet.settings[0].elastic == 0 or num_idle(fleet) > 0:
-        return False
-    instance = fleet.instances[i]
-    return instance.committed_tokens <= SPARE_RATIO * instance.kv_capacity_tokens
