@@ -100,7 +100,7 @@ def test_a_reset_in_an_unmeasured_body_is_a_failure(run):
 
 
 def test_an_origin_that_is_not_there_fails_to_connect(run):
-    """So is one whose name does not exist."""
+    """One whose name does not exist is told apart."""
 
     async def scenario() -> None:
         with socket.socket() as taken:
@@ -109,7 +109,7 @@ def test_an_origin_that_is_not_there_fails_to_connect(run):
                 sink = await get(origin, Recorder())
                 assert sink.failure.kind == "connect"
         origin = Origin(f"http://{'a' * 64}.invalid")
-        assert (await get(origin, Recorder())).failure.kind == "connect"
+        assert (await get(origin, Recorder())).failure.kind == "name"
         await origin.close()
 
     run(scenario())

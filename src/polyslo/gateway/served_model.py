@@ -250,7 +250,7 @@ class ServedModel:
     def _note_failure(self, blamed: int | None, failure: Failure | int) -> None:
         if self.health is None or blamed is None or (isinstance(failure, int) and failure < 500):
             return
-        has_no_connection = isinstance(failure, Failure) and failure.kind == "connect"
+        has_no_connection = isinstance(failure, Failure) and failure.kind in ("connect", "name")
         self.health.failed(blamed, at_once=has_no_connection)
 
     def _try_again(self, relay: Relay, failed: int | None) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-# `removed` is what nobody on the wire says: who has sent the request has given its origin up.
-FailureKind = Literal["connect", "timeout", "reset", "malformed", "removed"]
+# `name`: nobody knows the host's, or who would know does not answer. `removed` is what nobody on the wire says: who has
+# sent the request has given its origin up.
+FailureKind = Literal["connect", "name", "timeout", "reset", "malformed", "removed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl as ssl_module
+from socket import gaierror
 from urllib.parse import urlsplit
 
 from polyslo.errors import ConfigError
@@ -131,7 +132,8 @@ class Origin:
                     lambda: OriginConnection(self), self.host, self.port, ssl=self._ssl
                 )
         except (OSError, UnicodeError) as error:  # a timeout is an OSError, a name that can't be one a UnicodeError
-            call.fail(Failure("connect", f"{self!r}: {error or 'no connection in time'}", started=False))
+            kind: FailureKind = "name" if isinstance(error, (gaierror, UnicodeError)) else "connect"
+            call.fail(Failure(kind, f"{self!r}: {error or 'no connection in time'}", started=False))
             return
         finally:
             call.dialling = None

@@ -2,7 +2,8 @@
 
 `/health` is not enough: a frozen engine answers it (vLLM 0.32). So failures of requests count too, and a stream that
 stays silent ends in one (the client's idle timeout). An instance that joins is sent requests after one good look.
-One that lets nobody connect is unhealthy at once, whoever finds out: a request, a look, or who reads its metrics.
+One that lets nobody connect is unhealthy at once, whoever finds out: a request, a look, or who reads its metrics. One
+whose name nobody knows is so when a request has found out: names fail for all instances together, and come back.
 """
 
 from __future__ import annotations
