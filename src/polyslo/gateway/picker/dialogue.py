@@ -134,7 +134,7 @@ class Dialogue:
             try:
                 endpoint = await endpoint_of(pick.origin)
             except OSError as error:
-                pick.observer.on_failure(Failure("connect", f"{pick.origin!r}: {error}", started=False))
+                pick.observer.on_failure(Failure("name", f"{pick.origin!r}: {error}", started=False))
         if exchange.answer is not None:
             await self._respond(exchange.answer)
             return False
