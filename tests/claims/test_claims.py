@@ -94,15 +94,15 @@ def test_claim_misses_near_the_optimum_are_tight_first_tokens():
     """Long prompts with tight TTFTs: nobody could promise them in time, and twice the TTFT lets most of them in."""
     case = Case("mooncake-conversation", "co")
     rate_rps = 0.925 * resolved(case).optimum_rps()
-    found = do(Inspection(case, 0, 2 * DURATION_S, rate_rps))
+    found = do(Inspection(case, 0, 4 * DURATION_S, rate_rps))
     assert isinstance(found, Misses)
     requests, missed = sum(found.tier_requests), sum(found.tier_missed)
     assert missed > 0.02 * requests
     assert found.num_unpromised >= found.num_first_token > 0.9 * missed
     assert found.num_tight_missed / missed > 1.5 * found.num_tight / requests
     assert found.missed_prompt_tokens > 1.5 * found.prompt_tokens
-    assert 1 - found.relaxed_attainment < 0.6 * missed / requests
-    same = do(Trial(case, "polyserve", 0, 2 * DURATION_S, rate_rps))
+    assert 1 - found.relaxed_attainment < 0.5 * missed / requests
+    same = do(Trial(case, "polyserve", 0, 4 * DURATION_S, rate_rps))
     assert isinstance(same, Outcome)
     assert same.tier_requests == found.tier_requests
     assert tuple(n - m for n, m in zip(found.tier_requests, found.tier_missed, strict=True)) == same.tier_attained
