@@ -60,6 +60,13 @@ class Conversation:
         """Send a piece of a request's body."""
         await self.tell(request_body=ext_proc.HttpBody(body=body, end_of_stream=ends))
 
+    async def send(self):
+        """Send a whole request, and hear that it goes to an instance."""
+        await self.head()
+        await self.body()
+        await self.hear("request_headers")
+        await self.hear("request_body")
+
     async def hear(self, kind):
         """Return the next message, which must be of a kind."""
         message = await self.stream.read()
@@ -212,10 +219,7 @@ def test_a_late_answer_takes_the_place_of_one_that_has_not_begun():
 
     async def main():
         async with Bench(server=SERVER | {"request_timeout_s": 0.1}) as bench, Conversation(bench) as envoy:
-            await envoy.head()
-            await envoy.body()
-            await envoy.hear("request_headers")
-            await envoy.hear("request_body")
+            await envoy.send()
             assert (await envoy.refused())[0] == 504
             await bench.settle()
 
@@ -227,10 +231,7 @@ def test_what_is_given_up_in_its_middle_ends_the_stream_with_an_error():
 
     async def main():
         async with Bench(server=SERVER | {"request_timeout_s": 0.1}) as bench, Conversation(bench) as envoy:
-            await envoy.head()
-            await envoy.body()
-            await envoy.hear("request_headers")
-            await envoy.hear("request_body")
+            await envoy.send()
             await envoy.tell(response_headers=ext_proc.HttpHeaders(headers=header_map([(b":status", b"200")])))
             await envoy.hear("response_headers")
             assert await envoy.stream.code() == grpc.StatusCode.ABORTED

@@ -75,9 +75,7 @@ class Cell:
     tiers: tuple[TierRow, ...]  # at the rate that polyserve serves at the first target
     misses: Misses | None  # at `verdict.LEAST_SHARE` of the fluid optimum, where polyserve serves less
     ablations: tuple[Ablation, ...]
-    costs: tuple[
-        CostWithout, ...
-    ]  # at each share with all mechanisms, then without each; none if arrivals are recorded
+    costs: tuple[CostWithout, ...]  # at each share with all mechanisms, then without each; none of recorded arrivals
 
     @property
     def is_recorded(self) -> bool:

@@ -75,7 +75,7 @@ def _ablate(sweep: Sweep, drafts: Sequence[Draft], finished: bool) -> list[list[
 
 
 def _ablate_cost(sweep: Sweep, drafts: Sequence[Draft], finished: bool) -> list[list[CostWithout]]:
-    """See what polyserve owns at light load with all mechanisms and without each, where arrivals are drawn.
+    """See what polyserve owns at each share with all mechanisms and without each, where arrivals are drawn.
 
     At full length: in short runs fleets are still growing while they are scored, and own up to 16% less. They take two
     minutes in all.
@@ -89,7 +89,7 @@ def _ablate_cost(sweep: Sweep, drafts: Sequence[Draft], finished: bool) -> list[
         for d in drafts
     ]
     wanted = [units if not finished or sweep.has(units) else [] for units in wanted]
-    outcomes = iter(sweep.do("ablations, light load", [unit for units in wanted for unit in units]))
+    outcomes = iter(sweep.do("ablations, cost", [unit for units in wanted for unit in units]))
     return [
         [
             CostWithout(share, mechanism, outcome.attainment, outcome.mean_instances)

@@ -212,7 +212,7 @@ def most_loaded_that_fits(
                 return i, first_s, iteration
         for k in range(size):
             i = fleet.order[group, k if wanted == MOST_LOADED else size - 1 - k]
-            if is_host(fleet, i):
+            if is_host(fleet, i) or (wanted == UNQUEUED and fleet.instances[i].num_queued == 0):  # asked already
                 continue
             fits, first_s, iteration = _judge(fleet, side, i, r, prefilled_s, now_s)
             if fits:

@@ -31,8 +31,7 @@ from polyslo.policies.table import POLYSERVE
 @compiled
 def live_arrival(
     policy: int, streams: Streams, r: int, arrival_s: float, first_due_s: float, tpot_s: float, tier: int,
-    input_tokens: int, max_tokens: int, expected_tokens: int, hidden: bool, without_slo: bool,
-    now_s: float,
+    input_tokens: int, max_tokens: int, expected_tokens: int, hidden: bool, without_slo: bool, now_s: float,
 ) -> None:  # fmt: skip
     """A request arrived and has the free record `r`."""
     pass_time(policy, streams, now_s)
