@@ -36,7 +36,8 @@ AT_0 = SimpleNamespace(instance=0)
 
 def _relay(name="r", *, arrival_s=100.0, streamed=True, tokens=0):
     passage = Passage(name, None, "50ms", tokens=tokens, first_token_s=arrival_s + 0.1, last_token_s=arrival_s + 0.6)
-    return SimpleNamespace(passage=passage, request=Request(arrival_s, 1.0, 0.05, 0, 10, 10, streamed), at=AT_0, r=0)
+    request = Request(arrival_s, 1.0, 0.05, 0, 10, 10, streamed)
+    return SimpleNamespace(passage=passage, request=request, at=AT_0, r=0, settle=lambda: None)
 
 
 def _model(relays=(), *, owned=0, pending=0, vacant=3):
@@ -44,7 +45,7 @@ def _model(relays=(), *, owned=0, pending=0, vacant=3):
     groups = {"group": np.zeros(owned + vacant, dtype=np.int64)}
     fleet = SimpleNamespace(instances=groups, tpots_s=np.array([0.05]), pending_size=np.array([pending, 0]))
     instances = [SimpleNamespace(index=i, standing="ready") for i in range(owned)]
-    return SimpleNamespace(fleet=fleet, instances=instances, relays=[None, *relays])
+    return SimpleNamespace(fleet=fleet, instances=instances, relays=[None, *relays], bypass=None)
 
 
 def test_windows_advance_though_nobody_looks(clock):
@@ -83,13 +84,13 @@ def test_tokens_of_streams_that_run_count(clock):
     board = Board(clock, 1)
     running, over = _relay("a", tokens=30), _relay("b", tokens=20)
     board.finished(over, "attained")
-    assert board._tokens_until_now(_model([running])) == 50
+    assert board.num_tokens_of(_model([running])) == 50
     for _ in range(3 * NUM_TOKEN_MARKS):
         clock.now_s += 1.0
         running.passage.tokens += 10
         board.tick(_model([running]))
     since_s, tokens = board._token_marks[0]
-    assert (board._tokens_until_now(_model([running])) - tokens) / (clock.now_s - since_s) == pytest.approx(10.0)
+    assert (board.num_tokens_of(_model([running])) - tokens) / (clock.now_s - since_s) == pytest.approx(10.0)
 
 
 def test_a_request_that_nobody_missed_does_not_count_as_a_miss(clock):

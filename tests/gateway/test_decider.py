@@ -157,6 +157,30 @@ def test_news_and_ends_beyond_the_buffers_are_digested_on_the_way():
     check_empty(shell.decider, 8)
 
 
+def test_news_of_many_at_once_is_as_news_of_each():
+    """Rows are taken in order, with what came one by one before, and lose nothing where there is no room for all."""
+    states = []
+    for at_once in (1, 7, 64):
+        shell = Shell()
+        streams = [shell.send() for _ in range(3)]
+        tokens = [(streams[k % 3], 1 + k % 2) for k in range(len(shell.decider.streams.news) + 100)]
+        shell.decider.saw_tokens(streams[0], 1, 0.05)
+        for k in range(0, len(tokens), at_once):
+            rows = np.array(tokens[k : k + at_once])
+            if at_once == 1:
+                shell.decider.saw_tokens(*map(int, rows[0]), 0.05)
+            else:
+                shell.decider.saw_many(rows, 0.05)
+        assert shell.decider.has_news
+        shell.decider.digest(0.06)
+        states.append([int(shell.decider.streams.stream_tokens[r]) for r in streams])
+        for r in streams:
+            shell.decider.lose(r, 0.07)
+        check_empty(shell.decider, 8)
+    assert states[0] == states[1] == states[2]
+    assert sum(states[0]) == 1 + sum(count for _, count in tokens)
+
+
 def test_losing_a_request_takes_in_its_news_first():
     """Its last tokens, seen but not digested, must not be counted for whoever has its record next."""
     shell = Shell()

@@ -321,7 +321,7 @@ def test_pages_and_metrics_tell_of_all_this():
             state = (await bench.get(b"/state")).json
             assert state["totals"]["requests"] == 2
             assert state["totals"]["in_flight"] >= 1
-            assert board._tokens_until_now(bench.model) > 8  # tokens of streams that run
+            assert board.num_tokens_of(bench.model) > 8  # tokens of streams that run
             assert state["totals"]["tokens_per_s"] > 0
             assert [tier["num_requests_1m"] for tier in state["tiers"]] == [1]
             events = bench.send(b"/events", method=b"GET", origin=bench.management)

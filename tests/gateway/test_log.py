@@ -197,12 +197,12 @@ def test_who_reads_no_log_holds_nobody_up():
     log = logging.Logger("polyslo")
     log.addHandler(writer)
     log.info("line %d", 0)
-    while writer._lines.qsize():  # until the thread has it
+    while writer._lines:  # until the thread has it
         time.sleep(0.001)
     for k in range(1, 100):
         log.info("line %d", k)
     stream.is_read.set()
-    while writer._lines.qsize():
+    while writer._lines:
         time.sleep(0.001)
     log.info("line 100")
     writer.close()

@@ -9,6 +9,7 @@ docs/invariants.md), and at the end there is no request, token, KV, place, lent 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import socket
@@ -234,7 +235,8 @@ class RelayMachine(RuleBasedStateMachine):
         }  # fmt: skip
         self.gateway = Gateway(parse_config(table, "test.toml"))
         await self.gateway.start()
-        self.model, self.bypass = self.gateway.models[MODEL], self.gateway.bypass
+        self.model = self.gateway.models[MODEL]
+        self.bypass = self.model.bypass
         self.membership = self.gateway.changes.memberships[MODEL]
         await self._settle()
 
@@ -430,6 +432,8 @@ class RelayMachine(RuleBasedStateMachine):
         self.model.take_news()
 
     def _seen(self):
+        for relay in self._relays():
+            relay.settle()
         return (
             [(client.is_open, len(client.got)) for client in self.clients],
             [(job.is_busy, job.transport.get_write_buffer_size()) for engine in self.engines for job in engine.jobs],
@@ -476,6 +480,7 @@ class RelayMachine(RuleBasedStateMachine):
         self._check_lent(relays)
         for job in self._jobs():
             if job.is_streamed and job.prompt not in unread:
+                relays[job.prompt].settle()
                 assert relays[job.prompt].passage.tokens == job.num_tokens, "G13: tokens"
         said = {prompt: b"".join(payloads) for engine in self.engines for prompt, payloads in engine.said.items()}
         for client in self.clients:
@@ -618,6 +623,12 @@ def _sockets():
         except OSError:  # the one that lists them
             continue
     return sum(not name.startswith("/") for name in names)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def others_have_left():
+    """Let what other tests have left behind be closed before sockets are counted."""
+    gc.collect()
 
 
 @pytest.mark.parametrize("ends_at_once", [False, True])

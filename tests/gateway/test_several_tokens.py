@@ -59,9 +59,9 @@ def test_a_running_stream_is_counted_by_its_tokens(path, make, kind, is_compiled
                 await bench.ask(path, make(41, stream=True, **USAGE))
             reply = bench.send(path, make(LONG, stream=True, **KINDS[kind]))
             await reply.until(lambda reply: reply.body.count(b"data: ") > 20)
-            assert (bench.gateway.bypass is None) == (not is_compiled)
+            assert (bench.model.bypass is None) == (not is_compiled)
             if is_compiled:
-                await bench.until(lambda: len(bench.gateway.bypass) == 1)
+                await bench.until(lambda: len(bench.model.bypass) == 1)
             seen = len(reply.body)
             await reply.until(lambda reply: len(reply.body) > 2 * seen)
             bench.hold()
@@ -79,10 +79,50 @@ def test_a_running_stream_is_counted_by_its_tokens(path, make, kind, is_compiled
     run(main)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll")
+def test_streams_under_way_count_by_what_others_teach_of_their_engine():
+    """One whose events seemed a token each, and went past counted so, goes on with eight when three others have ended.
+
+    Before that the relay, the page and belief have the same number of it while it runs, and after it again.
+    """
+
+    async def main():
+        async with Bench(speed=5.0, stream_interval=INTERVAL) as bench:
+            reply = bench.send(COMPLETIONS, completion(LONG, stream=True))
+            await bench.until(lambda: len(bench.model.bypass) == 1)
+            before = len(reply.body)
+            await reply.until(lambda reply: len(reply.body) > 2 * before)
+            bench.hold()
+            await bench.until(lambda: _is_quiet(bench, reply))
+            (relay,) = bench.model.instances[0].running
+            assert relay.reckoning() is not None
+            assert (
+                relay.passage.tokens
+                == reply.body.count(b"data: ")
+                == bench.gateway.boards[MODEL].num_tokens_of(bench.model)
+            )
+            bench.go_on()
+            for _ in range(LEAST_HELD):
+                await bench.ask(COMPLETIONS, completion(41, stream=True, **USAGE))
+            assert relay.reckoning() is None
+            assert len(bench.model.bypass) == 1  # the same detour: the stream has been nowhere else
+            before = len(reply.body)
+            await reply.until(lambda reply: len(reply.body) > before + 5000)
+            bench.hold()
+            await bench.until(lambda: _is_quiet(bench, reply))
+            assert relay.passage.tokens == _num_tokens(reply.body)
+            reply.call.abort()
+            bench.go_on()
+            await bench.settle()
+
+    run(main)
+
+
 def _is_quiet(bench, reply):
     """Tell whether all that the engine has sent was counted and has come."""
     (relay,) = bench.model.instances[0].running
     before = getattr(reply, "seen", None)
+    relay.settle()
     reply.seen = relay.passage.tokens, len(reply.body)
     reply.num_quiet = reply.num_quiet + 1 if reply.seen == before else 0
     return reply.num_quiet > 10

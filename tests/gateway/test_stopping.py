@@ -21,7 +21,7 @@ PARTS = {
     "instances that leave": lambda gateway: (gateway.changes.memberships["m"], "stop"),
     "the port": lambda gateway: (gateway.listener, "close"),
     "the other port": lambda gateway: (gateway.management_listener, "close"),
-    "tokens' way past Python": lambda gateway: (gateway.bypass, "close"),
+    "tokens' way past Python": lambda gateway: (gateway.models["m"].bypass, "close"),
     "looks at engines": lambda gateway: (gateway._watches["m"]._each[0], "stop"),
     "engines' metrics": lambda gateway: (gateway._watches["m"]._each[1], "stop"),
     "a model": lambda gateway: (gateway.models["m"], "stop"),

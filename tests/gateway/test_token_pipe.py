@@ -12,7 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyslo.gateway.belief.count_kinds import EVENTS, LISTED, STATED
-from polyslo.gateway.relays.token_pipe import BUFFER_BYTES, PIECE_BYTES, count, is_same
+from polyslo.gateway.belief.stream_tokens import TokenCounter
+from polyslo.gateway.relays.counting import Tally
+from polyslo.gateway.relays.passage import Passage
+from polyslo.gateway.relays.token_pipe import BUFFER_BYTES, LINK, PIECE_BYTES, count, count_one_each, is_same
+from polyslo.gateway.requests.body import read_body
+from polyslo.gateway.requests.request import Request
 
 TOKEN = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":" tale"},"finish_reason":null}],"usage":null}\n\n'
 SPACED = b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": null}]}\n\n'
@@ -130,6 +135,41 @@ def test_a_number_that_is_another_sockets_by_now_is_told():
     other.close()
     again.close()
     _.close()
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.0, 0.5), st.integers(1, 20)), min_size=1, max_size=30),
+    st.integers(1, 3), st.floats(0.001, 1.0), st.floats(0.001, 0.2),
+)  # fmt: skip
+def test_tokens_are_counted_and_held_against_their_deadlines_as_python_does_it(pieces, first, ttft_s, tpot_s):
+    """Whatever part of a stream is counted here: the same count, the same verdict, and the same at a true-up's end."""
+    ask = read_body("/v1/completions", b'{"model": "m", "prompt": "x", "stream": true}')
+    request = Request(100.0, ttft_s, tpot_s, 0, 10, 1000, is_streamed=True)
+    passages = [Passage("r", ask, "20ms") for _ in range(2)]
+    tallies = [Tally(passage, request) for passage in passages]
+    counters = [TokenCounter(ask) for _ in range(2)]
+    for tally, counter in zip(tallies, counters, strict=True):
+        assert tally.reckoning(7, counter) is None  # it has not begun
+        tally.add(counter.went_past(first, first), 100.1, counter)
+    link = np.zeros(1, LINK)[0]
+    link["r"], link["num_tokens"], link["num_events"], link["due_s"], link["tpot_s"] = tallies[1].reckoning(
+        7, counters[1]
+    )
+    now_s = 100.1
+    for gap_s, events in pieces:
+        now_s += gap_s
+        tallies[0].add(counters[0].went_past(events, events), now_s, counters[0])
+        link["heard_s"] = now_s
+        count_one_each(link, events)
+    told = int(link["num_unheard"]), float(link["heard_s"]), float(link["late_ratio"])
+    tallies[1].add_counted(*told, counters[1])
+    assert passages[0] == passages[1]
+    assert counters[0].num_events == counters[1].num_events == link["num_events"]
+    tail = b"data: [DONE]\n\n"
+    for stated in (passages[0].tokens, 2 * passages[0].tokens, 9 * passages[0].tokens):
+        for tally, counter in zip(tallies, counters, strict=True):
+            tally.true_up(stated, tail, counter, None)
+        assert passages[0] == passages[1]
 
 
 def listed(num_ids: int, text: str = " tale") -> bytes:

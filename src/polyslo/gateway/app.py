@@ -121,9 +121,8 @@ class Gateway:
             listeners = Listeners([board, RequestLog(log, model.name), *told, self.places, *outcomes, *carriers])
             served = self.models[model.name] = self._served(model, listeners)
             self.metrics.watch(served)
-        self.bypass = self._bypass()
         for served in self.models.values():
-            served.bypass = self.bypass
+            served.bypass = self._bypass(served)
         self.journals.start(self.models, {name: policy for name, (policy, _) in self._policies.items()}, self.metrics)
         self._watches = {model.name: self._watches_of(model) for model in config.models}
         self.front: Front[Exchange] | Carriers = (
@@ -178,7 +177,7 @@ class Gateway:
                 self.changes.stop,
                 self._close_doors,
                 lambda: self.management_listener.close(0.0),
-                *([] if self.bypass is None else [self.bypass.close]),
+                *(model.bypass.close for model in self.models.values() if model.bypass is not None),
                 *(watches.stop for watches in self._watches.values()),
                 *(model.stop for model in self.models.values()),
                 self.origins.stop,
@@ -231,10 +230,12 @@ class Gateway:
         server_context(self.config.server)  # which each of them will make, and may be wrong
         return [Carriers(self.config, self.models, self.places, self.tally, doorkeeper)]
 
-    def _bypass(self) -> Bypass | None:
-        """Return what streams go past Python by, where this process has them and that is wanted and can be."""
+    def _bypass(self, served: ServedModel) -> Bypass | None:
+        """Return what a model's streams go past Python by, where this process has them and it is wanted and can be."""
         server = self.config.server
-        return bypass_on(asyncio.get_running_loop()) if server.processes == 1 and server.compiled_relay else None
+        if server.processes > 1 or not server.compiled_relay:
+            return None
+        return bypass_on(asyncio.get_running_loop(), served.decider.saw_many)
 
     async def _open(self, front: Front[Exchange] | Carriers) -> Listener | Carriers:
         """Listen for requests, here or in carriers."""

@@ -81,8 +81,6 @@ class Decider:
         self.took: Callable[[float], object] | None = None  # told how long each decision about an arrival took
         self.on_news: Callable[[], object] = bool  # called with the first news since a digest
         self._num_recorded = 0  # of the actions that the core has told of
-        self._iterations = fleet.instances["iteration"]
-        self._num_transfers = self.streams.num_transfers
         self._actions: deque[list[int]] = deque()  # decided, not carried out yet: kind, request, instance
         self._is_acting = False
         self._stays: dict[int, int] = {}
@@ -148,6 +146,17 @@ class Decider:
         self._news_rows[row, 1] = tokens
         self._num_news = row + 1
 
+    def saw_many(self, news: npt.NDArray[np.int64], now_s: float) -> None:
+        """Streams showed tokens: rows of a request and how many of it, any number of rows up to `core.streams`' own."""
+        if self._num_news + len(news) > len(self._news):
+            self.digest(now_s)
+        row = self._num_news
+        if not (row or self._num_ended):
+            self._seen_s = now_s
+            self.on_news()
+        self._num_news = row + len(news)
+        self._news[row : self._num_news] = news
+
     def saw_end(self, r: int, output_tokens: int, now_s: float) -> None:
         """A stream ended well; it counts with the next digest, which frees its record."""
         if self._num_ended == len(self._ended):
@@ -185,16 +194,13 @@ class Decider:
     def tick(self, now_s: float) -> None:
         """Time passed without news.
 
-        Where no iteration and no transfer ended and nothing was decided the belief is as before, so that is not
-        recorded: a tick ends those, settles pending requests (an action each) and does nothing else.
+        Where no iteration and no transfer ended and nothing was decided that is not recorded: a tick ends those,
+        settles pending requests (an action each) and does nothing else.
         """
-        if self.recorder is None:
-            live_tick(self._policy, self.streams.handle, now_s)
-        else:
-            before = self._iterations.sum(), self._num_transfers[0]
-            live_tick(self._policy, self.streams.handle, now_s)
+        has_passed = live_tick(self._policy, self.streams.handle, now_s)
+        if self.recorder is not None:
             actions = self._decided()
-            if actions or before != (self._iterations.sum(), self._num_transfers[0]):
+            if actions or has_passed:
                 self.recorder.ticked(now_s, actions)
         self._act(now_s)
 

@@ -114,11 +114,17 @@ def live_resume(streams: Streams, r: int, prefill_tokens: int, now_s: float) -> 
 
 
 @compiled
-def live_tick(policy: int, streams: Streams, now_s: float) -> None:
-    """Time passed: what nobody shows goes on, and requests that pend too long are given up."""
+def live_tick(policy: int, streams: Streams, now_s: float) -> bool:
+    """Time passed: what nobody shows goes on, and requests that pend too long are given up.
+
+    Tells whether an iteration or a transfer ended; where that is not so and nothing was decided, all is as before.
+    """
+    fleet = streams.fleet
+    iterations, transfers = fleet.instances["iteration"].sum(), streams.num_transfers[0]
     pass_time(policy, streams, now_s)
-    for tier in range(streams.fleet.tpots_s.shape[0]):
-        settle_hopeless(streams.fleet, tier, now_s)
+    for tier in range(fleet.tpots_s.shape[0]):
+        settle_hopeless(fleet, tier, now_s)
+    return bool(fleet.instances["iteration"].sum() != iterations or streams.num_transfers[0] != transfers)
 
 
 @compiled

@@ -31,14 +31,21 @@ class EventTokens:
         self.ratio = 1.0  # tokens an event, from a stream's second one on
         self._held: deque[Stream] = deque(maxlen=NUM_HELD)
 
-    def learn(self, tokens: int, events: int) -> None:
-        """Take in a stream that ended well with so many tokens in so many events."""
+    @property
+    def is_one_each(self) -> bool:
+        """Whether an event is a token."""
+        return self.ratio == 1.0
+
+    def learn(self, tokens: int, events: int) -> bool:
+        """Take in a stream that ended well; tell whether with it `is_one_each` has changed."""
         if tokens < LEAST_TOKENS or events < 2:
-            return
+            return False
+        was_one_each = self.is_one_each
         self._held.append((tokens - 1, events - 1))
         if len(self._held) >= LEAST_HELD:
             ratio = _interval(self._held) or _mean(self._held)
             self.ratio = min(ratio, MOST_RATIO) if ratio >= LEAST_RATIO else 1.0
+        return self.is_one_each != was_one_each
 
 
 ONE_EACH = EventTokens()  # of an engine that is not known; nobody teaches it

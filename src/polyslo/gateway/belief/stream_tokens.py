@@ -48,6 +48,11 @@ class TokenCounter:
         self._is_plain = not (self._is_whole or self._counts_usage)  # whether events need not be looked at
         self._rest = b""  # the beginning of an event that is coming
 
+    @property
+    def is_one_each(self) -> bool:
+        """Whether each event is a token, unless it is one that is none."""
+        return self.kind == EVENTS and self._event_tokens.is_one_each
+
     def feed(self, data: bytes) -> int:
         """Return how many tokens this piece shows."""
         if self._is_plain and self._event_tokens.ratio == 1.0:

@@ -30,8 +30,8 @@ class TokenIntervals:
             for relay in islice(instance.running, share):
                 if len(self._seen) == MOST_STREAMS:
                     return
-                passage = relay.passage
-                if passage.tokens and relay.request.shows_tokens:
+                relay.settle()
+                if relay.passage.tokens and relay.request.shows_tokens:
                     self._seen[relay] = self._look_at(relay, seen.get(relay))
 
     def _look_at(self, relay: Relay, before: tuple[int, float] | None) -> tuple[int, float]:

@@ -1,15 +1,16 @@
 """How log records become lines: one JSON object each, whoever wrote it, so that nothing has to be parsed twice.
 
 Lines are written by a thread of their own: whoever reads stderr slowly, or not at all, holds no decision up. What
-then finds no room is dropped, and the next line that does is preceded by how much that was.
+then finds no room is dropped, and the next line that does is preceded by how much that was. Lines are gathered for a
+moment: to wake a thread costs more than to write a line.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import sys
 import threading
+from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TextIO
@@ -17,6 +18,7 @@ from typing import TextIO
 import orjson
 
 MAX_LINES = 20_000  # that wait to be written: some MB
+GATHER_S = 0.02
 LAST_WORDS_S = 2.0  # how long an ending process waits for them to be written
 
 
@@ -49,8 +51,11 @@ class LineWriter(logging.Handler):
         super().__init__()
         self.setFormatter(JsonLines())
         self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(max_lines)
+        self._max_lines = max_lines
+        self._lines: deque[str] = deque()
         self._num_lost = 0
+        self._is_awake = False  # the thread, and it has not looked for lines yet
+        self._has_lines, self._ends = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
 
@@ -61,33 +66,39 @@ class LineWriter(logging.Handler):
         except Exception:
             self.handleError(record)
             return
-        try:
-            if self._num_lost:
-                self._lines.put_nowait(_lost_line(self._num_lost))
-                self._num_lost = 0
-            self._lines.put_nowait(line)
-        except queue.Full:
+        if len(self._lines) >= self._max_lines:
             self._num_lost += 1
+            return
+        if self._num_lost:
+            self._lines.append(_lost_line(self._num_lost))
+            self._num_lost = 0
+        self._lines.append(line)
+        if not self._is_awake:
+            self._is_awake = True
+            self._has_lines.set()
 
     def close(self) -> None:
         """Wait a little for what is still to be written, and end the thread."""
         super().close()
-        try:
-            self._lines.put(None, timeout=LAST_WORDS_S)
-        except queue.Full:
-            return
+        self._ends.set()
+        self._has_lines.set()
         self._thread.join(LAST_WORDS_S)
 
     def _write_all(self) -> None:
-        while (line := self._lines.get()) is not None:
+        while self._lines or not self._ends.is_set():
+            self._has_lines.wait()
+            self._has_lines.clear()
+            self._ends.wait(GATHER_S)
+            self._is_awake = False  # first: a line that comes from now on may not be among these
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
             with suppress(OSError, ValueError):  # nobody reads any more; later lines may have better luck
-                self._stream.write(line + "\n")
-                if self._lines.empty():
-                    self._stream.flush()
+                self._stream.write("".join(f"{line}\n" for line in lines))
+                self._stream.flush()
 
 
 def log_to_stderr(level: str) -> None:
     """Write everything from this level up to stderr."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line says them
     logging.basicConfig(level=level.upper(), handlers=[LineWriter(sys.stderr)])
 
 

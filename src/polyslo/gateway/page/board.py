@@ -135,7 +135,7 @@ class Board:
     def tick(self, model: ServedModel) -> None:
         """Keep what the page shows over time; to be called about once a second, whether or not anybody looks."""
         now_s = self._clock()
-        self._token_marks.append((now_s, self._tokens_until_now(model)))
+        self._token_marks.append((now_s, self.num_tokens_of(model)))
         for k, (window, owned) in enumerate(zip(self.windows, _owned(model), strict=True)):
             window.advance(now_s, owned, int(model.fleet.pending_size[k]))
 
@@ -144,7 +144,7 @@ class Board:
         now_s = self._clock()
         fleet = model.fleet
         since_s, tokens = self._token_marks[0]
-        new_tokens = max(0, self._tokens_until_now(model) - tokens)  # engines may count fewer at a stream's end
+        new_tokens = max(0, self.num_tokens_of(model) - tokens)  # engines may count fewer at a stream's end
         groups = fleet.group_size.tolist()
         return {
             "now_unix_s": now_s + self._offset_s,
@@ -271,8 +271,10 @@ class Board:
                 break
         return shown
 
-    def _tokens_until_now(self, model: ServedModel) -> int:
-        return self.num_tokens + sum(relay.passage.tokens for relay in model.relays if relay is not None)
+    def num_tokens_of(self, model: ServedModel) -> int:
+        """Return the output tokens of a model until now."""
+        told = self.num_tokens + sum(relay.passage.tokens for relay in model.relays if relay is not None)
+        return told + (0 if model.bypass is None else model.bypass.num_unheard)
 
     def _step(self, story: Story, kind: str, text: str, i: int | None = None, at_s: float = 0.0, **told: Any) -> None:
         story.steps.append(self._stepped(kind, text, i, at_s or self._clock(), **told))

@@ -29,7 +29,10 @@ class Story:
     @property
     def num_tokens(self) -> int:
         """Output tokens until now."""
-        return self.tokens if self.relay is None else self.relay.passage.tokens
+        if self.relay is None:
+            return self.tokens
+        self.relay.settle()
+        return self.relay.passage.tokens
 
     @property
     def place(self) -> int | None:

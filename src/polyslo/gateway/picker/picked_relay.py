@@ -63,6 +63,9 @@ class PickedRelay:
         """See `Relay`."""
         return self._exchange.has_begun
 
+    def settle(self) -> None:
+        """See `Relay`: it never lags behind."""
+
     @property
     def is_committed(self) -> bool:
         """See `Relay`."""

@@ -27,7 +27,10 @@ from polyslo.gateway.surroundings import Loop
 from polyslo.wire.client import Failure
 from polyslo.wire.server import Exchange
 
-if TYPE_CHECKING:  # compiled, so slow to import
+if TYPE_CHECKING:  # slow to import
+    import numpy as np
+    import numpy.typing as npt
+
     from polyslo.gateway.relays.bypass import Bypass
 
 
@@ -94,6 +97,10 @@ class Carried:
     def saw_tokens(self, r: int, tokens: int, now_s: float) -> None:
         """See `Watcher`."""
         self._news.add(r, tokens, now_s)
+
+    def saw_many(self, rows: npt.NDArray[np.int64], now_s: float) -> None:
+        """Hear of a bypass's tokens: rows of a request's number and how many of it."""
+        self._news.add_many(rows, now_s)
 
     def prefilled(self, relay: NearRelay) -> None:
         """See `Watcher`."""

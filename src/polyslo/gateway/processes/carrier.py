@@ -39,7 +39,7 @@ from polyslo.gateway.tls import engine_context, server_context
 from polyslo.wire.server import Exchange, Limits, Listener, listen_on
 
 if TYPE_CHECKING:
-    from polyslo.gateway.relays.bypass import Bypass
+    from polyslo.gateway.relays.bypass import Bypass, SawMany
 
 
 class FarPlaces:
@@ -114,7 +114,7 @@ class Carrier:
         self._row.max_connections = config.server.max_connections
         if self._front is None:
             self._engine_context = engine_context(config.server)
-            self._carried.bypass = _bypass() if config.server.compiled_relay else None
+            self._carried.bypass = _bypass(self._carried.saw_many) if config.server.compiled_relay else None
             self._front = Front(config, self._models, FarPlaces(), OverHttp(), doorkeeper=FarDoorkeeper(self._link))
         else:
             self._front.reconfigure(config)
@@ -154,10 +154,10 @@ class Carrier:
         self._link.close()
 
 
-def _bypass() -> Bypass | None:
+def _bypass(saw_many: SawMany) -> Bypass | None:
     from polyslo.gateway.relays.bypass import bypass_on  # takes a second, and memory
 
-    return bypass_on(asyncio.get_running_loop())
+    return bypass_on(asyncio.get_running_loop(), saw_many)
 
 
 def main(link_fd: int, port_fd: int, tally_fd: int, row: int, num_rows: int) -> None:

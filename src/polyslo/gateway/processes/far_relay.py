@@ -111,6 +111,9 @@ class FarRelay:
         """Whether what is heard of it is of where it was before."""
         return bool(self._taken_from)
 
+    def settle(self) -> None:
+        """See `Relay`: it never lags behind."""
+
     @property
     def is_committed(self) -> bool:
         """See `Relay`; as far as is known here."""

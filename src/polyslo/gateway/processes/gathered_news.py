@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from polyslo.gateway.processes.link import Messenger
 from polyslo.gateway.processes.messages import Said, news
 from polyslo.gateway.surroundings import Loop
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 GATHER_S = 0.001  # an engine writes a step's tokens one after the other
 
@@ -28,6 +34,11 @@ class GatheredNews:
         if not self._is_due:
             self._is_due = True
             self._loop.call_later(GATHER_S, self._look)
+
+    def add_many(self, rows: npt.NDArray[np.int64], now_s: float) -> None:
+        """Streams showed tokens: rows of a number and how many."""
+        for number, tokens in rows.tolist():
+            self.add(number, tokens, now_s)
 
     def flush(self) -> None:
         """Tell it now: what is told next comes after it."""

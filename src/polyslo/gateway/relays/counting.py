@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from polyslo.gateway.belief.count_kinds import EVENTS
 from polyslo.gateway.belief.event_tokens import EventTokens
 from polyslo.gateway.belief.stream_tokens import TokenCounter
 from polyslo.gateway.relays.passage import Passage
 from polyslo.gateway.requests.request import Request
+
+
+class Reckoning(NamedTuple):
+    """All that is needed to count a stream on whose events are a token each."""
+
+    r: int  # its request
+    tokens: int  # so far
+    events: int  # that were tokens, so far
+    due_s: float  # when its first token was due
+    tpot_s: float
 
 
 class Tally:
@@ -40,17 +51,38 @@ class Tally:
             passage.is_late = True
             self._late_ratio = max(self._late_ratio, self._timely_ratio(now_s, counter.num_before(tokens)))
 
-    def true_up(self, stated: int, tail: bytes, counter: TokenCounter, event_tokens: EventTokens | None) -> None:
-        """Set the count to what the engine has stated at a stream's end, judge it by that, and teach it if asked to."""
+    def reckoning(self, r: int, counter: TokenCounter) -> Reckoning | None:
+        """Return what to go on from, where whatever counts next need not know more; see `add_counted`."""
+        request, tokens = self._request, self._passage.tokens
+        if not (tokens and counter.is_one_each and request.shows_tokens):
+            return None
+        return Reckoning(r, tokens, counter.num_events, self._due_s, request.tpot_s)
+
+    def add_counted(self, tokens: int, last_s: float, late_ratio: float, counter: TokenCounter) -> None:
+        """Add tokens, an event each, that were counted from its `reckoning` on, as `add` does it; the last at `last_s`.
+
+        `late_ratio`: tokens an event with which none of them would have been late; 0 where none was.
+        """
+        passage = self._passage
+        passage.tokens += tokens
+        passage.last_token_s = last_s
+        passage.is_late |= late_ratio > 0.0
+        self._late_ratio = max(self._late_ratio, late_ratio)
+        counter.num_events += tokens
+
+    def true_up(self, stated: int, tail: bytes, counter: TokenCounter, event_tokens: EventTokens | None) -> bool:
+        """Set the count to what the engine has stated at a stream's end, judge it by that, and teach it if asked to.
+
+        Tells whether its engine's events, which were a token each, no longer are, or the other way round.
+        """
         passage = self._passage
         passage.tokens = stated
         if self._request.num_sequences > 1:
-            return
+            return False
         events = counter.num_events_of(tail)
         if passage.is_late and counter.kind == EVENTS and stated > events > 1:
             passage.is_late = self._late_ratio > (stated - 1) / (events - 1)
-        if event_tokens is not None:
-            event_tokens.learn(stated, events)
+        return event_tokens is not None and event_tokens.learn(stated, events)
 
     def _timely_ratio(self, now_s: float, before: int) -> float:
         """Return how many tokens an event must have had for tokens that are late to be in time after all."""

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polyslo.gateway.belief.event_tokens import ONE_EACH
 from polyslo.gateway.belief.usage import completion_tokens, prompt_tokens
 from polyslo.gateway.relays.broken import is_broken
 from polyslo.gateway.relays.continuation import continuing_body, watched_body
-from polyslo.gateway.relays.counting import Tally
+from polyslo.gateway.relays.counting import Reckoning, Tally
 from polyslo.gateway.relays.errand import Errand
 from polyslo.gateway.relays.handover import decode_body, prefill_body
 from polyslo.gateway.relays.one_stream import OneStream
@@ -33,6 +33,9 @@ from polyslo.gateway.requests.slo_body import body_with_slo
 from polyslo.gateway.requests.trace_context import with_context
 from polyslo.wire.client import Call, Failure, Sink
 from polyslo.wire.server import Exchange
+
+if TYPE_CHECKING:
+    from polyslo.gateway.relays.bypass import Detour
 
 MALFORMED = (400, 422)  # how engines answer a body that they don't take
 FIRST_PATIENCE = 2  # pieces before a stream goes past Python; twice as many each further time
@@ -79,6 +82,7 @@ class NearRelay:
         self._is_blocked = False  # its client takes less than it is sent
         self._was_blocked = False
         self._bypass_in = self._patience = FIRST_PATIENCE  # pieces
+        self.detour: Detour | None = None
         exchange.on_gone = self._on_gone
         exchange.on_blocked = self._on_blocked
 
@@ -110,6 +114,30 @@ class NearRelay:
         self.on_head(status, list(headers))
         self._reply.hold(body)
         self._end_whole(status, body)
+
+    def settle(self) -> None:
+        """See `Relay`."""
+        if self.detour is not None:
+            self.detour.settle()
+
+    @property
+    def count_kind(self) -> int:
+        """See `Passenger`."""
+        return self._reply.counter.kind
+
+    def reckoning(self) -> Reckoning | None:
+        """See `Passenger`."""
+        return self._tally.reckoning(self.r, self._reply.counter)
+
+    def on_events(self, events: int, told: int) -> None:
+        """See `Passenger`."""
+        tokens = self._reply.counter.went_past(events, told)
+        if tokens:
+            self._count(tokens)
+
+    def on_counted(self, tokens: int, last_s: float, late_ratio: float) -> None:
+        """See `Passenger`."""
+        self._tally.add_counted(tokens, last_s, late_ratio, self._reply.counter)
 
     @property
     def is_committed(self) -> bool:
@@ -241,7 +269,7 @@ class NearRelay:
         self._patience = self._bypass_in = 2 * self._patience
         bypass, call = self._watcher.bypass, self._call
         if bypass is not None and call is not None:
-            bypass.open_soon(call, self.exchange, self._count_past, self._reply.counter.kind)
+            bypass.open_soon(call, self.exchange, self)
 
     def _pass_on(self, data: bytes, tokens: int) -> None:
         """Count tokens, then send them: what is sent last may find that the client has left."""
@@ -259,7 +287,9 @@ class NearRelay:
             if stated := completion_tokens(tail):
                 # one that was blocked teaches nothing: its engine may have put together what nobody took
                 learns = not self._was_blocked and self._one is None
-                self._tally.true_up(stated, tail, self._reply.counter, self._event_tokens if learns else None)
+                teaches = self._event_tokens if learns else None
+                if self._tally.true_up(stated, tail, self._reply.counter, teaches) and self._watcher.bypass is not None:
+                    self._watcher.bypass.recount()
             passage.prompt_tokens = self._reply.prompt_tokens
             self._watcher.ended(self, self._tally.answer_tokens)
         if left:
@@ -291,12 +321,6 @@ class NearRelay:
         self._tally.add(tokens, now_s, self._reply.counter)
         if self.request.shows_tokens:
             self._watcher.saw_tokens(self.r, tokens, now_s)
-
-    def _count_past(self, events: int, told: int) -> None:
-        """Count the tokens of events that went past Python."""
-        tokens = self._reply.counter.went_past(events, told)
-        if tokens:
-            self._count(tokens)
 
     def _on_gone(self) -> None:
         self._drop()

@@ -33,6 +33,9 @@ class Relay(Protocol):
     def is_committed(self) -> bool:
         """Whether its client was sent some of what its instance answers: as it stands, no other one can go on."""
 
+    def settle(self) -> None:
+        """Bring its passage up to date, which otherwise may lag behind while tokens come."""
+
     def trace(self, context: Sequence[Header]) -> None:
         """Have engines see these headers of a trace from now on, in place of its client's."""
 
@@ -80,7 +83,7 @@ class Watcher(Protocol):
         """The client is sent the first of a stream, or of its rest: nobody can answer it from its beginning now."""
 
     def saw_tokens(self, r: int, tokens: int, now_s: float) -> None:
-        """Tokens came on a request's stream."""
+        """Tokens came on a request's stream. Those that go past Python are told of by `bypass` itself."""
 
     def prefilled(self, relay: NearRelay) -> None:
         """A request's prefill ended, its KV waits to be fetched."""

@@ -2,13 +2,16 @@
 
 Reads what is ready, looks whether it is whole HTTP chunks, each a server-sent event with a piece of an answer, and
 sends it on with its framing. Where events say how many tokens they carry (`count_kinds`) that is read on the way,
-byte by byte, as `stream_tokens` does it in Python. Whatever else comes (the end of an answer, an error, a comment, half
-a chunk, a client that takes no more) is left to Python. Linux alone: epoll, and sockets that can be told apart.
+byte by byte, as `stream_tokens` does it in Python. Where each event is one token they are also counted here, and held
+against their deadlines as `Tally` does it in Python, which hears of all of them now and then. Whatever else comes (the
+end of an answer, an error, a comment, half a chunk, a client that takes no more) is left to Python. Linux alone: epoll,
+and sockets that can be told apart.
 """
 
 from __future__ import annotations
 
 import platform
+import select
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,14 @@ LINK = np.dtype(
         ("target", np.int32),  # the client's socket
         ("kind", np.int32),  # of counting: see `count_kinds`
         ("cookie", np.int64),  # what the kernel calls that socket: a number may be another's by now
-        ("heard_s", np.float64),  # when its engine was last heard
+        ("heard_s", np.float64),  # when tokens last came
+        ("r", np.int64),  # its request, whose tokens are counted here; NONE: Python counts them
+        ("num_tokens", np.int64),  # so far
+        ("num_events", np.int64),  # that were tokens, so far
+        ("num_unheard", np.int64),  # tokens of these that Python has not heard of
+        ("due_s", np.float64),  # when the first token was due
+        ("tpot_s", np.float64),
+        ("late_ratio", np.float64),  # see `Tally`; 0 while no token has been late
     ],
     align=True,
 )
@@ -35,7 +45,7 @@ FOUND = np.dtype(
     [
         ("source", np.int64),  # the engine's socket
         ("num_events", np.int64),  # that were sent, or are in what is left; 0: it was no tokens
-        ("told", np.int64),  # by them: how many events, ids of tokens, or tokens so far, by the kind of counting
+        ("told", np.int64),  # by them: how many events, ids of tokens, or tokens so far; NONE: they were counted
         ("start", np.int64),  # of what is left to Python, in the buffer
         ("end", np.int64),
     ],
@@ -47,12 +57,18 @@ EVENT_WORDS, SOCKET_WORD = (3, 1) if platform.machine() in ("x86_64", "AMD64") e
 
 NONE = -1
 
+WATCHED = select.EPOLLIN | select.EPOLLET if hasattr(select, "epoll") else 0  # each arrival is told of once
+
+_WATCHED_WORD = np.uint32(WATCHED).astype(np.int32)
+_EPOLL_CTL_MOD, _CLOCK_MONOTONIC = 3, 1
 _MSG_DONTWAIT, _MSG_NOSIGNAL = 0x40, 0x4000
 _SOL_SOCKET, SO_COOKIE = 1, 57
 _LF, _CR, _QUOTE, _SPACE, _COLON, _BACKSLASH = 10, 13, 34, 32, 58, 92
 
 _address, _size, _int = types.uintp, types.intp, types.intc
 _epoll_wait: Any = types.ExternalFunction("epoll_wait", _int(_int, _address, _int, _int))
+_epoll_ctl: Any = types.ExternalFunction("epoll_ctl", _int(_int, _int, _int, _address))
+_clock_gettime: Any = types.ExternalFunction("clock_gettime", _int(_int, _address))
 _recv: Any = types.ExternalFunction("recv", _size(_int, _address, _address, _int))
 _send: Any = types.ExternalFunction("send", _size(_int, _address, _address, _int))
 _getsockopt: Any = types.ExternalFunction("getsockopt", _int(_int, _int, _int, _address, _address))
@@ -69,36 +85,72 @@ Bytes = npt.NDArray[np.uint8]
 
 @compiled
 def pass_on(
-    epoll: int, now_s: float, links: npt.NDArray[np.void], events: npt.NDArray[np.int32], buffer: Bytes,
-    found: npt.NDArray[np.void],
-) -> int:  # fmt: skip
-    """Serve what is ready at `epoll`; return how many rows of `found` [MOST_READY] tell of it.
+    epoll: int, links: npt.NDArray[np.void], events: npt.NDArray[np.int32], buffer: Bytes,
+    found: npt.NDArray[np.void], news: npt.NDArray[np.int64],
+) -> tuple[int, int]:  # fmt: skip
+    """Serve what is ready at `epoll`; return how many rows of `news` and of `found` [both MOST_READY] tell of it.
 
-    `links` [any socket] has those that are watched, `events` [MOST_READY * EVENT_WORDS] and `buffer` [BUFFER_BYTES]
-    are for scratch. Bytes from `start` to `end` of a row were read and not sent.
+    A row of `news` has a request and how many tokens of it were counted. `found` has what is left to Python: tokens to
+    count, and bytes from `start` to `end` that were read and not sent. `links` [any socket] has those that are watched,
+    `events` [MOST_READY * EVENT_WORDS] and `buffer` [BUFFER_BYTES] are for scratch.
     """
     ready = _epoll_wait(epoll, events.ctypes.data, MOST_READY, 0)
     memory, free = buffer.ctypes.data, 0  # of the buffer, from where on it is free
+    scratch = np.empty(2, np.int64)
+    num_news = num_found = 0
     for k in range(ready):
         source = events[EVENT_WORDS * k + SOCKET_WORD]
-        link, row = links[source], found[k]
-        link.heard_s = now_s
+        link = links[source]
         read = max(0, _recv(source, memory + free, PIECE_BYTES, _MSG_DONTWAIT))
-        row.source = source
-        row.num_events, row.told = count(buffer, free, free + read, link.kind)
-        row.start = free
-        row.end = free + read
-        if row.num_events > 0 and is_same(link.target, link.cookie):
-            row.start += max(0, _send(link.target, memory + free, read, _MSG_DONTWAIT | _MSG_NOSIGNAL))
-        if row.start < row.end:
-            free = row.end
-    return max(0, ready)
+        num_events, told = count(buffer, free, free + read, link.kind)
+        start, end = free, free + read
+        if num_events > 0:
+            link.heard_s = _now_s(scratch)
+            if _is_same(link.target, link.cookie, scratch):
+                start += max(0, _send(link.target, memory + free, read, _MSG_DONTWAIT | _MSG_NOSIGNAL))
+            if link.r != NONE:
+                count_one_each(link, num_events)
+                news[num_news, 0], news[num_news, 1] = link.r, num_events
+                num_news += 1
+                told = NONE
+        if start < end or told != NONE or num_events == 0:
+            row = found[num_found]
+            row.source, row.num_events, row.told, row.start, row.end = source, num_events, told, start, end
+            num_found += 1
+        if start < end:
+            free = end
+        elif read == PIECE_BYTES:  # there may be more, of which nobody would tell
+            events[EVENT_WORDS * k] = _WATCHED_WORD
+            _epoll_ctl(epoll, _EPOLL_CTL_MOD, source, events.ctypes.data + 4 * EVENT_WORDS * k)
+    return num_news, num_found
 
 
 @compiled
+def _now_s(scratch: npt.NDArray[np.int64]) -> float:
+    """Return the time by Python's `monotonic`."""
+    _clock_gettime(_CLOCK_MONOTONIC, scratch.ctypes.data)
+    return scratch[0] + 1e-9 * scratch[1]
+
+
+@compiled
+def count_one_each(link: Any, num_events: int) -> None:
+    """Count events of a token each that have come now. As `Tally.add`."""
+    if link.heard_s > link.due_s + link.num_tokens * link.tpot_s:
+        due_now = (link.heard_s - link.due_s) / link.tpot_s
+        ratio = (due_now - 1.0) / (link.num_events - 1) if link.num_events > 1 else np.inf
+        link.late_ratio = max(link.late_ratio, ratio)
+    link.num_tokens += num_events
+    link.num_events += num_events
+    link.num_unheard += num_events
+
+
 def is_same(socket: int, cookie: int) -> bool:
     """Tell whether a socket's number is still that of the socket with this cookie."""
-    scratch = np.empty(2, np.int64)
+    return bool(_is_same(socket, cookie, np.empty(2, np.int64)))
+
+
+@compiled
+def _is_same(socket: int, cookie: int, scratch: npt.NDArray[np.int64]) -> bool:
     scratch[1] = 8
     failed = _getsockopt(socket, _SOL_SOCKET, SO_COOKIE, scratch.ctypes.data, scratch.ctypes.data + 8)
     return failed == 0 and scratch[0] == cookie
