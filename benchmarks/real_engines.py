@@ -4,7 +4,8 @@
 
 Needs `make engines`. Engines compute real tokens; their steps are paced to a shipped profile, slowed so that all of
 them, the gateway and the load fit on two cores (--speed; times are printed in the profile's own). `--no-pace
---profile FILE --speed 1` measures engines at their real speed, with a profile of theirs: two fit on two cores.
+--profile FILE --speed 1 --model tiny` measures engines at their real speed, with a profile of theirs
+(`fitted_profile.py --keep`): two fit on two cores.
 
     polyserve     policy polyserve, engines with the plug-in: chunks by TPOT, prompts by deadline
     minimal       policy minimal, stock vLLM
@@ -32,9 +33,9 @@ from polyslo.load.plan import LoadPlan
 from polyslo.sim.setting import Setting
 from polyslo.wire.client import Origin
 
-MODEL, VOCAB = "nano", 1900
+VOCABS = {"nano": 1900, "tiny": 3900}  # models, and below what token ids are
 TOKEN_LIMIT, MOST_RESIDENTS, MAX_MODEL_LEN = 2048, 64, 16_384
-KV_BYTES = 256 << 20  # a million tokens of the nano model: the profile's capacity binds before
+KV_BYTES = 256 << 20  # 65,536 tokens of the tiny model, a million of the nano one: a profile's capacity binds before
 SETUPS = ("polyserve", "minimal", "fixed")
 
 
@@ -78,6 +79,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--load", type=float, default=0.8, help="of the fluid optimum")
     parser.add_argument("--instances", type=int, default=4)
     parser.add_argument("--speed", type=float, default=0.1, help="times the profile's")
+    parser.add_argument("--model", choices=VOCABS, default="nano")
     parser.add_argument("--profile", default="llama-3.1-8b-h200-tp1")
     parser.add_argument("--no-pace", dest="paces", action="store_false", help="steps last as long as they take")
     parser.add_argument("--workload", default="azure2023-conv")
@@ -94,10 +96,13 @@ async def serve_alone(plan: LoadPlan, folder: Path, options: argparse.Namespace)
     chosen = np.random.default_rng(options.seed).permutation(len(plan))[: options.compare]
     if not len(chosen):
         return {}
-    engine = RealEngine(environment(), folder / "alone.log", name=MODEL, max_model_len=MAX_MODEL_LEN, kv_bytes=KV_BYTES)
+    engine = RealEngine(
+        environment(), folder / "alone.log", name=options.model, model=options.model, max_model_len=MAX_MODEL_LEN,
+        kv_bytes=KV_BYTES,
+    )  # fmt: skip
     try:
         await asyncio.to_thread(engine.wait)
-        origin, write = Origin(engine.url), letters(plan, engine.url, MODEL, VOCAB, told=False)
+        origin, write = Origin(engine.url), letters(plan, engine.url, options.model, VOCABS[options.model], told=False)
         alone = {}
         for r in (int(r) for r in chosen):
             stream = post(origin, *write(r))
@@ -121,13 +126,13 @@ async def measure(name: str, plan: LoadPlan, folder: Path, options: argparse.Nam
     settings |= {"pace": 1.0} if options.paces else {}
     engines = [
         RealEngine(
-            environment(), folder / f"{name}-{k}.log", name=MODEL, polyslo=settings, token_limit=setup.chunk,
-            max_num_seqs=MOST_RESIDENTS, max_model_len=MAX_MODEL_LEN, kv_bytes=KV_BYTES,
+            environment(), folder / f"{name}-{k}.log", name=options.model, model=options.model, polyslo=settings,
+            token_limit=setup.chunk, max_num_seqs=MOST_RESIDENTS, max_model_len=MAX_MODEL_LEN, kv_bytes=KV_BYTES,
         )
         for k in range(options.instances)
     ]  # fmt: skip
     async with served(engines, configuration(setup, options), folder / f"{name}.toml") as url:
-        streams = await send(plan, url, letters(plan, url, MODEL, VOCAB, told=True))
+        streams = await send(plan, url, letters(plan, url, options.model, VOCABS[options.model], told=True))
         preemptions = sum(engine.metric("vllm:num_preemptions_total") for engine in engines)
         print(f"\n{name}: policy {setup.policy}, {'chunks by TPOT' if setup.is_dynamic else f'chunk {setup.chunk}'}, "
               f"{preemptions:.0f} preemptions")  # fmt: skip
@@ -146,7 +151,7 @@ metrics_port = 0
 tpots_ms = {tpots_ms}
 
 [[models]]
-name = "{MODEL}"
+name = "{options.model}"
 profile = "{options.profile}"
 speed = {options.speed}
 policy = "{setup.policy}"
