@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import sys
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
@@ -345,6 +346,24 @@ def test_an_engine_is_left_when_the_client_leaves():
             await bench.engine.gone.wait()
         assert len(bench.bypass) == 0
         assert bench.stream.failures == []
+
+    run(main)
+
+
+def test_an_end_that_comes_with_the_last_token_is_seen():
+    """Both are there before the stream is read: the token goes past, and the call fails at once."""
+
+    async def main(bench):
+        async with bench.client() as client:
+            with bench.engine.writers[0].transport.get_extra_info("socket").dup() as engine:
+                engine.sendall(framed(TOKEN))
+                engine.shutdown(socket.SHUT_WR)
+            began_s, past = monotonic(), bench.stream.past
+            await bench.until(lambda: bench.stream.is_over)
+            assert monotonic() - began_s < IDLE_S / 2
+            assert bench.stream.failures == ["reset"]
+            assert bench.stream.past == past + 1
+            assert await client.rest() == framed(TOKEN)
 
     run(main)
 

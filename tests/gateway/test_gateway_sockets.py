@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from time import monotonic
 
 import orjson
 import pytest
@@ -608,6 +610,32 @@ def test_tokens_go_past_python_where_that_is_wanted(is_compiled):
             await running.over()
             assert relay.passage.tokens == 2000
             assert running.body.count(b"data: {") == 2000
+            await bench.settle()
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll")
+def test_a_token_that_is_late_past_python_is_late():
+    """A stream in good time goes past; its engine stands until the next token is overdue, which goes past, too."""
+
+    async def main():
+        async with Bench() as bench:
+            running = bench.send(COMPLETIONS, completion(2000, stream=True), [(TTFT, b"500"), (TPOT, b"20")])
+            await bench.until(lambda: len(bench.model.bypass) == 1)
+            (relay,) = (relay for relay in bench.model.relays if relay)
+            detour = relay.detour
+            bench.hold()
+            await asyncio.sleep(0.05)
+            relay.settle()
+            assert not relay.passage.is_late
+            tokens, request = relay.passage.tokens, relay.request
+            await bench.until(lambda: monotonic() > request.arrival_s + request.ttft_s + tokens * request.tpot_s)
+            bench.go_on()
+            await bench.until(lambda: relay.settle() or relay.passage.tokens > tokens)
+            assert relay.detour is detour
+            assert relay.passage.is_late
+            await running.over()
             await bench.settle()
 
     run(main)

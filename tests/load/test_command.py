@@ -19,7 +19,7 @@ from polyslo.load.watch import GeneratorHealth, Lag
 TRACE = "arrival_s,input_tokens,output_tokens\n" + "".join(f"{k},100,5\n" for k in range(40))
 EVERY_OPTION = (
     "--trace t.csv --rate 4 --duration 10 --seed 3 --url http://a:1 --url http://b:2 --model m --endpoint chat "
-    "--no-slo-headers --vocab 99 --output-lengths capped --exact-tokens --max-in-flight 5 --timeout 7 --warm-up 0 "
+    "--no-slo-headers --header x-a:b --header x-c:d --vocab 99 --output-lengths capped --exact-tokens --max-in-flight 5 --timeout 7 --warm-up 0 "
     "--speed 0.5"
 )
 
@@ -111,7 +111,9 @@ def test_every_option_reaches_the_replay(run, monkeypatch):
     monkeypatch.setenv("POLYSLO_API_KEY", "k")
     result = run(*EVERY_OPTION.split())
     assert result.exit_code == 0, result.output
-    assert seen["target"] == Target(("http://a:1", "http://b:2"), "m", "chat", "k", False, None, 99, 3, "capped", True)
+    assert seen["target"] == Target(
+        ("http://a:1", "http://b:2"), "m", "chat", "k", False, ("x-a:b", "x-c:d"), None, 99, 3, "capped", True
+    )
     assert (seen["limits"].max_in_flight, seen["limits"].timeout_s) == (5, 7.0)
     assert (len(seen["plan"]), seen["plan"].speed, seen["plan"].is_scored[0]) == (40, 0.5, True)
 

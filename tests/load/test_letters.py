@@ -83,6 +83,14 @@ def test_slos_go_along_in_milliseconds_of_the_endpoints_clock():
     }
 
 
+def test_headers_of_ones_own_go_along():
+    """A class in place of an SLO, and a tenant; what stands behind the first colon is the value."""
+    target = Target((URL,), slo_headers=False, headers=("X-LLM-D-Inference-Objective: bulk", "x-tenant:a:b "))
+    headers = Letters(PLAN, target, "m").write(0).headers
+    assert headers[2:] == [(b"x-llm-d-inference-objective", b"bulk"), (b"x-tenant", b"a:b")]
+    assert "bulk" not in repr(target)
+
+
 @pytest.mark.parametrize(
     ("url", "origin", "prefix"),
     [
@@ -113,6 +121,11 @@ def test_an_address_that_is_none(url):
         ({"output_lengths": "free"}, "--output-lengths: got 'free'; allowed: capped, exact"),
         ({"vocab_size": 17}, "--vocab: must be above 17, got 17"),
         ({"api_key": "a\nb"}, "--api-key: must be printable ASCII"),
+        ({"headers": ("x-tenant",)}, "--header: must be NAME: VALUE"),
+        ({"headers": ("x-tenant: a\r\nhost: b",)}, "--header: must be NAME: VALUE"),
+        ({"headers": ("Host: b",)}, "--header host: is written by the generator"),
+        ({"headers": ("authorization: Bearer a",), "api_key": "b"}, "give one of them"),
+        ({"headers": ("x-llm-d-slo-tpot-ms: 5",)}, "--no-slo-headers"),
     ],
 )
 def test_a_target_that_can_not_be(options, message):

@@ -50,6 +50,8 @@ target_options = all_options(
     click.option("--api-key", metavar="KEY", envvar="POLYSLO_API_KEY", help="Or the environment's POLYSLO_API_KEY."),
     click.option("--slo-headers/--no-slo-headers", default=True, show_default=True,
                  help="Send x-llm-d-slo-ttft-ms and x-llm-d-slo-tpot-ms."),
+    click.option("--header", "headers", metavar="NAME:VALUE", multiple=True,
+                 help="Send it with each request, e.g. x-llm-d-inference-objective:chat for a class."),
     click.option("--prompt", metavar="|".join(PROMPTS), help="Random token ids, or words. [ids; text for chat]"),
     click.option("--vocab", "vocab_size", metavar="N", type=click.IntRange(1, 10_000_000), default=DEFAULT_VOCAB_SIZE,
                  show_default=True, help="Token ids are below it."),

@@ -147,15 +147,17 @@ class Decider:
         self._num_news = row + 1
 
     def saw_many(self, news: npt.NDArray[np.int64], now_s: float) -> None:
-        """Streams showed tokens: rows of a request and how many of it, any number of rows up to `core.streams`' own."""
-        if self._num_news + len(news) > len(self._news):
-            self.digest(now_s)
-        row = self._num_news
-        if not (row or self._num_ended):
-            self._seen_s = now_s
-            self.on_news()
-        self._num_news = row + len(news)
-        self._news[row : self._num_news] = news
+        """Streams showed tokens: rows of a request and how many of it, at most as many as `streams.news` has."""
+        try:
+            if self._num_news + len(news) > len(self._news):
+                self.digest(now_s)
+        finally:
+            row = self._num_news
+            if not (row or self._num_ended):
+                self._seen_s = now_s
+                self.on_news()
+            self._num_news = row + len(news)
+            self._news[row : self._num_news] = news
 
     def saw_end(self, r: int, output_tokens: int, now_s: float) -> None:
         """A stream ended well; it counts with the next digest, which frees its record."""
@@ -194,8 +196,7 @@ class Decider:
     def tick(self, now_s: float) -> None:
         """Time passed without news.
 
-        Where no iteration and no transfer ended and nothing was decided that is not recorded: a tick ends those,
-        settles pending requests (an action each) and does nothing else.
+        Recorded only where an iteration or a transfer ended or something was decided: a tick does nothing else.
         """
         has_passed = live_tick(self._policy, self.streams.handle, now_s)
         if self.recorder is not None:

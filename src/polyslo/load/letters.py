@@ -8,7 +8,7 @@ import orjson
 
 from polyslo.load.plan import LoadPlan
 from polyslo.load.prompts import Prompts
-from polyslo.load.target import Target
+from polyslo.load.target import SLO_HEADERS, Target
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -39,6 +39,7 @@ class Letters:
         self._common: Headers = [(b"content-type", b"application/json"), (b"accept", b"text/event-stream")]
         if target.api_key is not None:
             self._common.append((b"authorization", b"Bearer " + target.api_key.encode()))
+        self._common += target.own_headers
 
     def write(self, request: int) -> Letter:
         """Write one request of the plan."""
@@ -47,12 +48,8 @@ class Letters:
     def _headers(self, request: int) -> Headers:
         if not self._slo_headers:
             return self._common
-        plan = self._plan
-        return [
-            *self._common,
-            (b"x-llm-d-slo-ttft-ms", _ms(float(plan.ttft_s[request]))),
-            (b"x-llm-d-slo-tpot-ms", _ms(float(plan.tpot_s[request]))),
-        ]
+        slo = self._plan.ttft_s[request], self._plan.tpot_s[request]
+        return [*self._common, *((name, _ms(float(s))) for name, s in zip(SLO_HEADERS, slo, strict=True))]
 
     def _body(self, request: int) -> bytes:
         workload = self._plan.workload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -12,6 +13,12 @@ PROMPTS = ("ids", "text")
 OUTPUT_LENGTHS = ("exact", "capped")
 FIRST_TOKEN_ID = 16  # the ids below are special tokens in most vocabularies
 DEFAULT_VOCAB_SIZE = 32_000  # nearly every vocabulary has that many
+SLO_HEADERS = (b"x-llm-d-slo-ttft-ms", b"x-llm-d-slo-tpot-ms")
+_HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([ -~]*)")
+_WRITTEN_HERE = (
+    "accept", "connection", "content-length", "content-type", "expect", "host", "keep-alive", "transfer-encoding",
+    "upgrade",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,8 @@ class Target:
     `output_lengths` is `exact` (the drawn length, enforced by fields that engines know and OpenAI's own API does
     not) or `capped` (at most the drawn length, standard fields only). `prompt` is `ids` or `text`; chat takes text
     only. `prompt_seed` draws the prompts: another one keeps an engine from finding those of the last run in its
-    prefix cache. `exact_tokens` asks the server to say in every event how many tokens there are so far.
+    prefix cache. `exact_tokens` asks the server to say in every event how many tokens there are so far. `headers`
+    go with each request, written `NAME: VALUE`: a class, a tenant.
     """
 
     urls: tuple[str, ...]
@@ -52,6 +60,7 @@ class Target:
     endpoint: str = "completions"
     api_key: str | None = field(default=None, repr=False)
     slo_headers: bool = True
+    headers: tuple[str, ...] = field(default=(), repr=False)  # a key may be among them
     prompt: str | None = None  # None: ids for completions, text for chat
     vocab_size: int = DEFAULT_VOCAB_SIZE
     prompt_seed: int = 0
@@ -76,11 +85,19 @@ class Target:
             raise ConfigError(f"--vocab: must be above {FIRST_TOKEN_ID + 1}, got {self.vocab_size}; see the model")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
             raise ConfigError("--api-key: must be printable ASCII; give it without line breaks")
+        for header in self.headers:
+            self._check_header(header)
 
     @property
     def addresses(self) -> tuple[Address, ...]:
         """The servers, in the order of `urls`."""
         return tuple(Address.parse(url) for url in self.urls)
+
+    @property
+    def own_headers(self) -> list[tuple[bytes, bytes]]:
+        """`headers` as they are sent, names in lower case."""
+        parts = (header.partition(":") for header in self.headers)
+        return [(name.lower().encode(), value.strip().encode()) for name, _, value in parts]
 
     @property
     def path(self) -> str:
@@ -91,3 +108,16 @@ class Target:
     def prompt_kind(self) -> str:
         """`ids` or `text`."""
         return self.prompt or ("text" if self.endpoint == "chat" else "ids")
+
+    def _check_header(self, header: str) -> None:
+        """Raise `ConfigError` for what can't be sent, or would be sent twice."""
+        found = _HEADER.fullmatch(header)
+        if found is None:
+            raise ConfigError("--header: must be NAME: VALUE in printable ASCII; e.g. 'x-tenant: me'")
+        name = found[1].lower()
+        if name in _WRITTEN_HERE:
+            raise ConfigError(f"--header {name}: is written by the generator itself; leave it out")
+        if name == "authorization" and self.api_key is not None:
+            raise ConfigError("--header authorization: --api-key (or POLYSLO_API_KEY) is given, too; give one of them")
+        if name.encode() in SLO_HEADERS and self.slo_headers:
+            raise ConfigError(f"--header {name}: each request has its own from the workload; add --no-slo-headers")

@@ -2,7 +2,7 @@
 
 Lines are written by a thread of their own: whoever reads stderr slowly, or not at all, holds no decision up. What
 then finds no room is dropped, and the next line that does is preceded by how much that was. Lines are gathered for a
-moment: to wake a thread costs more than to write a line.
+moment, as to wake a thread costs more than to write a line; where writing fails, what was gathered is lost.
 """
 
 from __future__ import annotations

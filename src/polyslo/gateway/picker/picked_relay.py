@@ -129,7 +129,9 @@ class PickedRelay:
             said = self._reply.cut()
             is_whole = bool(passage.tokens) and not (self._reply.has_failed or is_broken(said))
             if stated := completion_tokens(said):
-                self._tally.true_up(stated, said, self._reply.counter, self._event_tokens)
+                has_turned = self._tally.true_up(stated, said, self._reply.counter, self._event_tokens)
+                if has_turned and self._model.bypass is not None:
+                    self._model.bypass.recount()
         else:
             said = self._reply.held
             is_whole = status == 200 and not is_broken(said)

@@ -1,9 +1,9 @@
 """Streams that go past Python: while an engine sends nothing but tokens, compiled code passes them on.
 
 Belief hears of tokens as they come. A stream's own count and its deadlines are kept where it passes, when its events
-are a token each, and told to its relay when that is asked (`Detour.settle`) and when the stream comes back: with the
-first byte that is anything else. Both connections stay as they are meanwhile: the engine's is not read, the client's
-is not written to, and whichever of them ends takes the stream back.
+are a token each, and told to its relay when `Detour.settle` asks and when the stream comes back: with the first byte
+that is anything else. Both connections stay as they are meanwhile: the engine's is not read, the client's is not
+written to, and whichever of them ends takes the stream back.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import select
 import socket
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Protocol
 
@@ -81,7 +82,7 @@ class Bypass:
     """The streams of an event loop that go past Python."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, saw_many: SawMany) -> None:
-        """`saw_many` hears of tokens at once: rows of a request and how many of it came, and when.
+        """`saw_many` hears of tokens: rows of a request and how many of it, overwritten by the next ones, and when.
 
         Raises `OSError` where the system lacks what it takes.
         """
@@ -149,22 +150,20 @@ class Bypass:
     def serve(self) -> None:
         """Pass on what engines have sent, and tell of it."""
         now_s = monotonic()
-        num_news, num_found = pass_on(self._file, self.links, self._events, self._buffer, self._found, self._news)
+        num_news, num_found = pass_on(self._file, self.links, self._events, self._buffer, self._news, self._found)
         rows = self._found[:num_found].tolist() if num_found else ()
-        detours = [self._detours[row[0]] for row in rows]  # now: what follows from news, or from one, may end another
+        detours = [self._detours[row[0]] for row in rows]  # looked up now, as what follows may end some
         if num_news:
             try:
                 self._saw_many(self._news[:num_news], now_s)
             except Exception as error:  # the streams themselves can go on
                 self._loop.call_exception_handler({"message": "news of tokens was not taken", "exception": error})
-        for detour, (_, num_events, told, start, end) in zip(detours, rows, strict=True):
-            try:
-                if told != NONE and num_events and not detour.call.is_over:
-                    detour.passenger.on_events(num_events, told)
-                if start < end or not num_events:
-                    detour.end(bytes(self._bytes[start:end]), are_tokens=num_events > 0)
-            except Exception as error:
-                detour.fail(error)
+        for detour, (_, num_events, told, _, _) in zip(detours, rows, strict=True):
+            if num_events and told != NONE and not detour.call.is_over:
+                detour.guard(partial(detour.passenger.on_events, num_events, told))
+        for detour, (_, num_events, _, start, end) in zip(detours, rows, strict=True):
+            if (start < end or not num_events) and not detour.call.is_over:
+                detour.guard(partial(detour.end, bytes(self._bytes[start:end]), are_tokens=num_events > 0))
 
     def _open(self, call: Call, exchange: Exchange, passenger: Passenger) -> None:
         target = None if self._epoll.closed else exchange.clear_socket
@@ -233,10 +232,13 @@ class Detour:
         self._bypass.leave(self)
         self.passenger.detour = None
 
-    def fail(self, error: Exception) -> None:
-        """End it: whoever is told of its tokens has failed."""
-        report(self.call.sink, error)
-        self.call.break_off(Failure("reset", "the sink failed", started=True))
+    def guard(self, act: Callable[[], object]) -> None:
+        """Do something for it; if that fails, it ends."""
+        try:
+            act()
+        except Exception as error:
+            report(self.call.sink, error)
+            self.call.break_off(Failure("reset", "the sink failed", started=True))
 
     def end(self, data: bytes, *, are_tokens: bool) -> None:
         """Go on through Python, with bytes that were read: tokens that the client did not take, or something else."""

@@ -13,7 +13,7 @@ from polyslo.gateway.requests.request import Request
 
 
 class Reckoning(NamedTuple):
-    """All that is needed to count a stream on whose events are a token each."""
+    """All that is needed to go on counting a stream of one token an event."""
 
     r: int  # its request
     tokens: int  # so far

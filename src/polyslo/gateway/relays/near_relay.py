@@ -287,8 +287,9 @@ class NearRelay:
             if stated := completion_tokens(tail):
                 # one that was blocked teaches nothing: its engine may have put together what nobody took
                 learns = not self._was_blocked and self._one is None
-                teaches = self._event_tokens if learns else None
-                if self._tally.true_up(stated, tail, self._reply.counter, teaches) and self._watcher.bypass is not None:
+                taught = self._event_tokens if learns else None
+                has_turned = self._tally.true_up(stated, tail, self._reply.counter, taught)
+                if has_turned and self._watcher.bypass is not None:
                     self._watcher.bypass.recount()
             passage.prompt_tokens = self._reply.prompt_tokens
             self._watcher.ended(self, self._tally.answer_tokens)

@@ -83,7 +83,7 @@ class Watcher(Protocol):
         """The client is sent the first of a stream, or of its rest: nobody can answer it from its beginning now."""
 
     def saw_tokens(self, r: int, tokens: int, now_s: float) -> None:
-        """Tokens came on a request's stream. Those that go past Python are told of by `bypass` itself."""
+        """Tokens came on a request's stream, and were not counted by `bypass`."""
 
     def prefilled(self, relay: NearRelay) -> None:
         """A request's prefill ended, its KV waits to be fetched."""

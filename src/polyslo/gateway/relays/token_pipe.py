@@ -57,9 +57,11 @@ EVENT_WORDS, SOCKET_WORD = (3, 1) if platform.machine() in ("x86_64", "AMD64") e
 
 NONE = -1
 
-WATCHED = select.EPOLLIN | select.EPOLLET if hasattr(select, "epoll") else 0  # each arrival is told of once
+# Each arrival is told of once, and so is the peer's end.
+WATCHED = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET if hasattr(select, "epoll") else 0
 
 _WATCHED_WORD = np.uint32(WATCHED).astype(np.int32)
+_ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR if hasattr(select, "epoll") else 0
 _EPOLL_CTL_MOD, _CLOCK_MONOTONIC = 3, 1
 _MSG_DONTWAIT, _MSG_NOSIGNAL = 0x40, 0x4000
 _SOL_SOCKET, SO_COOKIE = 1, 57
@@ -86,7 +88,7 @@ Bytes = npt.NDArray[np.uint8]
 @compiled
 def pass_on(
     epoll: int, links: npt.NDArray[np.void], events: npt.NDArray[np.int32], buffer: Bytes,
-    found: npt.NDArray[np.void], news: npt.NDArray[np.int64],
+    news: npt.NDArray[np.int64], found: npt.NDArray[np.void],
 ) -> tuple[int, int]:  # fmt: skip
     """Serve what is ready at `epoll`; return how many rows of `news` and of `found` [both MOST_READY] tell of it.
 
@@ -99,7 +101,7 @@ def pass_on(
     scratch = np.empty(2, np.int64)
     num_news = num_found = 0
     for k in range(ready):
-        source = events[EVENT_WORDS * k + SOCKET_WORD]
+        flags, source = events[EVENT_WORDS * k], events[EVENT_WORDS * k + SOCKET_WORD]
         link = links[source]
         read = max(0, _recv(source, memory + free, PIECE_BYTES, _MSG_DONTWAIT))
         num_events, told = count(buffer, free, free + read, link.kind)
@@ -119,7 +121,7 @@ def pass_on(
             num_found += 1
         if start < end:
             free = end
-        elif read == PIECE_BYTES:  # there may be more, of which nobody would tell
+        elif read == PIECE_BYTES or flags & _ENDED:  # there is more, or its end, of which nobody would tell again
             events[EVENT_WORDS * k] = _WATCHED_WORD
             _epoll_ctl(epoll, _EPOLL_CTL_MOD, source, events.ctypes.data + 4 * EVENT_WORDS * k)
     return num_news, num_found
