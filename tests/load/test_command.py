@@ -19,8 +19,8 @@ from polyslo.load.watch import GeneratorHealth, Lag
 TRACE = "arrival_s,input_tokens,output_tokens\n" + "".join(f"{k},100,5\n" for k in range(40))
 EVERY_OPTION = (
     "--trace t.csv --rate 4 --duration 10 --seed 3 --url http://a:1 --url http://b:2 --model m --endpoint chat "
-    "--no-slo-headers --header x-a:b --header x-c:d --vocab 99 --output-lengths capped --exact-tokens --max-in-flight 5 --timeout 7 --warm-up 0 "
-    "--speed 0.5"
+    "--no-slo-headers --header x-a:b --header x-c:d --vocab 99 --output-lengths capped --exact-tokens "
+    "--max-in-flight 5 --timeout 7 --warm-up 0 --speed 0.5"
 )
 
 
