@@ -22,7 +22,7 @@ demo: $(STAMP)
 compare: $(STAMP)
 	@$(BIN)/polyslo compare --html compare.html
 
-# About an hour on two cores; goes on where it was stopped. Measurements of real GPUs come with a package of 80 MB.
+# Three quarters of an hour on two cores; goes on where it was stopped. Measurements of real GPUs come with a package of 80 MB.
 claims: $(STAMP)
 	@$(UV) sync --quiet --frozen --inexact --group silicon
 	@$(BIN)/polyslo claims

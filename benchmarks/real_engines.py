@@ -9,7 +9,7 @@ them, the gateway and the load fit on two cores (--speed; times are printed in t
 
     polyserve     policy polyserve, engines with the plug-in: chunks by TPOT, prompts by deadline
     minimal       policy minimal, stock vLLM
-    fixed         the ablation: policy polyserve, stock vLLM with its constant chunk
+    fixed         the ablation: policy polyserve, stock vLLM with a constant chunk that the tightest TPOT has room for
 
 Every streamed token is compared with what the same prompt gives alone, on an engine of its own (--compare N).
 Reads the engines' own counters at the end: preemptions, and how far steps fell behind their pace.
@@ -21,6 +21,7 @@ import argparse
 import asyncio
 import sys
 import tempfile
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,9 @@ import numpy as np
 from answered_streams import Stream, letters, post, send
 from served_engines import RealEngine, environment, served, why_not
 
+from polyslo.gateway.config.gateway import parse_config
+from polyslo.gateway.fleets import live_profile
+from polyslo.gateway.live_policy import why_fallback
 from polyslo.gateway.warmup import warm_up
 from polyslo.load.plan import LoadPlan
 from polyslo.sim.setting import Setting
@@ -115,13 +119,23 @@ async def serve_alone(plan: LoadPlan, folder: Path, options: argparse.Namespace)
         await asyncio.to_thread(engine.stop)
 
 
-async def measure(name: str, plan: LoadPlan, folder: Path, options: argparse.Namespace) -> list[Stream]:
-    """Start engines and gateway for a setup, and send the plan through."""
+def setup_of(name: str, options: argparse.Namespace) -> Setup:
+    """Return a setup; ends the program where the gateway would fall back to another policy."""
     setup = {
         "polyserve": Setup(name, "polyserve", True, TOKEN_LIMIT),
         "minimal": Setup(name, "minimal", False, options.chunk),
         "fixed": Setup(name, "polyserve", False, options.chunk),
     }[name]
+    told = tomllib.loads(f'{configuration(setup, options)}\nendpoints = [{{ url = "http://127.0.0.1:1" }}]')
+    config = parse_config(told, name)
+    (model,) = config.models
+    reason = why_fallback(model, live_profile(model), config.tiers_s)
+    return setup if reason is None else sys.exit(f"{name}: {reason}")
+
+
+async def measure(name: str, plan: LoadPlan, folder: Path, options: argparse.Namespace) -> list[Stream]:
+    """Start engines and gateway for a setup, and send the plan through."""
+    setup = setup_of(name, options)
     settings = {"profile": options.profile, "speed": options.speed, "steps_file": str(folder / "steps.jsonl")}
     settings |= {"pace": 1.0} if options.paces else {}
     engines = [

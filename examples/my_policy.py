@@ -1,4 +1,6 @@
-"""A policy of one's own: run it with `--policy examples.my_policy:place` from the repository's root.
+"""A policy of one's own. In the repository's root:
+
+    PYTHONPATH=. polyslo compare --policies minimal,examples.my_policy:place
 
 `place` sees what the router believes and returns the index of an instance, or -1 to refuse.
 """

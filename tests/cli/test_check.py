@@ -52,7 +52,7 @@ def test_a_right_configuration_is_summed_up(run: Run, folder: Path) -> None:
     assert result.stdout.splitlines() == [
         "listens on http://0.0.0.0:30000, metrics on 127.0.0.1:29000",
         "instances from i.json, read again when it changes",
-        "model llama: polyserve, mode co, profile llama-3.1-8b-h200-tp1 (fastest TPOT 4.8 ms)",
+        "model llama: minimal in place of polyserve, mode co, profile llama-3.1-8b-h200-tp1 (fastest TPOT 4.8 ms)",
         "  2 instances: 10.0.0.1:8000, i (http://10.0.0.2:1)",
         "tiers: 2, 50 ms",
         "class chat: TTFT 500 ms, TPOT 50 ms, tier 50 ms, the default",
@@ -63,11 +63,12 @@ def test_a_right_configuration_is_summed_up(run: Run, folder: Path) -> None:
 
 
 def test_what_is_doubtful_is_a_warning(run: Run, folder: Path) -> None:
-    """Promises out of reach, keys without bounds, no TLS, no profile, no engine's key: on stderr, exit code 0."""
+    """A chunk too large, promises out of reach, keys without bounds, no TLS, no profile, no engine's key: on stderr."""
     (folder / "g.toml").write_text(GOOD)
     (folder / "i.json").write_text(INSTANCES)
     warnings = run("check", "g.toml").stderr.splitlines()
     expected = [
+        r"model 'llama': a full step of 8192 tokens takes \d+ ms, the tightest tier is 2 ms: nothing can be prom",
         r"class 'voice': tpot_ms is 2, but the fastest that an instance of .* can do alone is 4\.\d\d; loosen it",
         r"class 'voice': ttft_ms is 5, but an idle instance of .* takes \d+ for a prompt of 1024 tokens",
         r"keys travel unencrypted: give server\.tls_cert_file",
@@ -78,6 +79,8 @@ def test_what_is_doubtful_is_a_warning(run: Run, folder: Path) -> None:
     assert len(warnings) == len(expected)
     for warning, pattern in zip(warnings, expected, strict=True):
         assert re.match(f"warning: {pattern}", warning)
+    (folder / "g.toml").write_text(GOOD + "[[models]]\nname = 'other'\ndynamic_chunking = true\n")
+    assert "full step" not in "".join(line for line in run("check", "g.toml").stderr.splitlines() if "other" in line)
 
 
 def test_every_mistake_of_the_file_is_told(run: Run, folder: Path) -> None:

@@ -72,8 +72,8 @@ def test_python_plans_as_the_command_does(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("polyslo.sim.plan.warm_up", lambda: None)
     (tmp_path / "t.csv").write_text(TRACE)
     (own,) = polyslo.plan(trace=tmp_path / "t.csv", policies=["chunk"], seeds=3, duration_s=10)
-    (asked,) = polyslo.plan(trace=tmp_path / "t.csv", rate_rps=50, target=0.9, duration_s=10)
-    assert (own.policy, len(own.runs), asked.policy) == ("chunk", 3, "polyserve")
+    asked, other = polyslo.plan(trace=tmp_path / "t.csv", rate_rps=50, target=0.9, duration_s=10)
+    assert (own.policy, len(own.runs), asked.policy, other.policy) == ("chunk", 3, "polyserve", "chunk")
     assert own.rate_rps == Setting.of(trace=tmp_path / "t.csv").source_rate_rps
     assert (asked.rate_rps, asked.target) == (50, 0.9)
 

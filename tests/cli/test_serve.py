@@ -66,8 +66,10 @@ def test_every_flag_reaches_its_key(served: list[GatewayConfig]) -> None:
         "--max-concurrent-requests": "3", "--queue-size": "4", "--queue-timeout-secs": "5",
         "--request-timeout-secs": "6", "--retry-max-retries": "7", "--cb-failure-threshold": "8",
         "--health-check-interval-secs": "9", "--api-key": "ten", "--log-level": "error", "--policy": "minimal",
+        "--max-num-batched-tokens": "512",
     }  # fmt: skip
-    result = run("--worker-urls", "http://a:1", *(word for pair in flags.items() for word in pair))
+    words = [word for pair in flags.items() for word in pair]
+    result = run("--worker-urls", "http://a:1", "--dynamic-chunking", *words)
     assert result.exit_code == 0, result.output
     (config,) = served
     server, health = config.server, config.health
@@ -75,7 +77,9 @@ def test_every_flag_reaches_its_key(served: list[GatewayConfig]) -> None:
     assert (server.max_concurrent_requests, server.queue_size) == (3, 4)
     assert (server.queue_timeout_s, server.request_timeout_s, server.max_retries) == (5, 6, 7)
     assert (health.failure_threshold, health.interval_s, server.log_level) == (8, 9, "error")
-    assert (len(config.keys), config.models[0].policy) == (1, "minimal")
+    (model,) = config.models
+    assert (len(config.keys), model.policy) == (1, "minimal")
+    assert (model.chunk_limit_tokens, model.dynamic_chunking) == (512, True)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ log = logging.getLogger("polyslo")
 @click.option("--model", metavar="NAME", help="The model as requests name it. [any]")
 @click.option("--profile", metavar="NAME|FILE|roofline:MODEL:GPU", help="Iteration times of the instances.")
 @click.option("--policy", metavar="NAME", help="The policy. [polyserve]")
+@click.option("--max-num-batched-tokens", metavar="N", type=int, help="The engines' constant chunk. [8192]")
+@click.option("--dynamic-chunking", is_flag=True, default=None, help="Engines have polyslo's scheduler instead.")
 @click.option("--host", metavar="HOST", help="[127.0.0.1]")
 @click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), help="[30000]")
 @click.option("--prometheus-host", metavar="HOST", help="Of the page, metrics and /workers. [127.0.0.1]")
@@ -55,18 +57,18 @@ def serve_command(config_file: str | None, **flags: Any) -> None:
     """
     config = load_config(config_file, flags)
     log_to_stderr(config.server.log_level)
-    _check(config, config_file)
+    refuse_or_warn(config, config_file or NO_FILE)
     warm_up()
     learned = with_learned_tiers(config)
     reread = partial(_reread, config_file, flags, config, learned)
     run(learned, lambda line: click.echo(line, err=True), config_file, reread)
 
 
-def _check(config: GatewayConfig, file: str | None) -> None:
+def refuse_or_warn(config: GatewayConfig, file: str) -> None:
     """Refuse what `polyslo check` refuses, and log what it warns of. Raises `MistakenConfigError`."""
     explanation = explain(config)
     if explanation.mistakes:
-        raise MistakenConfigError(explanation.mistakes, file or NO_FILE)
+        raise MistakenConfigError(explanation.mistakes, file)
     for warning in explanation.warnings:
         log.warning("%s", warning)
 

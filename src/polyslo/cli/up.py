@@ -13,6 +13,7 @@ import click
 import uvloop
 
 from polyslo.cli.options import Finite
+from polyslo.cli.serve import refuse_or_warn
 from polyslo.errors import ConfigError
 from polyslo.fleets.engine_command import (
     COMMAND,
@@ -30,7 +31,6 @@ from polyslo.fleets.pool import PoolRule
 from polyslo.fleets.served_fleet import ServedFleet
 from polyslo.gateway.config.gateway import GatewayConfig, parse_config
 from polyslo.gateway.config.server import LOG_LEVELS
-from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.journal.learned_tiers import with_learned_tiers
 from polyslo.gateway.observability.log_lines import log_to_stderr
 from polyslo.gateway.warmup import warm_up
@@ -86,9 +86,11 @@ def up_command(
     ports = free_ports(instances) if engine_port is None else list(range(engine_port, engine_port + instances))
     flags = {name: options[name] for name in ("policy", "host", "port", "prometheus_port", "api_key", "log_level")}
     urls = [f"http://127.0.0.1:{port}" for port in ports]
-    config = with_learned_tiers(_config(table, model, config_file or "polyslo up", spec, urls, flags))
-    live_fleet(config.models[0], config.tiers_s, num_records=1)  # what is wrong there is told before engines start
+    file = config_file or "polyslo up"
+    config = _config(table, model, file, spec, urls, flags)
     log_to_stderr(config.server.log_level)
+    refuse_or_warn(config, file)  # before engines start
+    config = with_learned_tiers(config)
     folder = _log_folder(log_dir)
     warm_up()
 

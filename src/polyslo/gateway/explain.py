@@ -24,6 +24,7 @@ from polyslo.gateway.instances.file import Listed
 from polyslo.gateway.instances.listed import misplaced, read_instances_file, with_listed
 from polyslo.gateway.journal.learned_tiers import with_learned_tiers
 from polyslo.gateway.journal.shadow import shadow_policy
+from polyslo.gateway.live_policy import FALLBACK, why_fallback
 from polyslo.gateway.observability.traces import untraceable
 from polyslo.gateway.picker.picker import unpickable
 from polyslo.gateway.tls import server_context
@@ -57,14 +58,20 @@ def explain(config: GatewayConfig, environment: Mapping[str, str] = os.environ) 
         except ConfigError as error:
             mistakes.append(str(error))
     mistakes += [*untraceable(config.telemetry), *unpickable(config)]
+    fallbacks = {} if mistakes else _fallbacks(config, profiles)
     warnings = (
+        *fallbacks.values(),
         *_slo_warnings(config, profiles),
         *_key_warnings(config),
         *_model_warnings(config, environment),
     )
     summary = (
         *_server_lines(config),
-        *(line for model in config.models for line in _model_lines(model, profiles.get(model.name), listed)),
+        *(
+            line
+            for model in config.models
+            for line in _model_lines(model, profiles.get(model.name), listed, falls_back=model.name in fallbacks)
+        ),
         *_slo_lines(config, learned),
         *(_key_line(config, key) for key in config.keys),
     )
@@ -81,13 +88,19 @@ def _resolve(config: GatewayConfig, model: ModelConfig, profiles: dict[str, Name
     try:
         PolicySpec.parse(model.policy)
         if model.name in profiles:
-            live_fleet(model, config.tiers_s, 1, warns=False)
+            live_fleet(model, config.tiers_s, 1)
         if model.shadow is not None:
             shadow_policy(model.shadow)
         if model.tokenizer is not None:
             load_tokenizer(model.tokenizer)
     except ConfigError as error:
         mistakes.append(f"model {model.name!r}: {error}")
+
+
+def _fallbacks(config: GatewayConfig, profiles: Mapping[str, NamedProfile]) -> dict[str, str]:
+    """Return, for models whose policy can't work with their engines, why."""
+    reasons = {m.name: why_fallback(m, profiles[m.name].profile, config.tiers_s) for m in config.models}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _read_instances(config: GatewayConfig, mistakes: list[str]) -> tuple[Listed, ...]:
@@ -199,9 +212,12 @@ def _server_lines(config: GatewayConfig) -> Iterator[str]:
         yield f"instances from {config.instances_file}, read again when it changes"
 
 
-def _model_lines(model: ModelConfig, named: NamedProfile | None, listed: tuple[Listed, ...]) -> Iterator[str]:
+def _model_lines(
+    model: ModelConfig, named: NamedProfile | None, listed: tuple[Listed, ...], *, falls_back: bool
+) -> Iterator[str]:
+    policy = f"{FALLBACK} in place of {model.policy}" if falls_back else model.policy
     fastest = "" if named is None else f" (fastest TPOT {fastest_tpot_ms(named):.1f} ms)"
-    yield f"model {model.name}: {model.policy}, mode {model.mode}, profile {model.profile_name}{fastest}"
+    yield f"model {model.name}: {policy}, mode {model.mode}, profile {model.profile_name}{fastest}"
     endpoints = [*model.endpoints, *(entry.endpoint for entry in listed if entry.model in (None, model.name))]
     for role in ("prefill", "decode", None):
         titles = [_titled(endpoint) for endpoint in endpoints if endpoint.role == role]

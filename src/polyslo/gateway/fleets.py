@@ -19,15 +19,13 @@ ROLES = {None: EITHER, PREFILL: PREFILL_ONLY, DECODE: DECODE_ONLY}
 TYPICAL = LengthMoments.of(np.array([1000]), np.array([200]))  # for fixed partitions, before anything was seen
 
 
-def live_fleet(
-    model: ModelConfig, tiers_s: Sequence[float], num_records: int, *, warns: bool = True
-) -> tuple[Fleet, PolicySpec]:
+def live_fleet(model: ModelConfig, tiers_s: Sequence[float], num_records: int) -> tuple[Fleet, PolicySpec]:
     """Return the belief of a model's instances, all idle, and its policy. Raises `ConfigError`.
 
     Engines that are not told SLOs keep a constant chunk and serve prompts first come first served; then the policy
     does without dynamic chunking, and what is believed of their queues follows suit.
     """
-    spec = live_policy(model, live_profile(model), tiers_s, warns=warns)
+    spec = live_policy(model, live_profile(model), tiers_s)
     config = live_config(model)
     tpots_s = np.asarray(tiers_s, dtype=np.float64)
     shares = np.full(len(tpots_s), 1.0 / len(tpots_s))

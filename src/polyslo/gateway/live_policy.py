@@ -9,7 +9,6 @@ chunk. Source: ours.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,11 +21,9 @@ from polyslo.sim.fleet import PolicySpec
 FALLBACK = "minimal"
 BATCH, CONTEXT_TOKENS = 16, 1000  # beside which a chunk is recommended: decodes, and the KV tokens of each
 
-log = logging.getLogger("polyslo")
 
-
-def live_policy(model: ModelConfig, profile: Profile, tiers_s: Sequence[float], *, warns: bool = True) -> PolicySpec:
-    """Return the configured policy as it can work with a model's engines, or the fallback, with a warning.
+def live_policy(model: ModelConfig, profile: Profile, tiers_s: Sequence[float]) -> PolicySpec:
+    """Return the configured policy as it can work with a model's engines, or the fallback: see `why_fallback`.
 
     Raises `ConfigError` for a function of one's own: the gateway decides in compiled code.
     """
@@ -38,16 +35,18 @@ def live_policy(model: ModelConfig, profile: Profile, tiers_s: Sequence[float], 
         )
     if not spec.kind.elastic or model.dynamic_chunking:
         return spec
-    warning = None if model.mode == DISAGGREGATED else too_large_chunk(model, profile, tiers_s)
-    if warning is not None:
-        if warns:
-            log.warning("%s", warning)
+    if why_fallback(model, profile, tiers_s) is not None:
         return replace(PolicySpec.parse(FALLBACK), chunk_tokens=model.chunk_limit_tokens)
     return replace(spec, without=spec.without | {"chunking"}, chunk_tokens=model.chunk_limit_tokens)
 
 
-def too_large_chunk(model: ModelConfig, profile: Profile, tiers_s: Sequence[float]) -> str | None:
-    """Return what is wrong where a full chunk takes longer than the tightest tier's TPOT, and the remedy."""
+def why_fallback(model: ModelConfig, profile: Profile, tiers_s: Sequence[float]) -> str | None:
+    """Return what is wrong where a full chunk takes longer than the tightest tier's TPOT, and the remedy.
+
+    `model` has one of our policies.
+    """
+    if model.dynamic_chunking or model.mode == DISAGGREGATED or not PolicySpec.parse(model.policy).kind.elastic:
+        return None
     chunk = model.chunk_limit_tokens
     full_s = profile.iteration_s(0, chunk, 0.0, 0.5 * chunk)
     if full_s <= tiers_s[0]:
@@ -61,5 +60,5 @@ def too_large_chunk(model: ModelConfig, profile: Profile, tiers_s: Sequence[floa
     return (
         f"model {model.name!r}: a full step of {chunk} tokens takes {1e3 * full_s:.0f} ms, the tightest tier is "
         f"{1e3 * tiers_s[0]:g} ms: nothing can be promised, so requests go to the least loaded instance; {remedy}, "
-        "or use engines with dynamic chunking"
+        "or use engines with polyslo's scheduler and set dynamic_chunking = true"
     )

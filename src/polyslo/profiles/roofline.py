@@ -97,7 +97,7 @@ class Roofline:
 
     @classmethod
     def parse(cls, text: str) -> Roofline:
-        """Read `roofline:MODEL:GPU[:tpN][:fp8]`."""
+        """Read `roofline:MODEL:GPU[:tpN][:bf16|:fp8]`."""
         model, _, rest = text.removeprefix(PREFIX).partition(":")
         gpu, *options = rest.split(":")
         if not model or not gpu:

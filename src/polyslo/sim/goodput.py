@@ -22,7 +22,7 @@ def goodput(
     *,
     policies: Sequence[str] = ("polyserve",),
     target: float = 0.99,
-    seeds: int = 3,
+    seeds: int = 2,
     duration_s: float = DEFAULT_DURATION_S,
     progress: Progress | None = None,
 ) -> list[GoodputResult]:

@@ -70,7 +70,7 @@ def plan(
     setting: Setting,
     *,
     rate_rps: float,
-    policies: Sequence[str] = ("polyserve",),
+    policies: Sequence[str] = ("polyserve", "chunk"),
     target: float = 0.99,
     seeds: int = 2,
     duration_s: float = DEFAULT_DURATION_S,

@@ -31,7 +31,15 @@ FLAGS = {
     "journal": "journal.file",
 }
 # Those that change the one model; with several models the file says them.
-MODEL_FLAGS = {"model": "name", "policy": "policy", "profile": "profile", "mode": "mode", "tokenizer": "tokenizer"}
+MODEL_FLAGS = {
+    "model": "name",
+    "policy": "policy",
+    "profile": "profile",
+    "mode": "mode",
+    "tokenizer": "tokenizer",
+    "max_num_batched_tokens": "chunk_limit_tokens",
+    "dynamic_chunking": "dynamic_chunking",
+}
 URL_FLAGS = {"worker_urls": None, "prefill": "prefill", "decode": "decode"}
 KEY_NAME = "command-line"  # of the key that --api-key gives
 
