@@ -25,7 +25,7 @@ def watched(environment, program, arguments, tmp_path):
             await output_of(environment, program, *arguments(url_of(bench)), folder=tmp_path)
             await bench.settle()
             board = bench.gateway.boards[MODEL]
-            tiers = [tier["num_requests_1m"] for tier in bench.gateway.snapshot()["tiers"]]
+            tiers = [tier["num_requests_1m"] for tier in bench.gateway.snapshot(MODEL)["tiers"]]
             return board.totals, board.num_tokens, tiers
 
     return run(main, hang_s=HANG_S)
