@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from polyslo.errors import ConfigError, nearest
+from polyslo.wire.fields import OURS_IN_REQUESTS, TOKEN
 
 ENDPOINTS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 PROMPTS = ("ids", "text")
@@ -14,11 +15,8 @@ OUTPUT_LENGTHS = ("exact", "capped")
 FIRST_TOKEN_ID = 16  # the ids below are special tokens in most vocabularies
 DEFAULT_VOCAB_SIZE = 32_000  # nearly every vocabulary has that many
 SLO_HEADERS = (b"x-llm-d-slo-ttft-ms", b"x-llm-d-slo-tpot-ms")
-_HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([ -~]*)")
-_WRITTEN_HERE = (
-    "accept", "connection", "content-length", "content-type", "expect", "host", "keep-alive", "transfer-encoding",
-    "upgrade",
-)  # fmt: skip
+_HEADER = re.compile(rb"(" + TOKEN + rb"+):([ -~]*)")
+_WRITTEN_HERE = OURS_IN_REQUESTS | {b"accept", b"content-type"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class Target:
             raise ConfigError(f"--vocab: must be above {FIRST_TOKEN_ID + 1}, got {self.vocab_size}; see the model")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
             raise ConfigError("--api-key: must be printable ASCII; give it without line breaks")
-        for header in self.headers:
+        for header, _ in self.own_headers:
             self._check_header(header)
 
     @property
@@ -96,8 +94,7 @@ class Target:
     @property
     def own_headers(self) -> list[tuple[bytes, bytes]]:
         """`headers` as they are sent, names in lower case."""
-        parts = (header.partition(":") for header in self.headers)
-        return [(name.lower().encode(), value.strip().encode()) for name, _, value in parts]
+        return [_read_header(header) for header in self.headers]
 
     @property
     def path(self) -> str:
@@ -109,15 +106,20 @@ class Target:
         """`ids` or `text`."""
         return self.prompt or ("text" if self.endpoint == "chat" else "ids")
 
-    def _check_header(self, header: str) -> None:
-        """Raise `ConfigError` for what can't be sent, or would be sent twice."""
-        found = _HEADER.fullmatch(header)
-        if found is None:
-            raise ConfigError("--header: must be NAME: VALUE in printable ASCII; e.g. 'x-tenant: me'")
-        name = found[1].lower()
+    def _check_header(self, name: bytes) -> None:
+        """Raise `ConfigError` for what would be sent twice."""
+        shown = f"--header {name.decode()}"
         if name in _WRITTEN_HERE:
-            raise ConfigError(f"--header {name}: is written by the generator itself; leave it out")
-        if name == "authorization" and self.api_key is not None:
-            raise ConfigError("--header authorization: --api-key (or POLYSLO_API_KEY) is given, too; give one of them")
-        if name.encode() in SLO_HEADERS and self.slo_headers:
-            raise ConfigError(f"--header {name}: each request has its own from the workload; add --no-slo-headers")
+            raise ConfigError(f"{shown}: is written by the generator itself; leave it out")
+        if name == b"authorization" and self.api_key is not None:
+            raise ConfigError(f"{shown}: --api-key (or POLYSLO_API_KEY) is given, too; give one of them")
+        if name in SLO_HEADERS and self.slo_headers:
+            raise ConfigError(f"{shown}: each request has its own from the workload; add --no-slo-headers")
+
+
+def _read_header(text: str) -> tuple[bytes, bytes]:
+    """Read `NAME: VALUE`. Raises `ConfigError` for what can't be sent."""
+    found = _HEADER.fullmatch(text.encode())
+    if found is None:
+        raise ConfigError("--header: must be NAME: VALUE in printable ASCII; e.g. 'x-tenant: me'")
+    return found[1].lower(), found[2].strip()

@@ -20,8 +20,8 @@ _STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) f
 
 # Framing and the connection's life are decided in this room, so nobody else may name them.
 _OURS = frozenset((b"connection", b"content-length", b"keep-alive", b"transfer-encoding", b"upgrade"))
-_OURS_IN_REQUESTS = _OURS | {b"expect", b"host"}
-_HOP_BY_HOP = _OURS_IN_REQUESTS | {
+OURS_IN_REQUESTS = _OURS | {b"expect", b"host"}
+_HOP_BY_HOP = OURS_IN_REQUESTS | {
     b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
 }  # fmt: skip
 
@@ -53,7 +53,7 @@ def request_head(method: bytes, target: bytes, host: bytes, headers: Headers, nu
     if not _TARGET.fullmatch(target):
         raise ValueError(f"target must begin with / and have neither spaces nor controls, got {target!r}")
     framing = b"" if not num_body_bytes and method in (b"GET", b"HEAD") else b"content-length: %d\r\n" % num_body_bytes
-    block = _block(headers, _OURS_IN_REQUESTS)
+    block = _block(headers, OURS_IN_REQUESTS)
     return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (method, target, host, block, framing)
 
 

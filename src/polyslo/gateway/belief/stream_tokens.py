@@ -55,7 +55,7 @@ class TokenCounter:
 
     def feed(self, data: bytes) -> int:
         """Return how many tokens this piece shows."""
-        if self._is_plain and self._event_tokens.ratio == 1.0:
+        if self._is_plain and self._event_tokens.is_one_each:
             events = self._events.feed(data)
             self.num_events += events
             return events
@@ -73,7 +73,7 @@ class TokenCounter:
     def went_past(self, events: int, told: int) -> int:
         """Return how many tokens events show of which was told what their kind tells: ids, or the count so far."""
         if self.kind == EVENTS:
-            if self._event_tokens.ratio != 1.0:
+            if not self._event_tokens.is_one_each:
                 return self._estimate(events)
             self.num_events += events
             return events
@@ -81,7 +81,7 @@ class TokenCounter:
 
     def num_before(self, tokens: int) -> int:
         """Return how many events were tokens before those that have just shown so many."""
-        return self.num_events - (tokens if self._event_tokens.ratio == 1.0 else 1)
+        return self.num_events - (tokens if self._event_tokens.is_one_each else 1)
 
     def num_events_of(self, tail: bytes) -> int:
         """Return how many events were tokens, of a stream with this end: a usage that nobody asked for was none."""
@@ -97,7 +97,7 @@ class TokenCounter:
 
     def _estimate_last(self, data: bytes, events: int) -> int:
         """Count events that don't say it, where one may be the last: that has what is left over, so at least one."""
-        if self._event_tokens.ratio == 1.0:
+        if self._event_tokens.is_one_each:
             self.num_events += events
             return events
         last = len(_FINISHED.findall(data)) + (0 if self._counts_usage else data.count(_NO_CHOICES))
