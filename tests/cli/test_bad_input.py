@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -313,11 +314,12 @@ def test_a_failing_task_drops_the_rest() -> None:
         begun.append(number)
         if number == 0:
             raise KeyboardInterrupt
+        sleep(0.01)  # long enough for whoever drops the rest to get a core before all are done
         return number
 
     with pytest.raises(KeyboardInterrupt):
-        run_all([lambda n=number: task(n) for number in range(10_000)])
-    assert len(begun) < 10_000
+        run_all([lambda n=number: task(n) for number in range(2000)])
+    assert len(begun) < 2000
 
 
 def test_a_group_without_a_command_shows_its_help(run: Run) -> None:
