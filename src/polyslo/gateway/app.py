@@ -21,7 +21,7 @@ from polyslo.gateway.belief.reconciliation import Reconciliation
 from polyslo.gateway.belief.slack import Slack
 from polyslo.gateway.belief.tokens import estimates
 from polyslo.gateway.config.gateway import GatewayConfig
-from polyslo.gateway.config.models import LEARN, ModelConfig
+from polyslo.gateway.config.models import ANY_MODEL, LEARN, ModelConfig
 from polyslo.gateway.fleets import live_fleet
 from polyslo.gateway.front import Front
 from polyslo.gateway.heartbeat import GATHER_S
@@ -300,7 +300,8 @@ class Gateway:
         health = served.health = Health(served.instances, served.close_instance, self.config.health)
         told = served.reconciliation = Reconciliation(served, takes_capacity=model.kv_capacity_tokens is None)
         gone = partial(health.failed, at_once=True)
-        return Lookouts(health, EngineWatch(told.read, gone, self.config.telemetry.engine_interval_s))
+        name = None if model.name == ANY_MODEL else model.name
+        return Lookouts(health, EngineWatch(told.read, gone, self.config.telemetry.engine_interval_s, name))
 
 
 async def _listen(
