@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 from answered_streams import Stream, letters, send
-from served_engines import RealEngine, environment, served, why_not
+from served_engines import RealEngine, end_in_order, environment, served, why_not
 
 from polyslo.core.profile import Profile
 from polyslo.core.slowness import add_iteration
@@ -88,6 +88,7 @@ def main() -> None:
     reason = why_not()
     if reason is not None:
         sys.exit(f"real engines: {reason}")
+    end_in_order()
     warm_up()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(options.keep or made)

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from answered_streams import Stream, letters, post, send
-from served_engines import RealEngine, environment, served, why_not
+from served_engines import RealEngine, end_in_order, environment, served, why_not
 
 from polyslo.gateway.config.gateway import parse_config
 from polyslo.gateway.fleets import live_profile
@@ -59,6 +59,7 @@ def main() -> None:
     reason = why_not()
     if reason is not None:
         sys.exit(f"real engines: {reason}")
+    end_in_order()
     warm_up()
     setting = Setting.of(
         workload=options.workload, profile=options.profile, slo=options.slo, instances=options.instances
