@@ -1,16 +1,17 @@
 """A profile fitted from real vLLM's own steps, tried on traffic that it was not fitted on.
 
-    python benchmarks/fitted_profile.py [--instances 1] [--fit 60] [--duration 60] [--load 0.6] [--runs 1]
+    python benchmarks/fitted_profile.py [--instances 1] [--fit 90] [--duration 60] [--load 0.6] [--runs 1]
 
-Needs `make engines`. Engines compute at their own speed, nothing is paced:
+Needs `make engines`. Engines compute at their own speed, nothing is paced, each on one CPU. The gateway, the
+clients and the engines' HTTP servers have the other CPUs; where there are none, they take turns with the engines:
 
     1. Stock steps, written down by the plug-in, while the fit's workloads are sent straight to each engine.
     2. `polyslo profile measure --steps` makes a profile of them.
-    3. With that profile the fit's workloads come through the gateway, and a second profile is made of those steps: on
-       a machine that engines, gateway and load share, steps take longer than they did alone.
+    3. With that profile the fit's workloads come through the gateway, and a second profile is made of those steps:
+       where engines, gateway and load take turns, steps take longer than they did alone.
     4. Engines with that profile, behind the gateway, get another workload, `--runs` times; the simulator gets it, too.
 
-Bounds, which are for engines that have their cores to themselves: median error of a step at most 10%, of a first token
+Bounds, which are for engines that have their CPUs to themselves: median error of a step at most 10%, of a first token
 15%, and the simulated attainment within 5 points of the live one. On a machine that others keep busy the errors are
 theirs: the load average is printed beside, how far steps of the same batch are off their own median, and what is left
 of the error when the profile is corrected by the ratio that the gateway learns of the steps before.
@@ -32,7 +33,7 @@ from pathlib import Path
 
 import numpy as np
 from answered_streams import Stream, letters, send
-from served_engines import RealEngine, end_in_order, environment, served, why_not
+from served_engines import MODELS, RealEngine, end_in_order, environment, part_cpus, served, why_not
 
 from polyslo.core.profile import Profile
 from polyslo.core.slowness import add_iteration
@@ -47,18 +48,17 @@ from polyslo.sim.setting import Setting
 from polyslo.sim.world import ATTAINED
 from polyslo.workload.workload import Workload
 
-MODEL, VOCAB = "tiny", 3900
+NAME = "small"
+MODEL = MODELS[NAME]
 TOKEN_LIMIT, MOST_RESIDENTS, MAX_MODEL_LEN = 2048, 64, 16_384
-KV_BYTES_PER_TOKEN = 2 * 4 * 2 * 64 * 4  # keys and values, layers, heads, their size, bytes of a float32
-KV_TOKENS = 65_536
-FIT_WORKLOADS, FIT_RATES_RPS = ("sharegpt", "azure2023-code"), (0.5, 1.5, 3.0)
+FIT_WORKLOADS, FIT_RATES_RPS = ("sharegpt", "azure2023-code"), (0.1, 0.3, 0.6)
 WORKLOAD = "azure2023-conv"
 MIX = """
 source = "ours: TPOTs that a small model on one core of a CPU can keep"
-ttft_ms = [1500, 3000]
-tiers.quick = { tpot_ms = 40, share = 0.2 }
-tiers.usual = { tpot_ms = 80, share = 0.4 }
-tiers.easy = { tpot_ms = 160, share = 0.4 }
+ttft_ms = [6000, 12000]
+tiers.quick = { tpot_ms = 160, share = 0.2 }
+tiers.usual = { tpot_ms = 320, share = 0.4 }
+tiers.easy = { tpot_ms = 640, share = 0.4 }
 """
 ALIKE = 20  # steps with the same batch have a median that says something
 STEP_BOUND, FIRST_BOUND, ATTAINMENT_BOUND = 0.10, 0.15, 0.05
@@ -85,10 +85,11 @@ class Outcome:
 def main() -> None:
     """Fit, then try."""
     options = parse()
-    reason = why_not()
+    reason = why_not(NAME)
     if reason is not None:
         sys.exit(f"real engines: {reason}")
     end_in_order()
+    options.cpus = part_cpus(options.instances)
     warm_up()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(options.keep or made)
@@ -103,7 +104,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", type=int, default=1)
-    parser.add_argument("--fit", type=float, default=60.0, help="seconds of traffic to fit on, for each workload")
+    parser.add_argument("--fit", type=float, default=90.0, help="seconds of traffic to fit on, for each workload")
     parser.add_argument("--profile", help="a profile fitted before")
     parser.add_argument("--duration", type=float, default=60.0, help="seconds of arrivals of a run")
     parser.add_argument("--load", type=float, default=0.6, help="of the fluid optimum")
@@ -117,7 +118,7 @@ def config(options: argparse.Namespace) -> FleetConfig:
     """Return the fleet as the simulator has it."""
     return FleetConfig(
         num_instances=options.instances, max_residents=MOST_RESIDENTS, chunk_limit_tokens=TOKEN_LIMIT,
-        kv_capacity_tokens=KV_TOKENS,
+        kv_capacity_tokens=MODEL.kv_capacity_tokens,
     )  # fmt: skip
 
 
@@ -126,18 +127,18 @@ def setting_of(workload: str, profile_file: Path, folder: Path, options: argpars
     return Setting.of(workload=workload, profile=profile_file, slo=folder / "mix.toml", fleet=config(options))
 
 
-def engine(name: str, folder: Path, **polyslo: str) -> RealEngine:
+def engine(name: str, folder: Path, cpu: int | None, **polyslo: str) -> RealEngine:
     """Start an engine."""
     return RealEngine(
-        environment(), folder / f"{name}.log", name=MODEL, model=MODEL, token_limit=TOKEN_LIMIT,
-        max_num_seqs=MOST_RESIDENTS, max_model_len=MAX_MODEL_LEN, kv_bytes=KV_TOKENS * KV_BYTES_PER_TOKEN,
+        environment(), folder / f"{name}.log", name=NAME, model=NAME, token_limit=TOKEN_LIMIT, cpu=cpu,
+        max_num_seqs=MOST_RESIDENTS, max_model_len=MAX_MODEL_LEN, kv_bytes=MODEL.kv_bytes,
         polyslo={"steps_file": str(folder / f"{name}.jsonl"), **polyslo},
     )  # fmt: skip
 
 
 async def steps_to_fit(folder: Path, options: argparse.Namespace) -> Path:
     """Return what stock engines wrote down of their steps, all of them in one file."""
-    engines = [engine(f"fit-{k}", folder) for k in range(options.instances)]
+    engines = [engine(f"fit-{k}", folder, cpu) for k, cpu in enumerate(options.cpus)]
     try:
         for each in engines:
             await asyncio.to_thread(each.wait)
@@ -148,7 +149,7 @@ async def steps_to_fit(folder: Path, options: argparse.Namespace) -> Path:
                     part_s = options.fit / len(FIT_RATES_RPS)
                     workload = Setting.of(workload=name).workload(rate_rps, options.seed + 100 + k, duration_s=part_s)
                     plan = LoadPlan.of(workload)
-                    await send(plan, each.url, letters(plan, each.url, MODEL, VOCAB, told=False))
+                    await send(plan, each.url, letters(plan, each.url, NAME, MODEL.vocab, told=False))
     finally:
         for each in engines:
             await asyncio.to_thread(each.stop)
@@ -160,7 +161,8 @@ def fit(steps: Path) -> Path:
     file = steps.with_name("fitted.json")
     command = [
         sys.executable, "-m", "polyslo.cli.main", "profile", "measure", "--steps", str(steps), "--output", str(file),
-        "--model", MODEL, "--kv-capacity-tokens", str(KV_TOKENS), "--kv-bytes-per-token", str(KV_BYTES_PER_TOKEN),
+        "--model", NAME, "--kv-capacity-tokens", str(MODEL.kv_capacity_tokens),
+        "--kv-bytes-per-token", str(MODEL.kv_bytes_per_token),
     ]  # fmt: skip
     subprocess.run(command, check=True)
     return file
@@ -169,14 +171,14 @@ def fit(steps: Path) -> Path:
 async def fitted(folder: Path, options: argparse.Namespace) -> Path:
     """Return the profile of the fit's workloads as they come through the gateway."""
     first = fit(await steps_to_fit(folder, options))
-    engines = engines_with(first, "fit-served", folder, options)
     settings = [setting_of(name, first, folder, options) for name in FIT_WORKLOADS]
+    engines = engines_with(first, "fit-served", folder, options)
     async with served(engines, configuration(settings[0], first), folder / "fit-served.toml") as url:
         print("traffic to fit on, through the gateway", flush=True)
         for setting in settings:
             rate_rps = options.load * setting.optimum_rps()
             plan = LoadPlan.of(setting.workload(rate_rps, options.seed + 200, duration_s=options.fit))
-            await send(plan, url, letters(plan, url, MODEL, VOCAB, told=True))
+            await send(plan, url, letters(plan, url, NAME, MODEL.vocab, told=True))
     return fit(merged(engines, folder / "second"))
 
 
@@ -190,7 +192,7 @@ async def tried(setting: Setting, profile_file: Path, folder: Path, options: arg
             workload = setting.workload(rate_rps, options.seed + run, duration_s=options.duration)
             plan = LoadPlan.of(workload)
             before = time.time()
-            streams = await send(plan, url, letters(plan, url, MODEL, VOCAB, told=True))
+            streams = await send(plan, url, letters(plan, url, NAME, MODEL.vocab, told=True))
             steps = [read_steps(each, before) for each in engines]
             outcomes.append(beside_forecasts(plan, streams, steps, setting, options.seed + run))
     return outcomes
@@ -198,7 +200,7 @@ async def tried(setting: Setting, profile_file: Path, folder: Path, options: arg
 
 def engines_with(profile_file: Path, name: str, folder: Path, options: argparse.Namespace) -> list[RealEngine]:
     """Start engines that size their chunks by a profile."""
-    return [engine(f"{name}-{k}", folder, profile=str(profile_file)) for k in range(options.instances)]
+    return [engine(f"{name}-{k}", folder, cpu, profile=str(profile_file)) for k, cpu in enumerate(options.cpus)]
 
 
 def merged(engines: list[RealEngine], folder: Path) -> Path:
@@ -220,7 +222,7 @@ metrics_port = 0
 tpots_ms = {list(setting.tpots_ms)}
 
 [[models]]
-name = "{MODEL}"
+name = "{NAME}"
 profile = "{profile_file}"
 dynamic_chunking = true
 chunk_limit_tokens = {TOKEN_LIMIT}
@@ -313,7 +315,7 @@ def refitted(steps: list[dict[str, float]], prior: Profile) -> Profile:
     """Return the profile of the run's own steps: what any profile of this form could at best have foreseen of it."""
     columns = ("decodes", "chunk", "kv", "context", "step_s")
     table = Steps(*(np.array([step[column] for step in steps]) for column in columns))
-    content = {"kv_capacity_tokens": KV_TOKENS, "kv_bytes_per_token": KV_BYTES_PER_TOKEN}
+    content = {"kv_capacity_tokens": MODEL.kv_capacity_tokens, "kv_bytes_per_token": MODEL.kv_bytes_per_token}
     return parse_profile(content | fit_steps(table, prior).content, "refitted", where="the run's steps").profile
 
 

@@ -4,8 +4,8 @@
 
 Needs `make engines`. Engines compute real tokens; their steps are paced to a shipped profile, slowed so that all of
 them, the gateway and the load fit on two cores (--speed; times are printed in the profile's own). `--no-pace
---profile FILE --speed 1 --model tiny` measures engines at their real speed, with a profile of theirs
-(`fitted_profile.py --keep`): two fit on two cores.
+--profile FILE --speed 1 --model small` measures engines at their real speed, each on a CPU of its own, with a profile
+of theirs (`fitted_profile.py --keep`): two fit on two cores.
 
     polyserve     policy polyserve, engines with the plug-in: chunks by TPOT, prompts by deadline
     minimal       policy minimal, stock vLLM
@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from answered_streams import Stream, letters, post, send
-from served_engines import RealEngine, end_in_order, environment, served, why_not
+from served_engines import MODELS, RealEngine, end_in_order, environment, part_cpus, served, why_not
 
 from polyslo.gateway.config.gateway import parse_config
 from polyslo.gateway.fleets import live_profile
@@ -37,9 +37,7 @@ from polyslo.load.plan import LoadPlan
 from polyslo.sim.setting import Setting
 from polyslo.wire.client import Origin
 
-VOCABS = {"nano": 1900, "tiny": 3900}  # models, and below what token ids are
 TOKEN_LIMIT, MOST_RESIDENTS, MAX_MODEL_LEN = 2048, 64, 16_384
-KV_BYTES = 256 << 20  # 65,536 tokens of the tiny model, a million of the nano one: a profile's capacity binds before
 SETUPS = ("polyserve", "minimal", "fixed")
 
 
@@ -56,10 +54,11 @@ class Setup:
 def main() -> None:
     """Measure every setup on the same requests."""
     options = parse()
-    reason = why_not()
+    reason = why_not(options.model)
     if reason is not None:
         sys.exit(f"real engines: {reason}")
     end_in_order()
+    options.cpus = [None] * options.instances if options.paces else part_cpus(options.instances)
     warm_up()
     setting = Setting.of(
         workload=options.workload, profile=options.profile, slo=options.slo, instances=options.instances
@@ -84,7 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--load", type=float, default=0.8, help="of the fluid optimum")
     parser.add_argument("--instances", type=int, default=4)
     parser.add_argument("--speed", type=float, default=0.1, help="times the profile's")
-    parser.add_argument("--model", choices=VOCABS, default="nano")
+    parser.add_argument("--model", choices=MODELS, default="nano")
     parser.add_argument("--profile", default="llama-3.1-8b-h200-tp1")
     parser.add_argument("--no-pace", dest="paces", action="store_false", help="steps last as long as they take")
     parser.add_argument("--workload", default="azure2023-conv")
@@ -103,11 +102,14 @@ async def serve_alone(plan: LoadPlan, folder: Path, options: argparse.Namespace)
         return {}
     engine = RealEngine(
         environment(), folder / "alone.log", name=options.model, model=options.model, max_model_len=MAX_MODEL_LEN,
-        kv_bytes=KV_BYTES,
+        kv_bytes=MODELS[options.model].kv_bytes,
     )  # fmt: skip
     try:
         await asyncio.to_thread(engine.wait)
-        origin, write = Origin(engine.url), letters(plan, engine.url, options.model, VOCABS[options.model], told=False)
+        origin, write = (
+            Origin(engine.url),
+            letters(plan, engine.url, options.model, MODELS[options.model].vocab, told=False),
+        )
         alone = {}
         for r in (int(r) for r in chosen):
             stream = post(origin, *write(r))
@@ -142,12 +144,13 @@ async def measure(name: str, plan: LoadPlan, folder: Path, options: argparse.Nam
     engines = [
         RealEngine(
             environment(), folder / f"{name}-{k}.log", name=options.model, model=options.model, polyslo=settings,
-            token_limit=setup.chunk, max_num_seqs=MOST_RESIDENTS, max_model_len=MAX_MODEL_LEN, kv_bytes=KV_BYTES,
+            token_limit=setup.chunk, max_num_seqs=MOST_RESIDENTS, max_model_len=MAX_MODEL_LEN,
+            kv_bytes=MODELS[options.model].kv_bytes, cpu=cpu,
         )
-        for k in range(options.instances)
+        for k, cpu in enumerate(options.cpus)
     ]  # fmt: skip
     async with served(engines, configuration(setup, options), folder / f"{name}.toml") as url:
-        streams = await send(plan, url, letters(plan, url, options.model, VOCABS[options.model], told=True))
+        streams = await send(plan, url, letters(plan, url, options.model, MODELS[options.model].vocab, told=True))
         preemptions = sum(engine.metric("vllm:num_preemptions_total") for engine in engines)
         print(f"\n{name}: policy {setup.policy}, {'chunks by TPOT' if setup.is_dynamic else f'chunk {setup.chunk}'}, "
               f"{preemptions:.0f} preemptions")  # fmt: skip

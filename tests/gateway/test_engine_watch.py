@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-from gateway_bench import COMPLETIONS, MODEL, Bench, completion, run
+from gateway_bench import COMPLETIONS, Bench, completion, run
 
 from polyslo.engines.emulated_engine import EngineSettings
-from polyslo.gateway.requests.keys import hash_of
 from polyslo.wire.client import Origin
 
 CAPACITY = 4096
@@ -63,25 +61,3 @@ def test_our_own_requests_are_not_others():
             assert bench.model.fleet.instances["max_residents"][0] == 1024
 
     run(main)
-
-
-@pytest.mark.parametrize(("name", "warned"), [(MODEL, ["late"]), ("*", []), ("another", ["e0", "e1", "late"])])
-def test_an_engine_that_serves_another_model_is_warned_of(name, warned, caplog):
-    """It would refuse requests that name the model as it is listed. Names are compared before metrics are read."""
-
-    async def main():
-        more = {"telemetry": TELEMETRY, "server": {"admin_key_hash": hash_of(b"the admin's")}}
-        async with Bench(2, model={"name": name, "max_instances": 3}, **more) as bench:
-            late = await bench.add_engine(model="a third")
-            body, key = {"url": late.url, "name": "late"}, [(b"authorization", b"Bearer the admin's")]
-            assert (await bench.ask(b"/workers", body, key, origin=bench.management)).status == 202
-            while True:
-                workers = (await bench.get(b"/workers")).json["workers"]
-                if len(workers) == 3 and all(worker["engine"] for worker in workers):
-                    return
-                await asyncio.sleep(0.02)
-
-    run(main)
-    told = [record.getMessage().split() for record in caplog.records if " serves " in record.getMessage()]
-    assert sorted(words[1] for words in told) == warned
-    assert all(f"not {name}, as it is listed" in " ".join(words) for words in told)

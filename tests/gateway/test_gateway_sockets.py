@@ -584,10 +584,16 @@ def test_an_engine_that_wants_a_key_is_sent_its_own(monkeypatch):
             async with Bench(0, models=[{"name": MODEL, "speed": SPEED, "endpoints": [endpoint]}]) as guarded:
                 mine = [(b"authorization", b"Bearer mine")]
                 assert (await guarded.ask(COMPLETIONS, completion(), mine)).status == 200
-                assert (await guarded.ask(b"/v1/models", None, mine, method=b"GET")).status == 200
+                assert (await guarded.ask(b"/tokenize", {"model": MODEL, "prompt": "once"}, mine)).status == 200
                 await guarded.settle()
             told = {path: key for path, key in seen if key is not None}
-            assert told[COMPLETIONS] == told[b"/v1/models"] == told[b"/health"] == b"Bearer for the engine"
+            assert (
+                told[COMPLETIONS]
+                == told[b"/tokenize"]
+                == told[b"/v1/models"]
+                == told[b"/health"]
+                == b"Bearer for the engine"
+            )
             assert b"Bearer mine" not in {key for _, key in seen}
 
     run(main)
@@ -619,7 +625,7 @@ def test_tokens_go_past_python_where_that_is_wanted(is_compiled):
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll")
 @pytest.mark.parametrize("is_overdue", [False, True])
 def test_a_token_that_is_late_past_python_is_late(is_overdue, monkeypatch):
-    """Python judges by a deadline an hour away, what passes it by one that was an hour ago."""
+    """Python judges by a deadline an hour away, and what passes it by the same, or by one that was an hour ago."""
     reckoning, hear, late = Tally.reckoning, NearRelay.on_counted, []
 
     def judge(tally, r, counter):

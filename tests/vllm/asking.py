@@ -20,6 +20,7 @@ class Answer:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     token_ids: list[int] = field(default_factory=list)
+    num_events: int = 0  # with choices
     finish_reason: str | None = None
     error: dict[str, Any] | None = None
     is_done: bool = False  # [DONE] came
@@ -41,9 +42,13 @@ def ask(
     headers: Mapping[str, str] | None = None,
     is_streamed: bool = True,
     on_first: Callable[[], None] | None = None,
+    **more: Any,
 ) -> Answer:
-    """Ask for exactly so many greedy tokens; `on_first` is called after the first event with a token."""
-    body = _body(model, ids, output_tokens, is_streamed)
+    """Ask for exactly so many greedy tokens; `on_first` is called after the first event with a token.
+
+    `more` goes into the body.
+    """
+    body = _body(model, ids, output_tokens, is_streamed) | more
     if told:
         body["vllm_xargs"] = {f"polyslo_{name}": value for name, value in told.items()}
     connection = _connect(url)
@@ -114,6 +119,7 @@ def _read_stream(response: http.client.HTTPResponse, answer: Answer, on_first: C
 
 def _take(answer: Answer, data: dict[str, Any]) -> None:
     answer.error = data.get("error", answer.error)
+    answer.num_events += bool(data.get("choices"))
     for choice in data.get("choices", ()):
         answer.token_ids += choice.get("token_ids") or []
         answer.finish_reason = choice.get("finish_reason") or answer.finish_reason

@@ -37,7 +37,7 @@ LEFT_OUT = ("torchvision", "torchaudio", "torchcodec", "triton")
 NIXL_VERSION = "1.5.1"
 NIXL = (f"nixl=={NIXL_VERSION}", f"nixl-cu12=={NIXL_VERSION}")
 MODELS = {
-    "tiny": ("--hidden", "256", "--layers", "4", "--heads", "4", "--kv-heads", "2", "--vocab", "4096"),
+    "small": ("--hidden", "1536", "--layers", "2", "--heads", "12", "--kv-heads", "3", "--vocab", "4096"),
     "nano": ("--hidden", "64", "--layers", "1", "--heads", "2", "--kv-heads", "1", "--vocab", "2048"),
 }
 

@@ -34,8 +34,9 @@ _KV_TRANSFER = {"kv_connector": "NixlConnector", "kv_role": "kv_both", "kv_buffe
 class RealEngine:
     """One instance. `polyslo` are the plug-in's settings; without them it is stock vLLM.
 
-    `splits` runs the engine's core in a process of its own, as on GPUs; it takes longer to start. With `shares_kv` it
-    gives KV to other engines and takes theirs.
+    `splits` gives a process to what computes, apart from the core's, as with several GPUs; it takes longer to start.
+    With `shares_kv` it gives KV to other engines and takes theirs. With `cpu` its core computes on that one of the
+    machine's, once it serves; not with `splits`.
     """
 
     def __init__(
@@ -48,13 +49,16 @@ class RealEngine:
         polyslo: Mapping[str, Any] | None = None,
         splits: bool = False,
         shares_kv: bool = False,
+        cpu: int | None = None,
         kv_bytes: int = 128 << 20,
         max_model_len: int = 8192,
         max_num_seqs: int = 64,
         token_limit: int = 2048,
         more: tuple[str, ...] = (),
     ) -> None:
-        self.name, self.log, self.port = name, log, free_port()
+        if splits and cpu is not None:
+            raise ValueError("cpu: an engine that is split does not compute in its core; leave one of both out")
+        self.name, self.log, self.port, self._cpu = name, log, free_port(), cpu
         scheduler = () if polyslo is None else (
             "--scheduler-cls", "polyslo.engines.vllm.Scheduler",
             "--additional-config", json.dumps({"polyslo": dict(polyslo)}),
@@ -98,6 +102,8 @@ class RealEngine:
                 words = self.log.read_text(errors="replace")[-3000:]
                 raise RuntimeError(f"{self.name} did not start; its last words: {words}")
             time.sleep(0.3)
+        if self._cpu is not None:
+            self._pin_core(self._cpu)
 
     def health(self) -> int | None:
         """Return what /health answers; None when nobody does."""
@@ -141,17 +147,30 @@ class RealEngine:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
+    def _pin_core(self, cpu: int) -> None:
+        """Let the core's threads, and what they start, compute on one CPU."""
+        for pid in self._core_pids():
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with contextlib.suppress(ProcessLookupError):  # a thread that has just ended
+                    os.sched_setaffinity(int(thread), {cpu})
+
     def _tell_core(self, number: signal.Signals) -> None:
-        """Send a signal to the core, which has named itself, and to those that it forked under its name."""
-        told = 0
+        """Send a signal to the core."""
+        for pid in self._core_pids():
+            with contextlib.suppress(ProcessLookupError):  # one that ends with the others
+                os.kill(pid, number)
+
+    def _core_pids(self) -> list[int]:
+        """Return the core's process, which has named itself, and those that it forked under its name."""
+        found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # processes come and go
                 is_ours = os.getpgid(int(folder.name)) == self._process.pid
                 if is_ours and b"EngineCore" in (folder / "cmdline").read_bytes():
-                    os.kill(int(folder.name), number)
-                    told += 1
-        if not told:
-            raise RuntimeError(f"{self.name}: its core has no process of its own; start it with splits=True")
+                    found.append(int(folder.name))
+        if not found:
+            raise RuntimeError(f"{self.name}: there is no process of its core; it has ended, or is called otherwise")
+        return found
 
 
 def free_port() -> int:

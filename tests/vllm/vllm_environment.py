@@ -63,12 +63,14 @@ def environment() -> VllmEnvironment:
     return VllmEnvironment(cache / "polyslo" / "engines" / f"vllm-{VERSION}")
 
 
-def why_not() -> str | None:
-    """Return why real engines can't be used here; None when they can."""
+def why_not(model: str = "nano") -> str | None:
+    """Return why real engines can't be used here, with that model; None when they can."""
     if os.environ.get(SKIP, "0") not in ("", "0"):
         return f"{SKIP} is set"
     here = environment()
-    return None if here.is_ready else f"no vLLM {VERSION} in {here.folder}; `make engines` installs it"
+    if not here.is_ready:
+        return f"no vLLM {VERSION} in {here.folder}; `make engines` installs it"
+    return None if (here.models / model).exists() else f"no model {model} in {here.models}; `make engines` makes it"
 
 
 def why_no_nixl() -> str | None:

@@ -30,6 +30,7 @@ from polyslo.gateway.instances.health import Health
 from polyslo.gateway.instances.instance import CONFIGURED, LISTED, Instance
 from polyslo.gateway.instances.listed import with_listed
 from polyslo.gateway.instances.origins import Origins
+from polyslo.gateway.instances.served_names import ServedNames
 from polyslo.gateway.journal.journals import Journals
 from polyslo.gateway.management import Management
 from polyslo.gateway.observability.client_metrics import ClientMetrics
@@ -296,12 +297,13 @@ class Gateway:
 
     def _watches_of(self, model: ModelConfig) -> Lookouts:
         """Return who looks at a model's engines: whether they are well, and what they say of themselves."""
-        served = self.models[model.name]
-        health = served.health = Health(served.instances, served.close_instance, self.config.health)
+        served, names = self.models[model.name], ServedNames(model.name)
+        answers = None if model.name == ANY_MODEL else names.compare
+        health = served.health = Health(served.instances, served.close_instance, self.config.health, answers)
         told = served.reconciliation = Reconciliation(served, takes_capacity=model.kv_capacity_tokens is None)
         gone = partial(health.failed, at_once=True)
-        name = None if model.name == ANY_MODEL else model.name
-        return Lookouts(health, EngineWatch(told.read, gone, self.config.telemetry.engine_interval_s, name))
+        engines = EngineWatch(told.read, gone, self.config.telemetry.engine_interval_s)
+        return Lookouts(health, engines, names)
 
 
 async def _listen(

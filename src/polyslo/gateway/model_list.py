@@ -12,6 +12,7 @@ from polyslo.gateway.front_model import FrontModel
 from polyslo.gateway.relays.places import Client
 from polyslo.gateway.requests.openai_errors import JSON_HEADERS, Refusal
 from polyslo.wire.fetch import FetchError, fetch
+from polyslo.wire.listing import listed
 
 MODELS = b"/v1/models"
 TIMEOUT_S = 2.0
@@ -62,10 +63,10 @@ async def _card(model: FrontModel, name: str) -> Any:
         return None
     try:
         response = await fetch(instance.origin, b"GET", MODELS, instance.credentials, timeout_s=TIMEOUT_S)
-        cards = orjson.loads(response.body)["data"] if response.status == 200 else []
-        return next((card for card in cards if card["id"] == name), None)
-    except (FetchError, orjson.JSONDecodeError, LookupError, TypeError):
+    except FetchError:
         return None
+    cards = listed(response.body) if response.status == 200 else []
+    return next((card for card in cards if card["id"] == name), None)
 
 
 def _plain(name: str) -> dict[str, Any]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from polyslo.errors import InputError
 from polyslo.load.letters import Headers
 from polyslo.load.target import Address
 from polyslo.load.tokens import error_text
 from polyslo.wire.client import Origin
-from polyslo.wire.fetch import FetchError, Response, fetch
+from polyslo.wire.fetch import FetchError, fetch
+from polyslo.wire.listing import listed
 
 ASK_TIMEOUT_S = 10.0
 _OK = 200
@@ -45,27 +44,17 @@ async def ask_model(origin: Origin, address: Address, headers: Headers, name: st
             f"{url}: must list the models, got HTTP {response.status} {error_text(response.body)}; set --model, or "
             "--api-key where it is missing"
         )
-    return _choose(_entries(response), name, url)
+    return _choose(listed(response.body), name, url)
 
 
 def _choose(entries: list[dict[str, Any]], name: str | None, url: str) -> ServedModel:
     """Choose the entry of that name, or the only one. A name that is not listed may be an alias: it is taken."""
     if name is None and len(entries) != 1:
-        names = ", ".join(str(entry["id"]) for entry in entries) or "none"
+        names = ", ".join(entry["id"] for entry in entries) or "none"
         raise InputError(f"{url}: must list one model, got {names}; choose with --model")
     for entry in entries:
         if name in (None, entry["id"]):
             context = entry.get("max_model_len")  # vLLM and SGLang say it
-            return ServedModel(str(entry["id"]), context if isinstance(context, int) else None)
+            return ServedModel(entry["id"], context if isinstance(context, int) else None)
     assert name is not None
     return ServedModel(name)
-
-
-def _entries(response: Response) -> list[dict[str, Any]]:
-    """Return the list's entries that have an id; none where the answer is something else."""
-    try:
-        document = orjson.loads(response.body)
-    except orjson.JSONDecodeError:
-        return []
-    data = document.get("data") if isinstance(document, dict) else None
-    return [entry for entry in data if isinstance(entry, dict) and "id" in entry] if isinstance(data, list) else []

@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
-
-import orjson
 
 from polyslo.gateway.belief.engine_metrics import EngineLoad, read_load
 from polyslo.gateway.instances.instance import Instance
 from polyslo.wire.fetch import FetchError, fetch
 
 PATH = b"/metrics"
-MODELS = b"/v1/models"
 TIMEOUT_S = 2.0
 MAX_BODY_BYTES = 4 * 1024 * 1024
-
-log = logging.getLogger("polyslo")
 
 
 class EngineWatch:
     """Watches instances; tells `read(index, load)` of every reading. One that fails is left out.
 
     `gone(index)` hears of an address that does not let anybody connect: an engine that was killed shows it here first.
-    With a model's name, an instance that says that it serves others is warned of, once.
     """
 
-    def __init__(
-        self,
-        read: Callable[[int, EngineLoad], None],
-        gone: Callable[[int], None],
-        interval_s: float,
-        model: str | None = None,
-    ) -> None:
+    def __init__(self, read: Callable[[int, EngineLoad], None], gone: Callable[[int], None], interval_s: float) -> None:
         self._read = read
         self._gone = gone
         self._interval_s = interval_s
-        self._model = model
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def watch(self, instance: Instance) -> None:
@@ -59,9 +45,7 @@ class EngineWatch:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self, instance: Instance) -> None:
-        has_compared = self._model is None
         while True:
-            has_compared = has_compared or await self._compare_names(instance)
             load = await self._look(instance)
             if load is not None:
                 self._read(instance.index, load)
@@ -82,23 +66,3 @@ class EngineWatch:
                 self._gone(instance.index)
             return None
         return read_load(response.body) if response.status == 200 else None
-
-    async def _compare_names(self, instance: Instance) -> bool:
-        """Warn where an instance serves other names than the one that it is listed under; tell whether it answered."""
-        try:
-            response = await fetch(instance.origin, b"GET", MODELS, instance.credentials, timeout_s=TIMEOUT_S)
-        except FetchError:
-            return False
-        try:
-            names = [str(card["id"]) for card in orjson.loads(response.body)["data"]]
-        except (orjson.JSONDecodeError, LookupError, TypeError):  # it does not say
-            return True
-        if self._model not in names:
-            log.warning(
-                "instance %s serves %s and not %s, as it is listed: it may refuse what is sent there; correct the "
-                "model's name, or the instance's",
-                instance.name,
-                ", ".join(names)[:200] or "no model",
-                self._model,
-            )
-        return True

@@ -33,12 +33,22 @@ class Slots(Protocol):
 
 
 class Health:
-    """Watches a model's instances; tells `close(index, reason)` what changed."""
+    """Watches a model's instances; tells `close(index, reason)` what changed.
 
-    def __init__(self, instances: Slots, close: Callable[[int, int], None], rule: HealthConfig) -> None:
+    `answers` hears of each that has begun to answer looks, for the first time or again.
+    """
+
+    def __init__(
+        self,
+        instances: Slots,
+        close: Callable[[int, int], None],
+        rule: HealthConfig,
+        answers: Callable[[Instance], None] | None = None,
+    ) -> None:
         self._instances = instances
         self._close = close
         self._rule = rule
+        self._answers = answers
         self._num_failures: Counter[int] = Counter()  # in a row, by slot
         self._num_successes: Counter[int] = Counter()  # since it became unhealthy
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -82,11 +92,13 @@ class Health:
             self._close(i, UNHEALTHY)
 
     async def _watch(self, instance: Instance) -> None:
-        has_told = False
+        has_told = has_answered = False
         while True:
             failure = await self._look(instance)
             if failure is None:
                 self.succeeded(instance.index)
+                if self._answers is not None and not has_answered:
+                    self._answers(instance)
             else:
                 self.failed(instance.index, at_once=failure == "connect")
                 if instance.is_joining and not has_told:
@@ -94,6 +106,7 @@ class Health:
                     log.warning(
                         "instance %s does not answer %s yet; it joins when it does", instance.name, instance.url
                     )
+            has_answered = failure is None
             soon = instance.is_joining
             await asyncio.sleep(min(JOINING_INTERVAL_S, self._rule.interval_s) if soon else self._rule.interval_s)
 
