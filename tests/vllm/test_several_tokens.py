@@ -20,7 +20,8 @@ from polyslo.gateway.warmup import warm_up
 INTERVAL = 3
 SPECULATION = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
 PROFILE = "llama-3.1-8b-h200-tp1"
-LENGTHS = [(300, 40), (20, 61), (700, 25), (64, 1)]  # of prompts and answers, tokens
+# Tokens of prompts and answers. The long one repeats itself, so that some of what is guessed is right.
+LENGTHS = [(300, 40), (20, 361), (700, 25), (64, 1)]
 SLO = {"x-llm-d-slo-ttft-ms": "60000", "x-llm-d-slo-tpot-ms": "5000"}
 IN_FLIGHT = "polyslo_inflight_requests{"
 GATEWAY = """
