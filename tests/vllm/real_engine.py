@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway_process import read_metric
 from vllm_environment import CHECKOUT, VllmEnvironment
 
 START_S = 400.0  # on a machine that is busy with other things
@@ -118,11 +119,7 @@ class RealEngine:
 
     def metric(self, name: str) -> float:
         """Return the sum of a metric's samples."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30.0)
-        connection.request("GET", "/metrics")
-        lines = connection.getresponse().read().decode().splitlines()
-        connection.close()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+        return sum(read_metric(self.url, name))
 
     def freeze(self) -> None:
         """Stop the engine's core in its tracks; what it serves HTTP with goes on."""

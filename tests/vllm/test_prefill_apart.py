@@ -15,11 +15,9 @@ from pathlib import Path
 
 import pytest
 from asking import Answer, ask, ask_all, leave_after_first, prompt
+from gateway_process import serving
 from real_engine import RealEngine
 from vllm_environment import VllmEnvironment, why_no_nixl
-
-from polyslo.fleets.local_process import LocalProcess
-from polyslo.gateway.warmup import warm_up
 
 MODEL = "nano"
 PROFILE = "llama-3.1-8b-h200-tp1"
@@ -110,15 +108,10 @@ def flexible(engines: Engines, folder: Path) -> Iterator[str]:
 
 def serve(engines: Engines, folder: Path, name: str, spare_role: str) -> Iterator[str]:
     """Start a gateway; yield its address."""
-    warm_up()
-    file = folder / f"{name}.toml"
     urls = {name: engine.url for name, engine in engines.items()}
-    file.write_text(GATEWAY.format(profile=PROFILE, speed=SPEED, spare_role=spare_role, **urls))
-    process = LocalProcess(name, ["serve", str(file)])
-    try:
-        yield process.addresses(2, timeout_s=300.0)[0]
-    finally:
-        process.stop()
+    configuration = GATEWAY.format(profile=PROFILE, speed=SPEED, spare_role=spare_role, **urls)
+    with serving(configuration, folder, name) as (address, _):
+        yield address
 
 
 def slo_headers(tpot_ms: float, ttft_ms: float = 60_000) -> dict[str, str]:

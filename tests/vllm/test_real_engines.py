@@ -7,16 +7,14 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 from asking import Answer, ask, ask_all, prompt
+from gateway_process import read_metric, serving
 from real_engine import RealEngine
 from vllm_environment import VllmEnvironment
 
 from polyslo.core.profile import Profile
-from polyslo.fleets.local_process import LocalProcess
-from polyslo.gateway.warmup import warm_up
 from polyslo.profiles.library import load_profile
 
 PROFILE = "llama-3.1-8b-h200-tp1"
@@ -103,15 +101,9 @@ def frail(engines: tuple[RealEngine, RealEngine]) -> RealEngine:
 @pytest.fixture(scope="module")
 def gateway(engines: tuple[RealEngine, RealEngine], folder: Path) -> Iterator[tuple[str, str]]:
     """A gateway before both, each a model of its own: its address, and that of its metrics."""
-    warm_up()
-    file = folder / "gateway.toml"
-    file.write_text(GATEWAY.format(profile=PROFILE, speed=SPEED, steady=engines[0].url, frail=engines[1].url))
-    process = LocalProcess("gateway", ["serve", str(file)])
-    try:
-        addresses = process.addresses(2, timeout_s=120.0)
-        yield addresses[0], addresses[1]
-    finally:
-        process.stop()
+    urls = {"steady": engines[0].url, "frail": engines[1].url}
+    with serving(GATEWAY.format(profile=PROFILE, speed=SPEED, **urls), folder) as addresses:
+        yield addresses
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +249,4 @@ def until_served(url: str) -> Answer:
 
 def slowness(metrics_url: str) -> float:
     """Return how much slower than believed the frail engine is, by the gateway's metrics."""
-    with urlopen(f"{metrics_url}/metrics", timeout=30) as response:
-        lines = response.read().decode().splitlines()
-    found = [line for line in lines if line.startswith("polyslo_slowness_ratio{") and 'model="frail"' in line]
-    return float(found[0].rsplit(" ", 1)[1])
+    return read_metric(metrics_url, "polyslo_slowness_ratio", 'model="frail"')[0]

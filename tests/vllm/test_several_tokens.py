@@ -7,15 +7,12 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 from asking import Answer, ask, ask_all, prompt
+from gateway_process import read_metric, serving
 from real_engine import RealEngine
 from vllm_environment import VllmEnvironment
-
-from polyslo.fleets.local_process import LocalProcess
-from polyslo.gateway.warmup import warm_up
 
 INTERVAL = 3
 SPECULATION = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
@@ -23,7 +20,6 @@ PROFILE = "llama-3.1-8b-h200-tp1"
 # Tokens of prompts and answers. The long one repeats itself, so that some of what is guessed is right.
 LENGTHS = [(300, 40), (20, 361), (700, 25), (64, 1)]
 SLO = {"x-llm-d-slo-ttft-ms": "60000", "x-llm-d-slo-tpot-ms": "5000"}
-IN_FLIGHT = "polyslo_inflight_requests{"
 GATEWAY = """
 [server]
 port = 0
@@ -61,15 +57,8 @@ def engine(vllm_environment: VllmEnvironment, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="module")
 def gateway(engine: RealEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A gateway before it: its address, and that of its metrics."""
-    warm_up()
-    file = tmp_path_factory.mktemp("gateway") / "gateway.toml"
-    file.write_text(GATEWAY.format(profile=PROFILE, url=engine.url))
-    process = LocalProcess("gateway", ["serve", str(file)])
-    try:
-        addresses = process.addresses(2, timeout_s=120.0)
-        yield addresses[0], addresses[1]
-    finally:
-        process.stop()
+    with serving(GATEWAY.format(profile=PROFILE, url=engine.url), tmp_path_factory.mktemp("gateway")) as addresses:
+        yield addresses
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +115,15 @@ def ask_mix(url: str, more: dict[str, Any]) -> list[Answer]:
 
 def counted(metrics_url: str) -> tuple[float, float, float]:
     """Return, by the gateway's metrics, the requests that are over, those that attained, and their tokens."""
-    with urlopen(f"{metrics_url}/metrics", timeout=30) as response:
-        lines = response.read().decode().splitlines()
-    names = ("polyslo_slo_requests_total{", "polyslo_slo_attained_total{", "polyslo_output_tokens_total{")
-    of_each = [[float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name)] for name in names]
-    return sum(of_each[0]), sum(of_each[1]), sum(of_each[2])
+    names = ("slo_requests", "slo_attained", "output_tokens")
+    requests, attained, tokens = (sum(read_metric(metrics_url, f"polyslo_{name}_total")) for name in names)
+    return requests, attained, tokens
 
 
 def settled(metrics_url: str) -> tuple[float, float, float]:
     """Return the same once nothing is under way for the gateway, either."""
     for _ in range(100):
-        with urlopen(f"{metrics_url}/metrics", timeout=30) as response:
-            lines = response.read().decode().splitlines()
-        if all(line.endswith((" 0", " 0.0")) for line in lines if line.startswith(IN_FLIGHT)):
+        if not any(read_metric(metrics_url, "polyslo_inflight_requests")):
             return counted(metrics_url)
         time.sleep(0.1)
     raise AssertionError("requests are under way for the gateway, and for nobody else")

@@ -23,7 +23,7 @@ from polyslo.gateway.config.gateway import GatewayConfig
 from polyslo.gateway.config.models import ANY_MODEL
 from polyslo.gateway.config.slo import KeyConfig
 from polyslo.gateway.front_model import Admission, Caller, Carriage, Destination, FrontModel, Leave
-from polyslo.gateway.model_list import MODELS, ModelList
+from polyslo.gateway.model_list import ModelList
 from polyslo.gateway.relays.listeners import NOBODY_AT_THE_DOOR, Doorkeeper
 from polyslo.gateway.relays.passage import BEST_EFFORT, Passage
 from polyslo.gateway.requests.body import GENERATIONS, Ask, encode_body, read_body
@@ -35,6 +35,7 @@ from polyslo.gateway.requests.resumable import is_resumable
 from polyslo.gateway.requests.trace_context import trace_context
 from polyslo.gateway.requests.wishes import SLO_HEADERS, Wish, echoed, read_wish, strip_own_fields
 from polyslo.wire.fields import Headers
+from polyslo.wire.listing import MODELS
 from polyslo.wire.server import end_to_end
 
 DEFAULT_MAX_TOKENS = 4096  # of a request that states no bound, for the belief alone

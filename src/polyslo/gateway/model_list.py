@@ -11,11 +11,7 @@ import orjson
 from polyslo.gateway.front_model import FrontModel
 from polyslo.gateway.relays.places import Client
 from polyslo.gateway.requests.openai_errors import JSON_HEADERS, Refusal
-from polyslo.wire.fetch import FetchError, fetch
-from polyslo.wire.listing import listed
-
-MODELS = b"/v1/models"
-TIMEOUT_S = 2.0
+from polyslo.wire.listing import list_models
 
 
 class ModelList:
@@ -61,11 +57,7 @@ async def _card(model: FrontModel, name: str) -> Any:
     instance = next((instance for instance in model.destinations if instance.is_open), None)
     if instance is None:
         return None
-    try:
-        response = await fetch(instance.origin, b"GET", MODELS, instance.credentials, timeout_s=TIMEOUT_S)
-    except FetchError:
-        return None
-    cards = listed(response.body) if response.status == 200 else []
+    cards = await list_models(instance.origin, instance.credentials)
     return next((card for card in cards if card["id"] == name), None)
 
 

@@ -5,8 +5,10 @@ A part that is left running has timers, tasks, sockets or a thread, and whoever 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 log = logging.getLogger("polyslo")
 
@@ -28,3 +30,11 @@ async def stop_all(stops: Iterable[Stop]) -> None:
                 log.error("stopping: one more part failed", exc_info=error)
     if first is not None:
         raise first
+
+
+async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and wait until they have ended, however they did."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)

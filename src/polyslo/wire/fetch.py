@@ -9,6 +9,8 @@ from polyslo.wire.call import Failure
 from polyslo.wire.client import Origin
 from polyslo.wire.fields import Headers
 
+MAX_BODY_BYTES = 8 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -39,7 +41,7 @@ async def fetch(
     body: bytes = b"",
     *,
     timeout_s: float,
-    max_body_bytes: int = 8 * 1024 * 1024,
+    max_body_bytes: int = MAX_BODY_BYTES,
 ) -> Response:
     """Send a request and return its response; raises `FetchError`, and `ValueError` for what is unfit to send."""
     collector = _Collector(max_body_bytes)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from polyslo.gateway.belief.engine_metrics import EngineLoad, read_load
 from polyslo.gateway.instances.instance import Instance
+from polyslo.gateway.stopping import cancel_all
 from polyslo.wire.fetch import FetchError, fetch
 
 PATH = b"/metrics"
@@ -39,10 +40,7 @@ class EngineWatch:
 
     async def stop(self) -> None:
         """Read nobody's any more."""
-        tasks = list(self._tasks.values())
-        for i in list(self._tasks):
-            self.forget(i)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(self._tasks.values())
 
     async def _follow(self, instance: Instance) -> None:
         while True:

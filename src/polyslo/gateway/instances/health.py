@@ -17,6 +17,7 @@ from typing import Protocol
 from polyslo.core.state import FITS, UNHEALTHY
 from polyslo.gateway.config.server import HealthConfig
 from polyslo.gateway.instances.instance import Instance
+from polyslo.gateway.stopping import cancel_all
 from polyslo.wire.fetch import FetchError, fetch
 
 OK_STATUSES = range(200, 300)
@@ -67,9 +68,7 @@ class Health:
 
     async def stop(self) -> None:
         """Ask no more."""
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await cancel_all(self._tasks.values())
 
     def succeeded(self, i: int) -> None:
         """A request or a look went well; so many in a row make an unhealthy instance healthy again."""

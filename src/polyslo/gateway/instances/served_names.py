@@ -6,11 +6,9 @@ import asyncio
 import logging
 
 from polyslo.gateway.instances.instance import Instance
-from polyslo.wire.fetch import FetchError, fetch
-from polyslo.wire.listing import listed
+from polyslo.gateway.stopping import cancel_all
+from polyslo.wire.listing import list_models
 
-MODELS = b"/v1/models"
-TIMEOUT_S = 2.0
 MAX_BODY_BYTES = 1024 * 1024
 TRIES, PAUSE_S = 5, 2.0  # an engine's server may answer before its models are there
 MOST_SHOWN = 5
@@ -33,14 +31,12 @@ class ServedNames:
 
     async def stop(self) -> None:
         """Ask nobody any more."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(self._tasks)
 
     async def _compare(self, instance: Instance) -> None:
         for _ in range(TRIES):
-            names = await _names(instance)
+            cards = await list_models(instance.origin, instance.credentials, max_body_bytes=MAX_BODY_BYTES)
+            names = [card["id"] for card in cards]
             if self._model in names:
                 return
             if names:
@@ -53,19 +49,3 @@ class ServedNames:
                 )
                 return
             await asyncio.sleep(PAUSE_S)
-
-
-async def _names(instance: Instance) -> list[str]:
-    """Return the models that an instance lists; none where it does not say, or not yet."""
-    try:
-        response = await fetch(
-            instance.origin,
-            b"GET",
-            MODELS,
-            instance.credentials,
-            timeout_s=TIMEOUT_S,
-            max_body_bytes=MAX_BODY_BYTES,
-        )
-    except FetchError:
-        return []
-    return [entry["id"] for entry in listed(response.body)] if response.status == 200 else []
