@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import ClassVar
 
-from polyslo.fleets.local_fleet import free_ports
+from polyslo.fleets.ports import free_ports
 
 PACE_S = 0.02
 START_S = 60.0

@@ -17,12 +17,12 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from socket import socket
 from statistics import median
 
 import orjson
 import uvloop
 
+from polyslo.fleets.ports import free_ports
 from polyslo.profiles.library import DEFAULT_PROFILE
 from polyslo.wire.client import Origin
 from polyslo.wire.fetch import FetchError, fetch
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 async def _measure(stack: ExitStack, folder: Path, streams: int, tokens: int, rounds: int) -> None:
-    first = _free_ports(7)
+    first = free_ports(7)
     engines, (own, metrics, asked, *envoys) = [first[0], first[0] + 1], first[1:]
     urls = [f"http://127.0.0.1:{port}" for port in engines]
     polyslo = (sys.executable, "-m", "polyslo")
@@ -141,15 +141,6 @@ async def _answers(port: int) -> None:
             pass
         await asyncio.sleep(0.2)
     return sys.exit(f"nobody answered at port {port} in {START_S:g} s")
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody has, the first with a free one above it, as far as can be told."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from processes import cpu_s, memory_bytes
 from sink import is_whole, request_bytes
 from source import WHOLE, body_for
 
+from polyslo.fleets.ports import free_ports
+
 START_S = 120.0  # LiteLLM takes most of it on a busy machine
 SCRAPE_PERIOD_S = 5.0
 
@@ -45,7 +47,7 @@ def running(peer: Peer, ports: list[int], processes: int = 1) -> Iterator[Gatewa
     """Start a gateway before the engines at `ports` and give it when it answers; raises `RuntimeError`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        place = Place(free_port(), free_port(), tuple(f"http://127.0.0.1:{port}" for port in ports), folder, processes)
+        place = Place(*free_ports(2), tuple(f"http://127.0.0.1:{port}" for port in ports), folder, processes)
         command, environment = peer.start(place)
         with (folder / "out.log").open("wb") as log:
             process = subprocess.Popen(
@@ -65,12 +67,6 @@ def running(peer: Peer, ports: list[int], processes: int = 1) -> Iterator[Gatewa
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def ask(connection: socket.socket, request: bytes) -> bytes:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from pathlib import Path
-from socket import socket
 
 import pytest
 from environments import PEERS
 from gateway_bench import CHAT, COMPLETIONS, MODEL, Bench, chat, completion, num_tokens, plain, run
 
 from polyslo.engines.faults import CLOSE_STREAMS, Fault
+from polyslo.fleets.ports import free_ports
 from polyslo.wire.client import Origin
 
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "envoy.yaml").read_text(encoding="utf-8")
@@ -34,9 +34,7 @@ HANG_S = 60.0
 @asynccontextmanager
 async def envoy_before(bench, folder, kind="example"):
     """Run Envoy; yield the origin that clients send to."""
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     text = EXAMPLE.replace("port_value: 10000", f"port_value: {port}")
     text = text.replace("port_value: 9002", f"port_value: {bench.gateway.picker.port.port}")
     for old, new in CHANGES[kind].items():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from polyslo.fleets.engine_process import EngineProcess, last_words
-from polyslo.fleets.local_fleet import free_ports
+from polyslo.fleets.ports import free_ports
 
 ENGINE = str(Path(__file__).parent / "engine.py")
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")

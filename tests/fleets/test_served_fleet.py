@@ -11,8 +11,9 @@ from pathlib import Path
 from polyslo.core.state import FITS, UNHEALTHY
 from polyslo.fleets.engine_command import EngineSpec
 from polyslo.fleets.keeper import READY, KeepRule
-from polyslo.fleets.local_fleet import LocalFleet, free_ports
+from polyslo.fleets.local_fleet import LocalFleet
 from polyslo.fleets.pool import PoolRule
+from polyslo.fleets.ports import free_ports
 from polyslo.fleets.served_fleet import ServedFleet
 from polyslo.gateway.config.gateway import parse_config
 

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from typing import Any
 
 from gateway_process import read_metric
 from vllm_environment import CHECKOUT, VllmEnvironment
+
+from polyslo.fleets.ports import free_ports
 
 START_S = 400.0  # on a machine that is busy with other things
 STOP_S = 20.0
@@ -59,7 +60,7 @@ class RealEngine:
     ) -> None:
         if splits and cpu is not None:
             raise ValueError("cpu: an engine that is split does not compute in its core; leave one of both out")
-        self.name, self.log, self.port, self._cpu = name, log, free_port(), cpu
+        self.name, self.log, self.port, self._cpu = name, log, free_ports(1)[0], cpu
         scheduler = () if polyslo is None else (
             "--scheduler-cls", "polyslo.engines.vllm.Scheduler",
             "--additional-config", json.dumps({"polyslo": dict(polyslo)}),
@@ -73,7 +74,7 @@ class RealEngine:
         ]  # fmt: skip
         environ = {
             "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(splits)), "VLLM_CACHE_ROOT": str(environment.cache),
-            "VLLM_NIXL_SIDE_CHANNEL_HOST": "127.0.0.1", "VLLM_NIXL_SIDE_CHANNEL_PORT": str(free_port()),
+            "VLLM_NIXL_SIDE_CHANNEL_HOST": "127.0.0.1", "VLLM_NIXL_SIDE_CHANNEL_PORT": str(free_ports(1)[0]),
             "UCX_NET_DEVICES": "lo",
         }  # fmt: skip
         with log.open("wb") as output:
@@ -168,11 +169,3 @@ class RealEngine:
         if not found:
             raise RuntimeError(f"{self.name}: there is no process of its core; it has ended, or is called otherwise")
         return found
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port

@@ -26,8 +26,9 @@ from polyslo.fleets.engine_command import (
     visible_gpus,
 )
 from polyslo.fleets.keeper import KeepRule
-from polyslo.fleets.local_fleet import LocalFleet, free_ports
+from polyslo.fleets.local_fleet import LocalFleet
 from polyslo.fleets.pool import PoolRule
+from polyslo.fleets.ports import free_ports
 from polyslo.fleets.served_fleet import ServedFleet
 from polyslo.gateway.config.gateway import GatewayConfig, parse_config
 from polyslo.gateway.config.server import LOG_LEVELS
