@@ -1,6 +1,6 @@
 """A profile fitted from real vLLM's own steps, tried on traffic that it was not fitted on.
 
-    python benchmarks/fitted_profile.py [--instances 1] [--fit 90] [--duration 60] [--load 0.6] [--runs 1]
+    python benchmarks/fitted_profile.py [--instances 1] [--fit 90] [--duration 60] [--load 0.6] [--runs 4]
 
 Needs `make engines`. Engines compute at their own speed, nothing is paced, each on one CPU. The gateway, the
 clients and the engines' HTTP servers have the other CPUs; where there are none, they take turns with the engines:
@@ -9,12 +9,16 @@ clients and the engines' HTTP servers have the other CPUs; where there are none,
     2. `polyslo profile measure --steps` makes a profile of them.
     3. With that profile the fit's workloads come through the gateway, and a second profile is made of those steps:
        where engines, gateway and load take turns, steps take longer than they did alone.
-    4. Engines with that profile, behind the gateway, get another workload, `--runs` times; the simulator gets it, too.
+    4. Engines with that profile, behind the gateway, get another workload, `--runs` times, and before each of these
+       and after the last one a part of the fit's workloads, of which a third profile is made. The simulator gets the
+       runs with that one.
 
-Bounds, which are for engines that have their CPUs to themselves: median error of a step at most 10%, of a first token
-15%, and the simulated attainment within 5 points of the live one. On a machine that others keep busy the errors are
-theirs: the load average is printed beside, how far steps of the same batch are off their own median, and what is left
-of the error when the profile is corrected by the ratio that the gateway learns of the steps before.
+What the second profile is off more than the third is what changed between two starts of engines, in them or in the
+machine; what the third is off is the profile's own error, and what changes within minutes. Bounds, which are for
+engines that have their CPUs to themselves: median error of a step at most 10%, of a first token 15%, and the
+simulated attainment within 5 points of the live one. On a machine that others keep busy the errors are theirs: the
+load average is printed beside, how far steps of the same batch are off their own median, and what is left of the
+error when the profile is corrected by the ratio that the gateway learns of the steps before.
 """
 
 from __future__ import annotations
@@ -68,7 +72,8 @@ STEP_BOUND, FIRST_BOUND, ATTAINMENT_BOUND = 0.10, 0.15, 0.05
 class Outcome:
     """A run beside what was foreseen of it. Errors are (foreseen - measured) / measured."""
 
-    step_errors: dict[str, np.ndarray]  # by what the step carried
+    step_errors: dict[str, np.ndarray]  # of the profile fitted in turns with the runs, by what the step carried
+    before_errors: np.ndarray  # of the profile fitted before, on engines that were started before
     floor_errors: np.ndarray  # of a profile of the same form that was fitted to this very run
     spread: np.ndarray  # a step over the median of those with the same batch, less 1: the machine's own noise
     followed_errors: np.ndarray  # of the profile times the ratio of the steps before, as slowness.py learns it
@@ -96,19 +101,19 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         (folder / "mix.toml").write_text(MIX)
         profile_file = Path(options.profile) if options.profile else asyncio.run(fitted(folder, options))
-        setting = setting_of(WORKLOAD, profile_file, folder, options)
-        report(asyncio.run(tried(setting, profile_file, folder, options)), setting, options)
+        outcomes = asyncio.run(tried(profile_file, folder, options))
+        report(outcomes, setting_of(WORKLOAD, profile_file, folder, options), options)
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", type=int, default=1)
-    parser.add_argument("--fit", type=float, default=90.0, help="seconds of traffic to fit on, for each workload")
-    parser.add_argument("--profile", help="a profile fitted before")
+    parser.add_argument("--fit", type=float, default=90.0, help="seconds to fit on, for each workload and profile")
+    parser.add_argument("--profile", help="a second profile fitted before")
     parser.add_argument("--duration", type=float, default=60.0, help="seconds of arrivals of a run")
     parser.add_argument("--load", type=float, default=0.6, help="of the fluid optimum")
-    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", metavar="FOLDER", help="where logs, steps and the profile stay")
     return parser.parse_args()
@@ -171,31 +176,60 @@ def fit(steps: Path) -> Path:
 async def fitted(folder: Path, options: argparse.Namespace) -> Path:
     """Return the profile of the fit's workloads as they come through the gateway."""
     first = fit(await steps_to_fit(folder, options))
-    settings = [setting_of(name, first, folder, options) for name in FIT_WORKLOADS]
     engines = engines_with(first, "fit-served", folder, options)
-    async with served(engines, configuration(settings[0], first), folder / "fit-served.toml") as url:
+    async with served(engines, configuration(first, folder, options), folder / "fit-served.toml") as url:
         print("traffic to fit on, through the gateway", flush=True)
-        for setting in settings:
-            rate_rps = options.load * setting.optimum_rps()
-            plan = LoadPlan.of(setting.workload(rate_rps, options.seed + 200, duration_s=options.fit))
-            await send(plan, url, letters(plan, url, NAME, MODEL.vocab, told=True))
+        for name in FIT_WORKLOADS:
+            setting = setting_of(name, first, folder, options)
+            await sent(url, setting, options.load, options.seed + 200, options.fit)
     return fit(merged(engines, folder / "second"))
 
 
-async def tried(setting: Setting, profile_file: Path, folder: Path, options: argparse.Namespace) -> list[Outcome]:
+@dataclass(frozen=True)
+class Traffic:
+    """What came through the gateway, from when to when on the wall's clock."""
+
+    plan: LoadPlan
+    streams: list[Stream]
+    seed: int
+    began_s: float
+    ended_s: float
+
+    def steps(self, engines: list[RealEngine]) -> list[list[dict[str, float]]]:
+        """Return the steps of each engine meanwhile."""
+        return [[step for step in read_steps(each) if self.began_s < step["t"] <= self.ended_s] for each in engines]
+
+
+async def sent(url: str, setting: Setting, load: float, seed: int, duration_s: float) -> Traffic:
+    """Send traffic through a gateway, at a share of what the fleet's optimum is with the setting's profile."""
+    plan = LoadPlan.of(setting.workload(load * setting.optimum_rps(), seed, duration_s=duration_s))
+    began_s = time.time()
+    streams = await send(plan, url, letters(plan, url, NAME, MODEL.vocab, told=True))
+    return Traffic(plan, streams, seed, began_s, time.time())
+
+
+async def tried(profile_file: Path, folder: Path, options: argparse.Namespace) -> list[Outcome]:
     """Serve the workload live, with the profile inside engines and gateway, and simulate it; once for each run."""
     engines = engines_with(profile_file, "run", folder, options)
-    outcomes = []
-    async with served(engines, configuration(setting, profile_file), folder / "run.toml") as url:
-        for run in range(options.runs):
-            rate_rps = options.load * setting.optimum_rps()
-            workload = setting.workload(rate_rps, options.seed + run, duration_s=options.duration)
-            plan = LoadPlan.of(workload)
-            before = time.time()
-            streams = await send(plan, url, letters(plan, url, NAME, MODEL.vocab, told=True))
-            steps = [read_steps(each, before) for each in engines]
-            outcomes.append(beside_forecasts(plan, streams, steps, setting, options.seed + run))
-    return outcomes
+    settings = {name: setting_of(name, profile_file, folder, options) for name in (*FIT_WORKLOADS, WORKLOAD)}
+    fits: list[Traffic] = []
+    runs: list[Traffic] = []
+    async with served(engines, configuration(profile_file, folder, options), folder / "run.toml") as url:
+        for k in range(options.runs + 1):
+            print(f"fit, part {k + 1} of {options.runs + 1}", flush=True)
+            for name in FIT_WORKLOADS:
+                part_s = options.fit / (options.runs + 1)
+                fits.append(await sent(url, settings[name], options.load, options.seed + 300 + k, part_s))
+            if k < options.runs:
+                print(f"run {k + 1} of {options.runs}", flush=True)
+                runs.append(await sent(url, settings[WORKLOAD], options.load, options.seed + k, options.duration))
+    to_fit = folder / "third" / "fit.jsonl"
+    to_fit.parent.mkdir(exist_ok=True)
+    steps = (step for each in fits for mine in each.steps(engines) for step in mine)
+    to_fit.write_text("".join(f"{json.dumps(step)}\n" for step in steps))
+    third = setting_of(WORKLOAD, fit(to_fit), folder, options)
+    before = settings[WORKLOAD].named.profile
+    return [beside_forecasts(run, run.steps(engines), third, before) for run in runs]
 
 
 def engines_with(profile_file: Path, name: str, folder: Path, options: argparse.Namespace) -> list[RealEngine]:
@@ -211,8 +245,9 @@ def merged(engines: list[RealEngine], folder: Path) -> Path:
     return file
 
 
-def configuration(setting: Setting, profile_file: Path) -> str:
+def configuration(profile_file: Path, folder: Path, options: argparse.Namespace) -> str:
     """Return the gateway's configuration, without endpoints."""
+    setting = setting_of(WORKLOAD, profile_file, folder, options)
     return f"""
 [server]
 port = 0
@@ -230,18 +265,18 @@ max_residents = {MOST_RESIDENTS}
 """
 
 
-def read_steps(each: RealEngine, since: float) -> list[dict[str, float]]:
-    """Return the steps that an engine has ended since a moment of wall time."""
-    lines = each.log.with_suffix(".jsonl").read_text().splitlines()
-    return [step for step in map(json.loads, lines) if step["t"] > since]
+def read_steps(each: RealEngine) -> list[dict[str, float]]:
+    """Return the steps that an engine has written down."""
+    return [json.loads(line) for line in each.log.with_suffix(".jsonl").read_text().splitlines()]
 
 
 def beside_forecasts(
-    plan: LoadPlan, streams: list[Stream], of_engines: list[list[dict[str, float]]], setting: Setting, seed: int
+    run: Traffic, of_engines: list[list[dict[str, float]]], setting: Setting, before: Profile
 ) -> Outcome:
     """Hold a run against what was foreseen of it; the steps are each engine's."""
+    plan, streams = run.plan, run.streams
     steps = [step for mine in of_engines for step in mine]
-    simulated_first_s, attained = simulated(plan.workload, setting, seed)
+    simulated_first_s, attained = simulated(plan.workload, setting, run.seed)
     first_s = np.array([stream.token_s[0] - stream.began_s if stream.token_s else np.nan for stream in streams])
     foreseen_s = np.array([float(s.headers.get(b"x-polyslo-predicted-ttft-ms", b"nan")) / 1e3 for s in streams])
     outputs = plan.workload.output_tokens
@@ -251,6 +286,7 @@ def beside_forecasts(
     promised = (foreseen_s / first_s - 1.0)[scored]
     return Outcome(
         step_errors=errors_of(steps, setting.named.profile),
+        before_errors=errors_of(steps, before)["all"],
         floor_errors=errors_of(steps, refitted(steps, setting.named.profile))["all"],
         spread=spread_of_alike(steps),
         followed_errors=np.concatenate([followed_errors(mine, setting.named.profile) for mine in of_engines]),
@@ -329,6 +365,7 @@ def report(outcomes: list[Outcome], setting: Setting, options: argparse.Namespac
     rows = [
         *((f"step time, {name}: median error", [middle(o.step_errors[name]) for o in outcomes])
           for name in outcomes[0].step_errors),
+        ("the profile fitted before, on engines started before", [middle(o.before_errors) for o in outcomes]),
         ("a profile fitted to the run itself", [middle(o.floor_errors) for o in outcomes]),
         ("the same batch, off its own median", [middle(o.spread) for o in outcomes]),
         ("the profile times the ratio that the gateway learns", [middle(o.followed_errors) for o in outcomes]),
