@@ -28,7 +28,6 @@ CHANGES = {
     "header": {"metadata_key: {key: envoy.lb, path: [{key: x-gateway-destination-endpoint}]}":
                "use_http_header: true, http_header_name: x-gateway-destination-endpoint"},
 }  # fmt: skip
-HANG_S = 60.0
 
 
 @asynccontextmanager
@@ -65,7 +64,7 @@ def through_envoy(use, folder, kind="example", num_engines=2, **tables):
             await use(bench, origin)
             await bench.settle()
 
-    run(main, hang_s=HANG_S)
+    run(main)
 
 
 @pytest.mark.parametrize("kind", CHANGES)

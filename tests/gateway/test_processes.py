@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from gateway_bench import COMPLETIONS, MODEL, Bench, completion, run
 
 from polyslo.fleets.local_process import LocalProcess
@@ -20,12 +19,6 @@ from polyslo.gateway.processes.tally import OPEN, Tally
 LONG = 100_000  # tokens: more than any of these tests waits for
 START_S = 60.0  # only so that a hang fails
 TWO = {"processes": 2}
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch):
-    """Processes take a while to start on a busy machine."""
-    monkeypatch.setattr("gateway_bench.HANG_S", START_S)
 
 
 def _is_alive(pid):
