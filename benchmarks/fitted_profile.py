@@ -32,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,7 @@ tiers.quick = { tpot_ms = 160, share = 0.2 }
 tiers.usual = { tpot_ms = 320, share = 0.4 }
 tiers.easy = { tpot_ms = 640, share = 0.4 }
 """
+PARTS = ("all", "decodes alone", "with prompts")  # steps by what they carried
 ALIKE = 20  # steps with the same batch have a median that says something
 STEP_BOUND, FIRST_BOUND, ATTAINMENT_BOUND = 0.10, 0.15, 0.05
 
@@ -79,12 +80,23 @@ class Outcome:
     followed_errors: np.ndarray  # of the profile times the ratio of the steps before, as slowness.py learns it
     first_errors: np.ndarray  # of the simulator's first tokens, a request each
     promised_errors: np.ndarray  # of the gateway's promises, which reckon with iterations that later requests fill
-    simulated_first_s: float  # median
-    first_s: float  # median
-    simulated_attainment: float
-    attainment: float
+    simulated_first_s: np.ndarray  # a scored request each, NaN without a token
+    first_s: np.ndarray
+    simulated_attained: np.ndarray  # a scored request each
+    attained: np.ndarray
     num_failed: int
     load_average: float  # of the machine, last minute
+
+    @staticmethod
+    def of_all(outcomes: list[Outcome]) -> Outcome:
+        """Return several runs as one."""
+        arrays = [field.name for field in fields(Outcome) if field.type == "np.ndarray"]
+        return Outcome(
+            step_errors={part: np.concatenate([o.step_errors[part] for o in outcomes]) for part in PARTS},
+            num_failed=sum(o.num_failed for o in outcomes),
+            load_average=max(o.load_average for o in outcomes),
+            **{name: np.concatenate([getattr(o, name) for o in outcomes]) for name in arrays},
+        )
 
 
 def main() -> None:
@@ -292,10 +304,10 @@ def beside_forecasts(
         followed_errors=np.concatenate([followed_errors(mine, setting.named.profile) for mine in of_engines]),
         first_errors=errors[np.isfinite(errors)],
         promised_errors=promised[np.isfinite(promised)],
-        simulated_first_s=float(np.nanmedian(simulated_first_s[scored])),
-        first_s=float(np.nanmedian(first_s[scored])),
-        simulated_attainment=float(attained[scored].mean()),
-        attainment=float(np.mean(np.array(attains)[scored])),
+        simulated_first_s=simulated_first_s[scored],
+        first_s=first_s[scored],
+        simulated_attained=attained[scored],
+        attained=np.array(attains)[scored],
         num_failed=sum(stream.failure is not None for stream in streams),
         load_average=os.getloadavg()[0],
     )
@@ -313,8 +325,8 @@ def errors_of(steps: list[dict[str, float]], profile: Profile) -> dict[str, np.n
     """Return the errors of the profile's step times, of all steps and by what they carried."""
     errors = np.array([step_time_s(step, profile) / step["step_s"] for step in steps])
     has_chunk = np.array([step["chunk"] > 0 for step in steps])
-    parts = {"all": has_chunk | True, "decodes alone": ~has_chunk, "with prompts": has_chunk}
-    return {name: errors[chosen] - 1.0 for name, chosen in parts.items() if chosen.any()}
+    chosen = (has_chunk | True, ~has_chunk, has_chunk)
+    return {part: errors[mine] - 1.0 for part, mine in zip(PARTS, chosen, strict=True)}
 
 
 def step_time_s(step: dict[str, float], profile: Profile) -> float:
@@ -362,24 +374,25 @@ def report(outcomes: list[Outcome], setting: Setting, options: argparse.Namespac
         f"\n{time.strftime('%Y-%m-%d')}: {WORKLOAD}, {rate_rps:.2f} rps ({options.load:.0%} of the fluid optimum), "
         f"{options.duration:g} s, {options.instances} instance(s), real timing\n"
     )
+    outcomes = [*outcomes, Outcome.of_all(outcomes)]
     rows = [
-        *((f"step time, {name}: median error", [middle(o.step_errors[name]) for o in outcomes])
-          for name in outcomes[0].step_errors),
+        *((f"step time, {part}: median error", [middle(o.step_errors[part]) for o in outcomes]) for part in PARTS),
         ("the profile fitted before, on engines started before", [middle(o.before_errors) for o in outcomes]),
         ("a profile fitted to the run itself", [middle(o.floor_errors) for o in outcomes]),
         ("the same batch, off its own median", [middle(o.spread) for o in outcomes]),
         ("the profile times the ratio that the gateway learns", [middle(o.followed_errors) for o in outcomes]),
         ("simulated TTFT, a request: median error", [middle(o.first_errors) for o in outcomes]),
         ("gateway's promise of it: median error", [middle(o.promised_errors) for o in outcomes]),
-        ("TTFT P50, live", [f"{o.first_s * 1e3:.0f} ms" for o in outcomes]),
-        ("TTFT P50, simulated", [f"{o.simulated_first_s * 1e3:.0f} ms" for o in outcomes]),
-        ("attainment, live", [f"{o.attainment:.1%}" for o in outcomes]),
-        ("attainment, simulated", [f"{o.simulated_attainment:.1%}" for o in outcomes]),
+        ("TTFT P50, live", [f"{np.nanmedian(o.first_s) * 1e3:.0f} ms" for o in outcomes]),
+        ("TTFT P50, simulated", [f"{np.nanmedian(o.simulated_first_s) * 1e3:.0f} ms" for o in outcomes]),
+        ("attainment, live", [f"{o.attained.mean():.1%}" for o in outcomes]),
+        ("attainment, simulated", [f"{o.simulated_attained.mean():.1%}" for o in outcomes]),
         ("failed", [str(o.num_failed) for o in outcomes]),
         ("load average", [f"{o.load_average:.1f}" for o in outcomes]),
         ("within the bounds", [", ".join(verdict(o)) for o in outcomes]),
     ]  # fmt: skip
-    print("| | " + " | ".join(f"run {k + 1}" for k in range(len(outcomes))) + " |")
+    names = [*(f"run {k + 1}" for k in range(options.runs)), "all runs"]
+    print(f"| | {' | '.join(names)} |")
     print("|---|" + "---|" * len(outcomes))
     for name, cells in rows:
         print(f"| {name} | {' | '.join(cells)} |")
@@ -398,7 +411,7 @@ def verdict(outcome: Outcome) -> list[str]:
         "steps": np.median(np.abs(outcome.step_errors["all"])) <= STEP_BOUND,
         "steps, corrected": np.median(np.abs(outcome.followed_errors)) <= STEP_BOUND,
         "TTFT": np.median(np.abs(outcome.first_errors)) <= FIRST_BOUND,
-        "attainment": abs(outcome.simulated_attainment - outcome.attainment) <= ATTAINMENT_BOUND,
+        "attainment": abs(outcome.simulated_attained.mean() - outcome.attained.mean()) <= ATTAINMENT_BOUND,
     }
     return [f"{name} {'yes' if is_kept else 'no'}" for name, is_kept in kept.items()]
 
