@@ -1,6 +1,6 @@
 """A profile fitted from real vLLM's own steps, tried on traffic that it was not fitted on.
 
-    python benchmarks/fitted_profile.py [--instances 1] [--fit 90] [--duration 60] [--load 0.6] [--runs 4]
+    python benchmarks/fitted_profile.py [--instances 1] [--fit 90] [--duration 60] [--load 0.6] [--runs 4] [--outside]
 
 Needs `make engines`. Engines compute at their own speed, nothing is paced, each on one CPU. The gateway, the
 clients and the engines' HTTP servers have the other CPUs; where there are none, they take turns with the engines:
@@ -11,7 +11,7 @@ clients and the engines' HTTP servers have the other CPUs; where there are none,
        where engines, gateway and load take turns, steps take longer than they did alone.
     4. Engines with that profile, behind the gateway, get another workload, `--runs` times, and before each of these
        and after the last one a part of the fit's workloads, of which a third profile is made. The simulator gets the
-       runs with that one.
+       runs with that one. With `--outside` a stock engine is then measured by its URL, without its log.
 
 What the second profile is off more than the third is what changed between two starts of engines, in them or in the
 machine; what the third is off is the profile's own error, and what changes within minutes. Bounds, which are for
@@ -45,7 +45,7 @@ from polyslo.gateway.warmup import warm_up
 from polyslo.load.plan import LoadPlan
 from polyslo.measure.step_fit import fit_steps
 from polyslo.measure.steps_file import Steps
-from polyslo.profiles.library import parse_profile
+from polyslo.profiles.library import load_profile, parse_profile
 from polyslo.sim.fleet import FleetConfig, PolicySpec
 from polyslo.sim.run import build_world, run_world
 from polyslo.sim.setting import Setting
@@ -74,7 +74,7 @@ class Outcome:
     """A run beside what was foreseen of it. Errors are (foreseen - measured) / measured."""
 
     step_errors: dict[str, np.ndarray]  # of the profile fitted in turns with the runs, by what the step carried
-    before_errors: np.ndarray  # of the profile fitted before, on engines that were started before
+    other_errors: dict[str, np.ndarray]  # of profiles from engines that were started before or after, by their name
     floor_errors: np.ndarray  # of a profile of the same form that was fitted to this very run
     spread: np.ndarray  # a step over the median of those with the same batch, less 1: the machine's own noise
     followed_errors: np.ndarray  # of the profile times the ratio of the steps before, as slowness.py learns it
@@ -92,11 +92,16 @@ class Outcome:
         """Return several runs as one."""
         arrays = [field.name for field in fields(Outcome) if field.type == "np.ndarray"]
         return Outcome(
-            step_errors={part: np.concatenate([o.step_errors[part] for o in outcomes]) for part in PARTS},
+            step_errors=_joined([o.step_errors for o in outcomes]),
+            other_errors=_joined([o.other_errors for o in outcomes]),
             num_failed=sum(o.num_failed for o in outcomes),
             load_average=max(o.load_average for o in outcomes),
             **{name: np.concatenate([getattr(o, name) for o in outcomes]) for name in arrays},
         )
+
+
+def _joined(of_runs: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([mine[name] for mine in of_runs]) for name in of_runs[0]}
 
 
 def main() -> None:
@@ -127,6 +132,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--load", type=float, default=0.6, help="of the fluid optimum")
     parser.add_argument("--runs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--outside", action="store_true", help="measure a profile from outside as well (7 minutes)")
     parser.add_argument("--keep", metavar="FOLDER", help="where logs, steps and the profile stay")
     return parser.parse_args()
 
@@ -173,15 +179,30 @@ async def steps_to_fit(folder: Path, options: argparse.Namespace) -> Path:
     return merged(engines, folder)
 
 
+def measure(*arguments: str | Path) -> None:
+    """Run `polyslo profile measure` and let it say what it finds."""
+    command = [sys.executable, "-m", "polyslo", "profile", "measure", *map(str, arguments)]
+    subprocess.run([*command, "--kv-bytes-per-token", str(MODEL.kv_bytes_per_token)], check=True)
+
+
 def fit(steps: Path) -> Path:
     """Return the profile that `polyslo profile measure` makes of steps."""
     file = steps.with_name("fitted.json")
-    command = [
-        sys.executable, "-m", "polyslo.cli.main", "profile", "measure", "--steps", str(steps), "--output", str(file),
-        "--model", NAME, "--kv-capacity-tokens", str(MODEL.kv_capacity_tokens),
-        "--kv-bytes-per-token", str(MODEL.kv_bytes_per_token),
-    ]  # fmt: skip
-    subprocess.run(command, check=True)
+    capacity = str(MODEL.kv_capacity_tokens)
+    measure("--steps", steps, "--output", file, "--model", NAME, "--kv-capacity-tokens", capacity)
+    return file
+
+
+def measured(folder: Path, options: argparse.Namespace) -> Path:
+    """Return the profile that `polyslo profile measure` makes of an engine by its URL."""
+    file = folder / "outside.json"
+    stock = engine("outside", folder, options.cpus[0])
+    try:
+        stock.wait()
+        longest = str(MAX_MODEL_LEN // 2)
+        measure(stock.url, "--output", file, "--vocab", str(MODEL.vocab), "--max-context", longest)
+    finally:
+        stock.stop()
     return file
 
 
@@ -206,6 +227,7 @@ class Traffic:
     seed: int
     began_s: float
     ended_s: float
+    load_average: float  # of the machine, last minute
 
     def steps(self, engines: list[RealEngine]) -> list[list[dict[str, float]]]:
         """Return the steps of each engine meanwhile."""
@@ -217,7 +239,7 @@ async def sent(url: str, setting: Setting, load: float, seed: int, duration_s: f
     plan = LoadPlan.of(setting.workload(load * setting.optimum_rps(), seed, duration_s=duration_s))
     began_s = time.time()
     streams = await send(plan, url, letters(plan, url, NAME, MODEL.vocab, told=True))
-    return Traffic(plan, streams, seed, began_s, time.time())
+    return Traffic(plan, streams, seed, began_s, time.time(), os.getloadavg()[0])
 
 
 async def tried(profile_file: Path, folder: Path, options: argparse.Namespace) -> list[Outcome]:
@@ -240,8 +262,11 @@ async def tried(profile_file: Path, folder: Path, options: argparse.Namespace) -
     steps = (step for each in fits for mine in each.steps(engines) for step in mine)
     to_fit.write_text("".join(f"{json.dumps(step)}\n" for step in steps))
     third = setting_of(WORKLOAD, fit(to_fit), folder, options)
-    before = settings[WORKLOAD].named.profile
-    return [beside_forecasts(run, run.steps(engines), third, before) for run in runs]
+    others = {"the profile fitted before, on engines started before": settings[WORKLOAD].named.profile}
+    if options.outside:
+        file = await asyncio.to_thread(measured, folder, options)
+        others["the profile measured from outside, on an engine started after"] = load_profile(file).profile
+    return [beside_forecasts(run, run.steps(engines), third, others) for run in runs]
 
 
 def engines_with(profile_file: Path, name: str, folder: Path, options: argparse.Namespace) -> list[RealEngine]:
@@ -283,7 +308,7 @@ def read_steps(each: RealEngine) -> list[dict[str, float]]:
 
 
 def beside_forecasts(
-    run: Traffic, of_engines: list[list[dict[str, float]]], setting: Setting, before: Profile
+    run: Traffic, of_engines: list[list[dict[str, float]]], setting: Setting, others: dict[str, Profile]
 ) -> Outcome:
     """Hold a run against what was foreseen of it; the steps are each engine's."""
     plan, streams = run.plan, run.streams
@@ -298,7 +323,7 @@ def beside_forecasts(
     promised = (foreseen_s / first_s - 1.0)[scored]
     return Outcome(
         step_errors=errors_of(steps, setting.named.profile),
-        before_errors=errors_of(steps, before)["all"],
+        other_errors={name: errors_of(steps, profile)["all"] for name, profile in others.items()},
         floor_errors=errors_of(steps, refitted(steps, setting.named.profile))["all"],
         spread=spread_of_alike(steps),
         followed_errors=np.concatenate([followed_errors(mine, setting.named.profile) for mine in of_engines]),
@@ -309,7 +334,7 @@ def beside_forecasts(
         simulated_attained=attained[scored],
         attained=np.array(attains)[scored],
         num_failed=sum(stream.failure is not None for stream in streams),
-        load_average=os.getloadavg()[0],
+        load_average=run.load_average,
     )
 
 
@@ -377,7 +402,7 @@ def report(outcomes: list[Outcome], setting: Setting, options: argparse.Namespac
     outcomes = [*outcomes, Outcome.of_all(outcomes)]
     rows = [
         *((f"step time, {part}: median error", [middle(o.step_errors[part]) for o in outcomes]) for part in PARTS),
-        ("the profile fitted before, on engines started before", [middle(o.before_errors) for o in outcomes]),
+        *((name, [middle(o.other_errors[name]) for o in outcomes]) for name in outcomes[0].other_errors),
         ("a profile fitted to the run itself", [middle(o.floor_errors) for o in outcomes]),
         ("the same batch, off its own median", [middle(o.spread) for o in outcomes]),
         ("the profile times the ratio that the gateway learns", [middle(o.followed_errors) for o in outcomes]),
