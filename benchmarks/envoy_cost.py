@@ -54,7 +54,7 @@ def main() -> None:
 
 
 async def _measure(stack: ExitStack, folder: Path, streams: int, tokens: int, rounds: int) -> None:
-    first = free_ports(7)
+    first = free_ports(7)  # the engines have the first one and the one above it
     engines, (own, metrics, asked, *envoys) = [first[0], first[0] + 1], first[1:]
     urls = [f"http://127.0.0.1:{port}" for port in engines]
     polyslo = (sys.executable, "-m", "polyslo")

@@ -229,9 +229,9 @@ class Traffic:
     ended_s: float
     load_average: float  # of the machine, last minute
 
-    def steps(self, engines: list[RealEngine]) -> list[list[dict[str, float]]]:
-        """Return the steps of each engine meanwhile."""
-        return [[step for step in read_steps(each) if self.began_s < step["t"] <= self.ended_s] for each in engines]
+    def steps(self, of_engines: list[list[dict[str, float]]]) -> list[list[dict[str, float]]]:
+        """Return those steps of each engine that it ended meanwhile."""
+        return [[step for step in mine if self.began_s < step["t"] <= self.ended_s] for mine in of_engines]
 
 
 async def sent(url: str, setting: Setting, load: float, seed: int, duration_s: float) -> Traffic:
@@ -259,14 +259,15 @@ async def tried(profile_file: Path, folder: Path, options: argparse.Namespace) -
                 runs.append(await sent(url, settings[WORKLOAD], options.load, options.seed + k, options.duration))
     to_fit = folder / "third" / "fit.jsonl"
     to_fit.parent.mkdir(exist_ok=True)
-    steps = (step for each in fits for mine in each.steps(engines) for step in mine)
+    written = [read_steps(each) for each in engines]
+    steps = (step for each in fits for mine in each.steps(written) for step in mine)
     to_fit.write_text("".join(f"{json.dumps(step)}\n" for step in steps))
     third = setting_of(WORKLOAD, fit(to_fit), folder, options)
     others = {"the profile fitted before, on engines started before": settings[WORKLOAD].named.profile}
     if options.outside:
         file = await asyncio.to_thread(measured, folder, options)
         others["the profile measured from outside, on an engine started after"] = load_profile(file).profile
-    return [beside_forecasts(run, run.steps(engines), third, others) for run in runs]
+    return [beside_forecasts(run, run.steps(written), third, others) for run in runs]
 
 
 def engines_with(profile_file: Path, name: str, folder: Path, options: argparse.Namespace) -> list[RealEngine]:

@@ -22,8 +22,13 @@ vllm:kv_cache_usage_perc{engine="1",model_name="a"} 0.25
 vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="1000"} 1.0
 vllm:cache_config_info{block_size="16",engine="1",num_gpu_blocks="1000"} 1.0
 """
+SGLANG = b"""sglang:num_running_reqs{model_name="m"} 4.0
+sglang:num_queue_reqs{model_name="m"} 2.0
+sglang:token_usage{model_name="m"} 0.1
+sglang:max_total_num_tokens{model_name="m"} 50000.0
+"""
 # Of SGLang 0.5.23 with two requests, recorded; the families between them left out.
-SGLANG = b"""# HELP sglang:max_total_num_tokens Maximum total number of tokens in the KV cache pool.
+SGLANG_RECORDED = b"""# HELP sglang:max_total_num_tokens Maximum total number of tokens in the KV cache pool.
 # TYPE sglang:max_total_num_tokens gauge
 sglang:max_total_num_tokens{engine_type="unified",model_name="nano",moe_ep_rank="0",pp_rank="0",tp_rank="0"} 16384.0
 # HELP sglang:num_running_reqs The number of running requests.
@@ -47,7 +52,8 @@ def test_vllms_schedulers_add_up() -> None:
 
 def test_sglangs_names() -> None:
     """They say the same."""
-    assert read_load(SGLANG) == EngineLoad(2, 0, 0.21, 16_384)
+    assert read_load(SGLANG) == EngineLoad(4, 2, 0.1, 50_000)
+    assert read_load(SGLANG_RECORDED) == EngineLoad(2, 0, 0.21, 16_384)
 
 
 @pytest.mark.parametrize("text", [b"", b"python_gc_objects_collected_total 3\n", b"vllm:num_requests_waiting 1\n"])

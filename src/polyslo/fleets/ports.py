@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from polyslo.errors import ConfigError
@@ -25,14 +26,10 @@ def free_ports(count: int) -> list[int]:
     that ask at the same time hardly get the same. Raises `ConfigError` where so many are not to be had.
     """
     low, high = _ephemeral_range()
-    lasting = [port for port in range(FIRST, LAST + 1) if not low <= port <= high]
-    rest = [port for port in range(FIRST, LAST + 1) if low <= port <= high]
-    found: list[int] = []
-    for port in random.sample(lasting, len(lasting)) + random.sample(rest, len(rest)):
-        if len(found) == count:
-            break
-        if port not in _given and _is_free(port):
-            found.append(port)
+    candidates = [*range(FIRST, LAST + 1)]
+    random.shuffle(candidates)
+    candidates.sort(key=lambda port: low <= port <= high)  # those in the range only where no others are left
+    found = [*islice((port for port in candidates if port not in _given and _is_free(port)), count)]
     if len(found) < count:
         missing = f"{count} ports are needed, {len(found)} are free from {FIRST} to {LAST}"
         raise ConfigError(f"{missing}; start fewer processes")
