@@ -42,20 +42,20 @@ gateways: peers
 
 # vLLM for CPUs and small models, into ~/.cache/polyslo/engines: 2.6 GB, a few minutes, once.
 engines: $(STAMP)
-	@$(BIN)/python tests/vllm/install.py --uv $(UV)
+	@$(BIN)/python tests/real_engines/install.py --uv $(UV)
 
 # The first run compiles; doing that once here keeps two test processes from doing it twice.
 test test-fast: $(STAMP)
 	@$(BIN)/python -c "from polyslo.sim.warmup import warm_up; warm_up()"
 	@$(BIN)/python -c "from polyslo.gateway.warmup import warm_up; warm_up()"
-	@$(BIN)/pytest -n 2 --ignore tests/vllm $(if $(filter test-fast,$@),-m "not slow")
+	@$(BIN)/pytest -n 2 --ignore tests/real_engines $(if $(filter test-fast,$@),-m "not slow")
 	@$(if $(filter test-fast,$@),,$(MAKE) -s test-engines)
 
 # Real engines take both cores, so these tests come alone. POLYSLO_SKIP_ENGINES=1 leaves them out.
 test-engines: $(STAMP)
-	@$(BIN)/python tests/vllm/install.py --uv $(UV) --if-possible
-	@$(BIN)/python tests/vllm/vllm_environment.py
-	@$(BIN)/pytest -n 0 -rs tests/vllm
+	@$(BIN)/python tests/real_engines/install.py --uv $(UV) --if-possible
+	@$(BIN)/python tests/real_engines/vllm_environment.py
+	@$(BIN)/pytest -n 0 -rs tests/real_engines
 
 lint: $(STAMP)
 	@$(BIN)/ruff check --quiet

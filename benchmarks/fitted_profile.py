@@ -37,7 +37,7 @@ from pathlib import Path
 
 import numpy as np
 from answered_streams import Stream, letters, send
-from served_engines import MODELS, RealEngine, end_in_order, environment, part_cpus, served, why_not
+from served_engines import MODELS, VllmEngine, end_in_order, environment, part_cpus, served, why_not
 
 from polyslo.core.profile import Profile
 from polyslo.core.slowness import add_iteration
@@ -150,9 +150,9 @@ def setting_of(workload: str, profile_file: Path, folder: Path, options: argpars
     return Setting.of(workload=workload, profile=profile_file, slo=folder / "mix.toml", fleet=config(options))
 
 
-def engine(name: str, folder: Path, cpu: int | None, **polyslo: str) -> RealEngine:
+def engine(name: str, folder: Path, cpu: int | None, **polyslo: str) -> VllmEngine:
     """Start an engine."""
-    return RealEngine(
+    return VllmEngine(
         environment(), folder / f"{name}.log", name=NAME, model=NAME, token_limit=TOKEN_LIMIT, cpu=cpu,
         max_num_seqs=MOST_RESIDENTS, max_model_len=MAX_MODEL_LEN, kv_bytes=MODEL.kv_bytes,
         polyslo={"steps_file": str(folder / f"{name}.jsonl"), **polyslo},
@@ -270,12 +270,12 @@ async def tried(profile_file: Path, folder: Path, options: argparse.Namespace) -
     return [beside_forecasts(run, run.steps(written), third, others) for run in runs]
 
 
-def engines_with(profile_file: Path, name: str, folder: Path, options: argparse.Namespace) -> list[RealEngine]:
+def engines_with(profile_file: Path, name: str, folder: Path, options: argparse.Namespace) -> list[VllmEngine]:
     """Start engines that size their chunks by a profile."""
     return [engine(f"{name}-{k}", folder, cpu, profile=str(profile_file)) for k, cpu in enumerate(options.cpus)]
 
 
-def merged(engines: list[RealEngine], folder: Path) -> Path:
+def merged(engines: list[VllmEngine], folder: Path) -> Path:
     """Return what engines wrote down of their steps, all of them in one file."""
     folder.mkdir(exist_ok=True)
     file = folder / "fit.jsonl"
@@ -303,7 +303,7 @@ max_residents = {MOST_RESIDENTS}
 """
 
 
-def read_steps(each: RealEngine) -> list[dict[str, float]]:
+def read_steps(each: VllmEngine) -> list[dict[str, float]]:
     """Return the steps that an engine has written down."""
     return [json.loads(line) for line in each.log.with_suffix(".jsonl").read_text().splitlines()]
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from answered_streams import Stream, letters, post, send
-from served_engines import MODELS, RealEngine, end_in_order, environment, part_cpus, served, why_not
+from served_engines import MODELS, VllmEngine, end_in_order, environment, part_cpus, served, why_not
 
 from polyslo.gateway.config.gateway import parse_config
 from polyslo.gateway.fleets import live_profile
@@ -100,7 +100,7 @@ async def serve_alone(plan: LoadPlan, folder: Path, options: argparse.Namespace)
     chosen = np.random.default_rng(options.seed).permutation(len(plan))[: options.compare]
     if not len(chosen):
         return {}
-    engine = RealEngine(
+    engine = VllmEngine(
         environment(), folder / "alone.log", name=options.model, model=options.model, max_model_len=MAX_MODEL_LEN,
         kv_bytes=MODELS[options.model].kv_bytes,
     )  # fmt: skip
@@ -142,7 +142,7 @@ async def measure(name: str, plan: LoadPlan, folder: Path, options: argparse.Nam
     settings = {"profile": options.profile, "speed": options.speed, "steps_file": str(folder / "steps.jsonl")}
     settings |= {"pace": 1.0} if options.paces else {}
     engines = [
-        RealEngine(
+        VllmEngine(
             environment(), folder / f"{name}-{k}.log", name=options.model, model=options.model, polyslo=settings,
             token_limit=setup.chunk, max_num_seqs=MOST_RESIDENTS, max_model_len=MAX_MODEL_LEN,
             kv_bytes=MODELS[options.model].kv_bytes, cpu=cpu,

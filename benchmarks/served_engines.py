@@ -13,11 +13,11 @@ from pathlib import Path
 
 from polyslo.fleets.local_process import LocalProcess
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "vllm"))
-from real_engine import RealEngine  # the tests' harness
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "real_engines"))
+from vllm_engine import VllmEngine  # the tests' harness
 from vllm_environment import environment, why_not
 
-__all__ = ["MODELS", "RealEngine", "end_in_order", "environment", "part_cpus", "served", "why_not"]
+__all__ = ["MODELS", "VllmEngine", "end_in_order", "environment", "part_cpus", "served", "why_not"]
 
 GATEWAY_START_S = 300.0
 
@@ -59,7 +59,7 @@ def part_cpus(num_engines: int) -> list[int | None]:
 
 
 @asynccontextmanager
-async def served(engines: Sequence[RealEngine], configuration: str, file: Path) -> AsyncIterator[str]:
+async def served(engines: Sequence[VllmEngine], configuration: str, file: Path) -> AsyncIterator[str]:
     """Wait for engines and serve them; yield the gateway's address. All of them end with the block.
 
     `configuration` ends with the table of the model; the engines' endpoints are added, and all is written to `file`.

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from polyslo.cli import up
 from polyslo.cli.main import cli
+from polyslo.fleets import engine_command
 from polyslo.fleets.served_fleet import ServedFleet
 
 
@@ -46,12 +47,24 @@ def test_engine_and_gateway_are_told_the_same(run, tmp_path):
     assert served.fleet.urls[2] == "http://127.0.0.1:9102"
 
 
+def test_sglang_has_a_constant_chunk_that_the_gateway_knows(run, monkeypatch):
+    """polyslo's scheduler is vLLM's only, a profile or not."""
+    monkeypatch.setattr(engine_command.shutil, "which", lambda name: f"/bin/{name}")
+    result = run("--engine", "sglang", "--model", "a", "--profile", "llama-3.1-8b-h200-tp1", "--gpus", "")
+    assert result.exit_code == 0, result.output
+    (served,) = run.served
+    (model,) = served._config.models
+    assert (model.chunk_limit_tokens, model.dynamic_chunking) == (2048, False)
+    assert served._config.health.timeout_s > 2 * 1.0  # it answers looks once a second, when something has come
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--engine", "vllm"], "--model: must be given"),
         (["--engine", "command"], "{port}"),
         (["--engine", "command", "--scheduler", "on", "--", "a", "{port}"], "only vLLM and emulated engines"),
+        (["--engine", "sglang", "--model", "a", "--scheduler", "on"], "only vLLM and emulated engines"),
         (["--engine", "vllm", "--model", "a", "--scheduler", "on"], "give --profile"),
         (["--engine", "emulated", "--instances", "2", "--min", "3"], "--min: must be at most"),
         (["--engine", "vllm", "--model", "a", "--gpus", "0", "--instances", "2"], "need 2, got 1"),

@@ -26,6 +26,24 @@ def test_vllm_is_told_its_port_name_gpus_and_chunk(monkeypatch):
     assert told.command(1).count("--max-num-batched-tokens") == 0
 
 
+def test_sglang_is_told_the_same_in_its_words(monkeypatch):
+    """Prompts and decodes share iterations, as the gateway reckons; its metrics are on."""
+    monkeypatch.setattr(engine_command.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(engine_command.sys, "executable", "/nowhere/python")
+    spec = EngineSpec("sglang", model="/models/a", served_name="a", tensor_parallel=2, extra=("--dtype", "half"))
+    assert spec.command(8001) == [
+        "/bin/sglang", "serve", "--model-path", "/models/a", "--host", "127.0.0.1", "--port", "8001",
+        "--enable-metrics", "--enable-mixed-chunk", "--served-model-name", "a", "--tp-size", "2",
+        "--chunked-prefill-size", "2048", "--dtype", "half",
+    ]  # fmt: skip
+    told = EngineSpec("sglang", model="a", extra=("--chunked-prefill-size=512", "--max-running-requests", "64"))
+    assert (told.chunk_tokens, told.max_residents) == (512, 64)
+    assert told.command(1).count("--chunked-prefill-size") == 0
+    monkeypatch.setattr(engine_command.shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="install SGLang"):
+        spec.command(1)
+
+
 def test_the_scheduler_is_asked_for_with_the_engines_profile(monkeypatch):
     """On a GPU the one that schedules ahead; files are named so that the engine finds them from anywhere."""
     monkeypatch.setattr(engine_command.shutil, "which", lambda name: f"/bin/{name}")
@@ -48,8 +66,9 @@ def test_emulated_engines_and_any_command():
     assert EngineSpec("command", extra=("serve", "--port={port}")).command(9) == ["serve", "--port=9"]
     with pytest.raises(ConfigError, match=r"\{port\}"):
         EngineSpec("command", extra=("serve",))
-    with pytest.raises(ConfigError, match="--model: must be given"):
-        EngineSpec("vllm")
+    for engine in ("vllm", "sglang"):
+        with pytest.raises(ConfigError, match=f"--model: must be given with --engine {engine}"):
+            EngineSpec(engine)
 
 
 def test_gpus_are_dealt_out_to_neighbours():

@@ -35,6 +35,14 @@ def _delta(delta, made, *, who="chatcmpl-a", created=1, end=None):
                    "choices": [choice], "usage": _usage(made)})  # fmt: skip
 
 
+def _sglang(delta, made=None, *, end=None):
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": end, "matched_stop": None}
+    usage = {} if made is None else {"usage": _usage(made)}
+    return _event(
+        {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]} | usage
+    )
+
+
 def _last(made, *, prompt=4, who="cmpl-a"):
     return _event({"id": who, "object": "text_completion", "created": 1, "model": "m", "choices": [],
                    "usage": _usage(made, prompt)})  # fmt: skip
@@ -112,6 +120,21 @@ def test_a_chat_goes_on_with_the_answer_that_has_begun():
     (event,) = _events(shown)
     assert (event["id"], event["created"], tokens) == ("chatcmpl-a", 1, 1)
     assert event["choices"][0]["delta"] == {"content": "on"}
+
+
+def test_a_chat_whose_closing_states_no_count_ends_with_the_counts_of_its_usage():
+    """SGLang's says why it ends, and no more: no token of its own, at the first instance nor at the next."""
+    asked = _ask(CHAT, stream_options={"include_usage": True})
+    silent = {"role": "assistant", "content": "", "reasoning_content": None}
+    stream = OneStream(asked)
+    _said(stream, _sglang(silent), _sglang({"content": "Up", "reasoning_content": None}, 1))
+    assert stream.said.can_go_on
+    stream.leave()
+    rest = _sglang(silent), _sglang({"content": "on", "reasoning_content": None}, 1)
+    shown, tokens = _said(stream, *rest, _sglang({"reasoning_content": None}, end="length"), _last(1), DONE)
+    assert (tokens, stream.said.num_tokens) == (1, 2)
+    assert [event["choices"][0]["finish_reason"] for event in _events(shown)[:-1]] == [None, "length"]
+    assert _events(shown)[-1]["usage"] == _usage(2)
 
 
 def test_token_ids_go_on_as_token_ids():

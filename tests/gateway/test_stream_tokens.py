@@ -22,6 +22,13 @@ WORD = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"word"}}]}\n\n
 EMPTY = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":""}}]}\n\n'
 BOTH = b'data: {"id":"1","choices":[{"index":0,"delta":{"role":"assistant","content":"word"}}]}\n\n'
 TEXT = b'data: {"id":"1","choices":[{"index":0,"text":"\\"role\\": \\"content\\":\\"\\""}]}\n\n'
+# How SGLang 0.5.23 ends a chat, and OpenAI; then vLLM, whose last event is its last token.
+CLOSINGS = [
+    b'data: {"id":"1","choices":[{"index":0,"delta":{"reasoning_content":null},"logprobs":null,"finish_reason":"%b",'
+    b'"matched_stop":null}]}\n\n',
+    b'data: {"id": "1", "choices": [{"index": 0, "delta": {}, "logprobs": null, "finish_reason": "%b"}]}\n\n',
+]
+LAST = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":""},"logprobs":null,"finish_reason":"%b"}]}\n\n'
 USAGE = b'data: {"id":"1","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
 DONE = b"data: [DONE]\n\n"
 
@@ -47,6 +54,18 @@ def test_the_opening_of_a_chat_is_no_token(pieces, expected):
     """It names the role and says nothing; a first event that says something is one, and so is an empty one later."""
     counter = _counter()
     assert [counter.feed(piece) for piece in pieces] == expected
+
+
+@pytest.mark.parametrize("closing", [*CLOSINGS, LAST], ids=["sglang", "openai", "vllm"])
+@pytest.mark.parametrize("usage", [False, True])
+def test_the_closing_of_a_chat_is_a_token_if_one_was_made(closing, usage):
+    """One that says nothing at the limit tells of none; what ended by itself has made a token that has no text."""
+    at_limit, by_itself = closing % b"length", closing % b"stop"
+    for stream, expected in ((ROLE + WORD * 3 + at_limit, 3 + (closing is LAST)), (ROLE + WORD * 3 + by_itself, 4)):
+        stream += (USAGE if usage else b"") + DONE
+        assert _counter(usage=usage).feed(stream) == expected
+        cut = _counter(usage=usage)
+        assert sum(cut.feed(stream[k : k + 1]) for k in range(len(stream))) == expected
 
 
 def test_usage_at_the_end_is_no_token():

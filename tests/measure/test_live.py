@@ -8,8 +8,9 @@ import pytest
 from measure.fakes import EmulatedBench, run_virtually
 from polyslo.measure.document import measured_content, noise_of
 from polyslo.measure.held_out import held_out_errors
-from polyslo.measure.live import AGAIN, Measurement
+from polyslo.measure.live import Measurement
 from polyslo.measure.notebook import Notebook
+from polyslo.measure.plan import AGAIN
 from polyslo.measure.steps import middle
 from polyslo.profiles.library import parse_profile
 
@@ -17,15 +18,17 @@ FACTS = {"kv_capacity_tokens": 60_000, "kv_bytes_per_token": 131_072}
 
 
 def _measure(profile, plan, notebook, **settings):
-    """Measure an emulated engine; return its bench."""
-    benches = []
+    """Measure an emulated engine; return its bench, and the warnings."""
+    found = []
 
     async def main():
-        benches.append(EmulatedBench(profile, 0.0002, kv_capacity_tokens=60_000, **settings))
-        await Measurement(benches[0], plan, notebook, lambda done, total: None).run()
+        bench = EmulatedBench(profile, 0.0002, kv_capacity_tokens=60_000, **settings)
+        measurement = Measurement(bench, plan, notebook, lambda done, total: None)
+        await measurement.run()
+        found.extend((bench, measurement.warnings))
 
     run_virtually(main)
-    return benches[0]
+    return found
 
 
 def _error(measured, true, chunk_limit, max_decodes=16):
@@ -43,7 +46,7 @@ def _error(measured, true, chunk_limit, max_decodes=16):
 def test_a_measured_profile_is_the_engines_own(profile, plan, tmp_path):
     """The chunk is found, and iterations of any batch are foreseen to 1% on average and 5% at worst."""
     notebook = Notebook(tmp_path / "state", {})
-    _measure(profile, plan, notebook, max_num_batched_tokens=700)
+    _, warnings = _measure(profile, plan, notebook, max_num_batched_tokens=700)
     assert notebook.done["chunk"] == 700
     named = parse_profile(measured_content(notebook.done, FACTS), "mine", where="mine.json")
     errors = _error(named.profile, profile, 700)
@@ -52,7 +55,14 @@ def test_a_measured_profile_is_the_engines_own(profile, plan, tmp_path):
     held_out = held_out_errors(named)
     assert set(held_out) == {"decode, each point left out", "prefill, each point left out", "mixed, in no fit"}
     assert np.abs(held_out["mixed, in no fit"]).max() < 0.05
-    assert noise_of(notebook.done).warnings == []
+    assert warnings == []
+
+
+def test_an_engine_that_splits_no_prompt_is_warned_of(profile, plan, tmp_path):
+    """A chunk as large as the longest prompt, and decodes that wait for whole prompts, look alike from outside."""
+    longest = plan.max_context_tokens - 2
+    _, (warning,) = _measure(profile, plan, Notebook(tmp_path / "state", {}), max_num_batched_tokens=2 * longest)
+    assert warning.startswith(f"a prompt of {longest:,} tokens was computed between two tokens")
 
 
 def test_attention_to_what_was_prefilled_before_is_told_apart(profile, plan, tmp_path):
@@ -67,7 +77,7 @@ def test_attention_to_what_was_prefilled_before_is_told_apart(profile, plan, tmp
 def test_an_engine_that_runs_fewer_at_a_time_is_measured_with_those(profile, plan, tmp_path):
     """Requests that wait for others to end are taken back; no batch is larger than the engine's."""
     notebook = Notebook(tmp_path / "state", {})
-    bench = _measure(profile, plan, notebook, max_num_batched_tokens=700, max_num_seqs=6)
+    bench, _ = _measure(profile, plan, notebook, max_num_batched_tokens=700, max_num_seqs=6)
     largest = {row[0] for found in notebook.done.values() if isinstance(found, dict) for row in found.get("decode", ())}
     assert max(largest) == 6
     assert bench.engine.num_residents == 0
@@ -76,12 +86,12 @@ def test_an_engine_that_runs_fewer_at_a_time_is_measured_with_those(profile, pla
 def test_what_the_notebook_has_is_not_measured_again(profile, plan, tmp_path):
     """A second run over a part of the first one's state measures what is missing, and comes to the same."""
     first = Notebook(tmp_path / "state", {"url": "a"})
-    bench = _measure(profile, plan, first, max_num_batched_tokens=700)
+    bench, _ = _measure(profile, plan, first, max_num_batched_tokens=700)
     lines = (tmp_path / "state").read_text().splitlines(keepends=True)
     (tmp_path / "state").write_text("".join(lines[:-2]) + lines[-2][:40])
     second = Notebook(tmp_path / "state", {"url": "a"})
     assert len(second.done) == len(first.done) - 2
-    fewer = _measure(profile, plan, second, max_num_batched_tokens=700)
+    fewer, _ = _measure(profile, plan, second, max_num_batched_tokens=700)
     assert fewer.num_opened < bench.num_opened / 4
     assert second.done.keys() == first.done.keys()
 

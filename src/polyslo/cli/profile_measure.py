@@ -19,7 +19,7 @@ from polyslo.cli.output import check_writable, output_option, write_file
 from polyslo.cli.progress import progress_bar
 from polyslo.errors import ConfigError
 from polyslo.load.target import DEFAULT_VOCAB_SIZE
-from polyslo.measure.document import measured_content, noise_of
+from polyslo.measure.document import measured_content
 from polyslo.measure.endpoint import Endpoint, EndpointFacts, reject_longer
 from polyslo.measure.held_out import error_facts, held_out_errors
 from polyslo.measure.live import Measurement
@@ -48,7 +48,8 @@ grid_options = all_options(
     click.option("--max-context", metavar="TOKENS", type=click.IntRange(512),
                  help=f"Longest prompt and output. [what the endpoint takes, at most {DEFAULT_MAX_CONTEXT:,}]"),
     click.option("--chunk-tokens", metavar="TOKENS", type=click.IntRange(16, 32_768),
-                 help="Tokens of an iteration (vLLM: --max-num-batched-tokens). [found out]"),
+                 help="Tokens of an iteration (vLLM: --max-num-batched-tokens, SGLang: --chunked-prefill-size). "
+                      "[found out]"),
     click.option("--step-count", "num_steps", metavar="N", type=click.IntRange(8, 10_000), default=32,
                  show_default=True, help="Iterations at each batch."),
     click.option("--repeats", "num_repeats", metavar="N", type=click.IntRange(1, 1000), default=5, show_default=True,
@@ -119,10 +120,11 @@ async def _of_endpoint(url: str, output: str | None, options: Mapping[str, Any])
         head = {"url": url, "model": facts.model, "speed": options["speed"], **_plan_facts(plan)}
         notebook = Notebook(Path(file + STATE_SUFFIX), head, restart=options["restart"])
         with progress_bar("measuring") as progress:
-            await Measurement(endpoint, plan, notebook, lambda done, total: progress(int(done), int(total))).run()
+            measurement = Measurement(endpoint, plan, notebook, lambda done, total: progress(int(done), int(total)))
+            await measurement.run()
     finally:
         await endpoint.close()
-    for warning in noise_of(notebook.done).warnings:
+    for warning in measurement.warnings:
         click.echo(f"warning: {warning}", err=True)
     content["chunk_tokens"] = notebook.done.get("chunk", options["chunk_tokens"])
     return measured_content(notebook.done, content, speed=options["speed"]), file
@@ -150,7 +152,7 @@ def _facts(model: str, options: Mapping[str, Any], told: EndpointFacts | None) -
         "model": model,
         "system": options["system"],
         "tensor_parallel": options["tensor_parallel"],
-        "engine": "vllm" if told and told.version else "unknown",
+        "engine": (told.engine if told else None) or "unknown",
         "engine_version": (told.version if told else None) or "unknown",
         "source": "measured from outside: gaps between tokens of controlled batches; the engine's host time is in them",
         "kv_bytes_per_token": _kv_bytes(model, options),

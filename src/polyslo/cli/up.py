@@ -19,6 +19,7 @@ from polyslo.fleets.engine_command import (
     COMMAND,
     EMULATED,
     ENGINES,
+    SGLANG,
     VLLM,
     EngineSpec,
     assign_gpus,
@@ -37,6 +38,8 @@ from polyslo.gateway.observability.log_lines import log_to_stderr
 from polyslo.gateway.warmup import warm_up
 
 HEALTH = {"interval_s": 2.0, "success_threshold": 1}  # an engine on this machine is asked often, at no cost
+# SGLang looks once a second whether anything has come of its scheduler, and answers then.
+ENGINE_HEALTH = {SGLANG: {"timeout_s": 5.0}}
 
 
 @click.command("up", context_settings={"ignore_unknown_options": False})
@@ -81,7 +84,7 @@ def up_command(
     model = _model(table, config_file)
     profile = options["profile"] or model.get("profile")
     spec = _spec(engine, scheduler, bool(usable), extra, {**options, "profile": profile})
-    needs_gpus = engine == VLLM or (engine == COMMAND and gpus is not None)
+    needs_gpus = engine in (VLLM, SGLANG) or (engine == COMMAND and gpus is not None)
     assigned = assign_gpus(usable if needs_gpus else [], instances, spec.tensor_parallel)
     rule = _pool_rule(least, instances, linger_s)
     ports = free_ports(instances) if engine_port is None else list(range(engine_port, engine_port + instances))
@@ -154,7 +157,8 @@ def _config(
     known = {key: value for key, value in known.items() if value is not None and key not in model}
     endpoints = [{"url": url, "name": f"engine-{i}"} for i, url in enumerate(urls)]
     models = [{**model, **known, "endpoints": endpoints}]
-    return parse_config({**table, "models": models, "health": HEALTH | table.get("health", {})}, file, flags)
+    health = HEALTH | ENGINE_HEALTH.get(spec.engine, {}) | table.get("health", {})
+    return parse_config({**table, "models": models, "health": health}, file, flags)
 
 
 def _model(table: Mapping[str, Any], file: str | None) -> dict[str, Any]:

@@ -15,13 +15,15 @@ from pathlib import Path
 
 from polyslo.errors import ConfigError
 
-EMULATED, VLLM, COMMAND = "emulated", "vllm", "command"
-ENGINES = (VLLM, EMULATED, COMMAND)
+EMULATED, VLLM, SGLANG, COMMAND = "emulated", "vllm", "sglang", "command"
+ENGINES = (VLLM, SGLANG, EMULATED, COMMAND)
 HOST = "127.0.0.1"
 PORT_WORD = "{port}"
-CHUNK_FLAG, BATCH_FLAG = "--max-num-batched-tokens", "--max-num-seqs"
-STOCK_CHUNK_TOKENS = 2048  # vLLM's own default on most GPUs; told to it, so that gateway and engine agree
+STOCK_CHUNK_TOKENS = 2048  # vLLM's own default on most GPUs; told to engines, so that gateway and engine agree
 DYNAMIC_CHUNK_TOKENS = 8192  # a bound only, where chunks are sized by SLOs
+_VLLM_LIMITS = "--max-num-batched-tokens", "--max-num-seqs"
+# The flags by which engines are told the tokens of an iteration and the requests of a batch.
+_LIMITS = {VLLM: _VLLM_LIMITS, SGLANG: ("--chunked-prefill-size", "--max-running-requests")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,10 @@ class EngineSpec:
 
     def __post_init__(self) -> None:
         """Check what goes together; raises `ConfigError`."""
-        if self.engine == VLLM and self.model is None:
-            raise ConfigError("--model: must be given with --engine vllm, got none; a folder or a name of the hub")
+        if self.engine in (VLLM, SGLANG) and self.model is None:
+            raise ConfigError(
+                f"--model: must be given with --engine {self.engine}, got none; a folder or a name of the hub"
+            )
         if self.engine == COMMAND and not any(PORT_WORD in word for word in self.extra):
             raise ConfigError(
                 f"--engine command: needs the engine's command with {PORT_WORD} in it, got {' '.join(self.extra)!r}; "
@@ -51,7 +55,7 @@ class EngineSpec:
     @property
     def chunk_tokens(self) -> int | None:
         """Tokens of an iteration, as the engine is told; None where only it knows."""
-        given = _whole(self.extra, CHUNK_FLAG)
+        given = _whole(self.extra, self._limit_flags[0])
         if given is not None or self.engine == COMMAND:
             return given
         return DYNAMIC_CHUNK_TOKENS if self.has_scheduler else STOCK_CHUNK_TOKENS
@@ -59,15 +63,19 @@ class EngineSpec:
     @property
     def max_residents(self) -> int | None:
         """Requests of a batch, where the engine is told."""
-        return _whole(self.extra, BATCH_FLAG)
+        return _whole(self.extra, self._limit_flags[1])
+
+    @property
+    def _limit_flags(self) -> tuple[str, str]:
+        return _LIMITS.get(self.engine, _VLLM_LIMITS)
 
     def command(self, port: int) -> list[str]:
         """Return the command line of an instance."""
         if self.engine == COMMAND:
             return [word.replace(PORT_WORD, str(port)) for word in self.extra]
-        make = _vllm_command if self.engine == VLLM else _emulated_command
-        chunk = () if _whole(self.extra, CHUNK_FLAG) else (CHUNK_FLAG, str(self.chunk_tokens))
-        return [*make(self, port), *chunk, *self.extra]
+        flag, _ = self._limit_flags
+        chunk = () if _whole(self.extra, flag) else (flag, str(self.chunk_tokens))
+        return [*_COMMANDS[self.engine](self, port), *chunk, *self.extra]
 
 
 def gpu_env(gpus: Sequence[str]) -> dict[str, str]:
@@ -110,17 +118,34 @@ def has_tested_vllm() -> bool:
 
 
 def _vllm_command(spec: EngineSpec, port: int) -> list[str]:
-    beside = Path(sys.executable).parent / "vllm"
-    program = str(beside) if beside.exists() else shutil.which("vllm")
-    if program is None:
-        raise ConfigError("--engine vllm: there is no vllm command here; install vLLM in this environment")
     assert spec.model is not None
-    command = [program, "serve", spec.model, "--host", HOST, "--port", str(port)]
+    command = [_program("vllm", "vLLM"), "serve", spec.model, "--host", HOST, "--port", str(port)]
     if spec.served_name and "--served-model-name" not in spec.extra:
         command += ["--served-model-name", spec.served_name]
     if spec.tensor_parallel > 1:
         command += ["--tensor-parallel-size", str(spec.tensor_parallel)]
     return [*command, *(_scheduler_flags(spec) if spec.has_scheduler else ())]
+
+
+def _sglang_command(spec: EngineSpec, port: int) -> list[str]:
+    """Return SGLang's command line. Without mixed chunks every decode would wait until a prompt's last chunk."""
+    assert spec.model is not None
+    command = [_program("sglang", "SGLang"), "serve", "--model-path", spec.model, "--host", HOST, "--port", str(port),
+               "--enable-metrics", "--enable-mixed-chunk"]  # fmt: skip
+    if spec.served_name and "--served-model-name" not in spec.extra:
+        command += ["--served-model-name", spec.served_name]
+    if spec.tensor_parallel > 1:
+        command += ["--tp-size", str(spec.tensor_parallel)]
+    return command
+
+
+def _program(name: str, title: str) -> str:
+    """Return an engine's program: of this environment, or of the PATH."""
+    beside = Path(sys.executable).parent / name
+    program = str(beside) if beside.exists() else shutil.which(name)
+    if program is None:
+        raise ConfigError(f"--engine {name}: there is no {name} command here; install {title} in this environment")
+    return program
 
 
 def _scheduler_flags(spec: EngineSpec) -> list[str]:
@@ -146,6 +171,9 @@ def _emulated_command(spec: EngineSpec, port: int) -> list[str]:
     if spec.has_scheduler:
         command.append("--dynamic-chunking")
     return [*command, "--speed", f"{spec.speed:g}"]
+
+
+_COMMANDS = {VLLM: _vllm_command, SGLANG: _sglang_command, EMULATED: _emulated_command}
 
 
 def _absolute(profile: str) -> str:

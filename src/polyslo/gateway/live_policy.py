@@ -53,7 +53,8 @@ def why_fallback(model: ModelConfig, profile: Profile, tiers_s: Sequence[float])
         return None
     fitting = profile.largest_chunk(tiers_s[0], BATCH, BATCH * CONTEXT_TOKENS, 0, chunk)
     remedy = (
-        f"start the engines with --max-num-batched-tokens {fitting} and set chunk_limit_tokens = {fitting}"
+        f"give the engines a chunk of {fitting} tokens (vLLM: --max-num-batched-tokens, SGLang: "
+        f"--chunked-prefill-size) and set chunk_limit_tokens = {fitting}"
         if fitting >= 16
         else "loosen the tightest tier"
     )

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from polyslo.measure.live import AGAIN
 from polyslo.measure.noise import Noise
+from polyslo.measure.plan import AGAIN
 
 _KINDS = {
     "decode": ("decodes", "context", "ms"),

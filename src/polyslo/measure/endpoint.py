@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 
@@ -50,7 +50,7 @@ class EndpointFacts:
     model: str
     max_context_tokens: int | None
     kv_capacity_tokens: int | None
-    cache_dtype: str | None
+    engine: str | None
     version: str | None
 
 
@@ -87,12 +87,15 @@ class Endpoint:
         metrics = await self._get("/metrics")
         found = _CACHE_INFO.search(metrics)
         labels = dict(_LABEL.findall(found[1])) if found else {}
+        vllm = await self._get_object("/version")
+        sglang = {} if vllm else await self._get_object("/server_info")
+        version = vllm.get("version") or sglang.get("version")
         return EndpointFacts(
             model=served.name,
             max_context_tokens=served.max_context_tokens,
-            kv_capacity_tokens=_kv_capacity(labels, metrics),
-            cache_dtype=labels.get("cache_dtype"),
-            version=await self._version(),
+            kv_capacity_tokens=_kv_capacity(labels, metrics) or _whole(sglang.get("max_total_num_tokens")),
+            engine=None if version is None else "vllm" if vllm else "sglang",
+            version=None if version is None else str(version),
         )
 
     def open(self, input_tokens: int, output_tokens: int) -> Track:
@@ -129,13 +132,13 @@ class Endpoint:
         }
         return orjson.dumps(options)[:-1] + b',"prompt":[' + prompt + b"]}"
 
-    async def _version(self) -> str | None:
+    async def _get_object(self, path: str) -> dict[str, Any]:
+        """Return what a page of JSON says; nothing where there is none."""
         try:
-            said = orjson.loads(await self._get("/version"))
+            said = orjson.loads(await self._get(path))
         except orjson.JSONDecodeError:
-            return None
-        version = said.get("version") if isinstance(said, dict) else None
-        return str(version) if version else None
+            return {}
+        return said if isinstance(said, dict) else {}
 
     async def _get(self, path: str) -> str:
         """Return a page's text; nothing where there is none."""
@@ -192,6 +195,10 @@ def _kv_capacity(labels: dict[str, str], metrics: str) -> int | None:
         return int(labels["num_gpu_blocks"]) * int(labels["block_size"])
     except (KeyError, ValueError):
         return None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def reject_longer(wanted_tokens: int, allowed_tokens: int | None) -> None:

@@ -2,7 +2,7 @@
 
 A decode gets its token at the end of each iteration, so the gaps of one stream are iteration times, prompt or no
 prompt: nothing of HTTP, queues and tokenizing is in them. A prompt's iterations are the last gaps before its first
-token. The engine must serve nobody else, keep a constant chunk and, as everybody does, serve decodes first.
+token. The engine must serve nobody else, keep a constant chunk, and let decodes share iterations with prompts.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
+from polyslo.measure.document import noise_of
 from polyslo.measure.doubt import Found, doubtful_tasks, lesser
 from polyslo.measure.endpoint import Bench
 from polyslo.measure.notebook import Notebook
-from polyslo.measure.plan import NUM_PREFIXES, PROBE_TOKENS, SETTLE_STEPS, MeasurePlan
+from polyslo.measure.plan import AGAIN, NUM_PREFIXES, PROBE_TOKENS, SETTLE_STEPS, MeasurePlan
 from polyslo.measure.steps import BlurredError, decode_step, middle
 from polyslo.measure.track import Track
 
@@ -27,7 +28,6 @@ MAX_DOUBTS = 3
 MAX_BLURS = 4  # of a task: a busy machine's tokens come in heaps now and then
 NUM_SEARCH_REPEATS = 4
 NUM_MIXED_REPEATS = 3
-AGAIN = "again: "  # tasks that are measured a second time at the end, to tell how far they repeat
 
 Task = tuple[str, float, Callable[[], Awaitable[Found]]]
 Tell = Callable[[float, float], None]
@@ -44,6 +44,11 @@ class Measurement:
         self._probe: Track | None = None
         self._most_decodes = plan.max_decodes
         self._chunk_tokens = plan.chunk_tokens or 0
+
+    @property
+    def warnings(self) -> list[str]:
+        """Say what makes a finished measurement doubtful."""
+        return [*noise_of(self._notebook.done).warnings, *self._unsplit()]
 
     async def run(self) -> None:
         """Measure everything that the notebook lacks."""
@@ -109,7 +114,7 @@ class Measurement:
 
     async def _find_chunk(self) -> int:
         """Return how many tokens an iteration may carry: the most that one takes beside the probe, and the probe."""
-        longest = min(self._plan.max_context_tokens - 2, LONGEST_SEARCH_TOKENS)
+        longest = self._longest_search_tokens
         alone = await self._num_steps(1, NUM_SEARCH_REPEATS)
         num_chunks = await self._num_steps(longest, NUM_SEARCH_REPEATS) - alone + 1
         if num_chunks <= 1:
@@ -122,6 +127,20 @@ class Measurement:
             else:
                 high = half - 1
         return low + 1
+
+    @property
+    def _longest_search_tokens(self) -> int:
+        return min(self._plan.max_context_tokens - 2, LONGEST_SEARCH_TOKENS)
+
+    def _unsplit(self) -> list[str]:
+        """Warn where no prompt was split: most engines' chunks are smaller than their longest prompts."""
+        longest = self._longest_search_tokens
+        if self._notebook.done.get("chunk", 0) <= longest:
+            return []
+        return [
+            f"a prompt of {longest:,} tokens was computed between two tokens of a decode: the chunk is no smaller, or "
+            "decodes wait for whole prompts (SGLang without --enable-mixed-chunk), and few TPOTs can be kept"
+        ]
 
     async def _num_steps(self, tokens: int, num_repeats: int, enough: int = 0) -> int:
         """Return how many iterations end between a prompt's being sent and its first token, at least.

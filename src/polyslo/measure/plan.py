@@ -16,6 +16,7 @@ MAX_FULL_CHUNKS = 32  # of the longest prompt: its attention term is known well 
 KV_SHARE = 0.85  # of the capacity that batches may fill: the rest is for what they decode meanwhile
 PROBE_TOKENS = 16  # of the prompt whose decode shows the iterations
 SETTLE_STEPS = 3  # after the batch has changed
+AGAIN = "again: "  # tasks that are measured a second time at the end, to tell how far they repeat
 STEPS_BESIDE = 36  # that pass while prompts are measured beside a batch
 
 

@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from polyslo.measure.doubt import Found
-from polyslo.measure.live import AGAIN
 from polyslo.measure.notebook import Notebook
-from polyslo.measure.plan import KV_SHARE
+from polyslo.measure.plan import AGAIN, KV_SHARE
 from polyslo.measure.steps import Measured, middle
 from polyslo.measure.torch_decoder import Batch, Decoder
 

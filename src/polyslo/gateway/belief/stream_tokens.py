@@ -1,13 +1,14 @@
 """How many tokens a piece of a stream shows, found by looking at its bytes: nothing is decoded.
 
 Engines send an event a token, or several tokens in one: where they speculate, where they were told to speak less often
-(vLLM's `--stream-interval`), where they have fallen behind. What the client asked for says which (`count_kinds`). Two
-kinds of events are no token: the opening of a chat, which names the role and says nothing (vLLM and SGLang send it just
-before the first token), and the usage after the last one, which has no choices. Where nobody asked for usage and an
-engine sends it all the same, it counts as a token until the end trues that up.
+(vLLM's `--stream-interval`), where they have fallen behind. What the client asked for says which (`count_kinds`).
+Three kinds of events are no token: the opening of a chat, which names the role and says nothing (vLLM and SGLang send
+it just before the first token); its closing, where that says but that the limit was reached (SGLang's and OpenAI's;
+what ends by itself has made a last token that is not shown); and the usage after the last one, which has no choices.
+Where nobody asked for usage and an engine sends it all the same, it counts as a token until the end trues that up.
 
-Whole events are looked at where they state a count, and until a chat has opened; the beginning of one waits for its
-end. Elsewhere nothing is kept.
+So events are looked at whole, the beginning of one waits for its end; but not in a completion whose client asked for no
+counts: there each is a token, and nothing is kept.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from polyslo.wire.sse import EventCounter
 
 _OPENING = re.compile(rb'"role"\s*:.*"content"\s*:\s*(?:""|null)|"content"\s*:\s*(?:""|null).*"role"\s*:', re.DOTALL)
 _MOST_OPENING_BYTES = 4096  # of the first event that are looked at: a prompt's token ids may follow
+_LIMIT_REACHED = b'"length"'
+_CLOSING = re.compile(rb'"delta"\s*:\s*\{(?:\s*"\w+"\s*:\s*null\s*,?)*\s*\}[^{}\n]*"finish_reason"\s*:\s*"length"')
 _NO_CHOICES = b'"choices":[]'
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _LONGEST_EVENT_BYTES = 16 << 20  # the first may have a prompt's token ids
@@ -31,7 +34,7 @@ class TokenCounter:
     """The tokens of one stream of one engine, whose events are as `event_tokens` says where they don't say it."""
 
     __slots__ = (
-        "_ahead", "_awaits_opening", "_counts_usage", "_event_tokens", "_events", "_is_plain", "_is_whole",
+        "_ahead", "_awaits_opening", "_counts_usage", "_event_tokens", "_events", "_is_chat", "_is_whole",
         "_num_sequences", "_rest", "kind", "num_events",
     )  # fmt: skip
 
@@ -42,10 +45,9 @@ class TokenCounter:
         self._event_tokens = event_tokens
         self._num_sequences = ask.num_sequences
         self._events = EventCounter()
-        self._awaits_opening = ask.is_chat
+        self._is_chat = self._awaits_opening = ask.is_chat
         self._counts_usage = ask.includes_usage or self.kind != EVENTS
-        self._is_whole = self._awaits_opening or self.kind != EVENTS  # whether only whole events are looked at
-        self._is_plain = not (self._is_whole or self._counts_usage)  # whether events need not be looked at
+        self._is_whole = self._is_chat or self._counts_usage  # whether events are looked at, whole
         self._rest = b""  # the beginning of an event that is coming
 
     @property
@@ -55,15 +57,13 @@ class TokenCounter:
 
     def feed(self, data: bytes) -> int:
         """Return how many tokens this piece shows."""
-        if self._is_plain and self._event_tokens.is_one_each:
-            events = self._events.feed(data)
-            self.num_events += events
-            return events
         if self._is_whole:
             data = self._whole(data)
         events = self._events.feed(data)
         if events and self._awaits_opening:
             events -= self._note_opening(data)
+        if events and self._is_chat and _LIMIT_REACHED in data:
+            events -= len(_CLOSING.findall(data))
         if events and self._counts_usage and _NO_CHOICES in data:
             events = max(0, events - data.count(_NO_CHOICES))
         if self.kind == EVENTS:
@@ -122,10 +122,10 @@ class TokenCounter:
         if self._rest:
             data = self._rest + data
             self._rest = b""
+        if data[-2:] == b"\n\n":
+            return data
         if b"\r" in data or len(data) > _LONGEST_EVENT_BYTES:  # its events don't end as JSON's can
             self.kind, self._is_whole = EVENTS, False
-            return data
-        if data[-2:] == b"\n\n":
             return data
         end = data.rfind(b"\n\n")
         end = 0 if end < 0 else end + 2
@@ -135,10 +135,6 @@ class TokenCounter:
     def _note_opening(self, data: bytes) -> int:
         """Take note of a chat's first event; return 1 if it is but its opening."""
         self._awaits_opening = False
-        if self.kind == EVENTS:
-            self._is_whole, self._is_plain = False, not self._counts_usage
-            self._events.feed(self._rest)
-            self._rest = b""
         first, _, _ = data[:_MOST_OPENING_BYTES].partition(b"\n\n")
         return _OPENING.search(first) is not None
 

@@ -120,9 +120,15 @@ class ModelConfig:
         f"(it begins with {START_SLACK_MS:g}), or fixed.",
         LEARN,
     )
-    max_residents: int = setting(Whole(1, 8192), "Requests in an engine's batch (vLLM: `--max-num-seqs`).", 1024)
+    max_residents: int = setting(
+        Whole(1, 8192),
+        "Requests in an engine's batch (vLLM: `--max-num-seqs`, SGLang: `--max-running-requests`).",
+        1024,
+    )
     chunk_limit_tokens: int = setting(
-        Whole(16, 32_768), "Tokens of an engine's iteration (vLLM: `--max-num-batched-tokens`).", 8192
+        Whole(16, 32_768),
+        "Tokens of an engine's iteration (vLLM: `--max-num-batched-tokens`, SGLang: `--chunked-prefill-size`).",
+        8192,
     )
     dynamic_chunking: bool = setting(
         Flag(),

@@ -101,7 +101,7 @@ class Transcript:
         text = self._text_of(choice)
         if text is None or choice.get("logprobs") is not None:
             self.give_up()
-        tokens = self._count(event, 0 if is_opening(choice) else None)
+        tokens = self._count(event, 0 if is_opening(choice) or _is_closing(choice) else None)
         self._is_over |= choice.get("finish_reason") is not None
         if self._is_plain:
             self._keep(text or "", choice.get("token_ids"), tokens)
@@ -154,3 +154,10 @@ def is_opening(choice: Mapping[str, Any]) -> bool:
     """Tell whether a choice only names the role: how engines open each chat."""
     delta = choice.get("delta")
     return isinstance(delta, dict) and "role" in delta and not delta.get("content")
+
+
+def _is_closing(choice: Mapping[str, Any]) -> bool:
+    """Tell whether a choice only says why a chat ends: SGLang does so apart from the last text, and states no count."""
+    delta = choice.get("delta")
+    is_silent = isinstance(delta, dict) and all(value is None for value in delta.values())
+    return is_silent and choice.get("finish_reason") is not None

@@ -33,7 +33,7 @@ _ENVIRON = {
 _KV_TRANSFER = {"kv_connector": "NixlConnector", "kv_role": "kv_both", "kv_buffer_device": "cpu"}
 
 
-class RealEngine:
+class VllmEngine:
     """One instance. `polyslo` are the plug-in's settings; without them it is stock vLLM.
 
     `splits` gives a process to what computes, apart from the core's, as with several GPUs; it takes longer to start.

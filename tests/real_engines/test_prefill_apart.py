@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from asking import Answer, ask, ask_all, leave_after_first, prompt
 from gateway_process import serving
-from real_engine import RealEngine
+from vllm_engine import VllmEngine
 from vllm_environment import VllmEnvironment, why_no_nixl
 
 MODEL = "nano"
@@ -55,7 +55,7 @@ endpoints = [
 ]
 """
 
-Engines = dict[str, RealEngine]
+Engines = dict[str, VllmEngine]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def engines(vllm_environment: VllmEnvironment, folder: Path) -> Iterator[Engines
         pytest.skip(f"KV between real engines: {reason}")
     settings = {"profile": PROFILE, "speed": SPEED, "pace": 1.0}
     started = {
-        name: RealEngine(
+        name: VllmEngine(
             vllm_environment, folder / f"{name}.log", name=MODEL, shares_kv=True, max_model_len=16_384,
             polyslo=settings | {"steps_file": str(folder / f"{name}.jsonl")}, more=("--no-enable-prefix-caching",),
         )
@@ -119,7 +119,7 @@ def slo_headers(tpot_ms: float, ttft_ms: float = 60_000) -> dict[str, str]:
     return {"x-llm-d-slo-ttft-ms": str(ttft_ms), "x-llm-d-slo-tpot-ms": str(tpot_ms), "x-polyslo-explain": "1"}
 
 
-def until_zero(engine: RealEngine, metric: str) -> None:
+def until_zero(engine: VllmEngine, metric: str) -> None:
     """Wait until an engine says that nothing is left."""
     for _ in range(600):
         if engine.metric(metric) == 0:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from asking import Answer, ask, ask_all, prompt
 from gateway_process import read_metric, serving
-from real_engine import RealEngine
+from vllm_engine import VllmEngine
 from vllm_environment import VllmEnvironment
 
 INTERVAL = 3
@@ -39,10 +39,10 @@ endpoints = [{{ url = "{url}" }}]
 
 
 @pytest.fixture(scope="module")
-def engine(vllm_environment: VllmEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
+def engine(vllm_environment: VllmEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
     """An engine that tells of three tokens at a time, and guesses the next ones."""
     folder = tmp_path_factory.mktemp("several")
-    engine = RealEngine(
+    engine = VllmEngine(
         vllm_environment, folder / "several.log", name="several",
         polyslo={"profile": PROFILE, "speed": 0.1, "steps_file": str(folder / "several.jsonl")},
         more=("--stream-interval", str(INTERVAL), "--speculative-config", json.dumps(SPECULATION)),
@@ -55,19 +55,19 @@ def engine(vllm_environment: VllmEnvironment, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def gateway(engine: RealEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def gateway(engine: VllmEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A gateway before it: its address, and that of its metrics."""
     with serving(GATEWAY.format(profile=PROFILE, url=engine.url), tmp_path_factory.mktemp("gateway")) as addresses:
         yield addresses
 
 
 @pytest.fixture(scope="module")
-def alone(engine: RealEngine) -> list[Answer]:
+def alone(engine: VllmEngine) -> list[Answer]:
     """What the engine answers to each prompt alone, with nothing told."""
     return [ask(engine.url, "several", prompt(k, inputs), outputs) for k, (inputs, outputs) in enumerate(LENGTHS)]
 
 
-def test_steps_have_several_tokens_and_events_too(engine: RealEngine, alone: list[Answer]) -> None:
+def test_steps_have_several_tokens_and_events_too(engine: VllmEngine, alone: list[Answer]) -> None:
     """Else what follows would say nothing."""
     assert [len(answer.token_ids) for answer in alone] == [outputs for _, outputs in LENGTHS]
     assert engine.metric("vllm:spec_decode_num_accepted_tokens_total") > 0

@@ -1,0 +1,48 @@
+"""Where the tests' SGLang lives: an environment of its own beside vLLM's, whose models it serves.
+
+Nothing here imports what is not in Python itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vllm_environment import environment, why_not
+
+VERSION = "0.5.23"
+
+
+@dataclass(frozen=True)
+class SglangEnvironment:
+    """A virtual environment with SGLang, on a CPU."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        """The interpreter."""
+        return self.folder / "bin" / "python"
+
+    @property
+    def stamp(self) -> Path:
+        """Written when everything else is in place; its text says what was installed."""
+        return self.folder / "polyslo-installed"
+
+    @property
+    def models(self) -> Path:
+        """The folder of the models."""
+        return environment().models
+
+
+def sglang_environment() -> SglangEnvironment:
+    """Return where the environment is, or would be."""
+    return SglangEnvironment(environment().folder.with_name(f"sglang-{VERSION}"))
+
+
+def why_no_sglang() -> str | None:
+    """Return why SGLang can't be used here; None when it can."""
+    if (reason := why_not()) is not None:
+        return reason
+    here = sglang_environment()
+    return None if here.stamp.exists() else f"no SGLang {VERSION} in {here.folder}; `make engines` installs it"
