@@ -40,7 +40,7 @@ peers: $(STAMP)
 gateways: peers
 	@$(BIN)/python benchmarks/gateways
 
-# vLLM for CPUs and small models, into ~/.cache/polyslo/engines: 2.6 GB, a few minutes, once.
+# vLLM and SGLang for CPUs and small models, into ~/.cache/polyslo/engines: 4.6 GB, a few minutes, once.
 engines: $(STAMP)
 	@$(BIN)/python tests/real_engines/install.py --uv $(UV)
 
@@ -54,7 +54,7 @@ test test-fast: $(STAMP)
 # Real engines take both cores, so these tests come alone. POLYSLO_SKIP_ENGINES=1 leaves them out.
 test-engines: $(STAMP)
 	@$(BIN)/python tests/real_engines/install.py --uv $(UV) --if-possible
-	@$(BIN)/python tests/real_engines/vllm_environment.py
+	@$(BIN)/python tests/real_engines/sglang_environment.py
 	@$(BIN)/pytest -n 0 -rs tests/real_engines
 
 lint: $(STAMP)

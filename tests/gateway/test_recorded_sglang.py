@@ -16,6 +16,7 @@ from polyslo.gateway.belief.stream_tokens import TokenCounter
 from polyslo.gateway.relays.broken import is_broken
 from polyslo.gateway.relays.one_stream import OneStream
 from polyslo.gateway.requests.body import CHAT, COMPLETIONS, read_body
+from polyslo.load.tokens import TokenCounter as LoadCounter
 from polyslo.load.tokens import error_text
 from polyslo.measure.endpoint import Endpoint
 
@@ -58,6 +59,18 @@ def test_tokens_are_counted_as_far_as_events_tell(exchange):
     assert counter.feed(data) == expected
     cut = TokenCounter(_ask(exchange))
     assert sum(cut.feed(data[k : k + 1]) for k in range(len(data))) == expected
+
+
+@pytest.mark.parametrize("exchange", STREAMS, ids=_name)
+def test_the_load_generator_counts_them_too(exchange):
+    """By usage where each event was asked for it, opening and closing apart; else by events, trued up at the end."""
+    by_usage = exchange["asked"].get("stream_options", {}).get("continuous_usage_stats", False)
+    counter = LoadCounter(by_usage=by_usage)
+    counter.feed(exchange["body"].encode())
+    assert (counter.is_done, counter.error, counter.counted_by_events) == (True, None, not by_usage)
+    has_usage = "stream_options" in exchange["asked"]
+    assert counter.usage_tokens == (_made(exchange) if has_usage else None)
+    assert counter.num_tokens == _made(exchange) if by_usage else counter.num_tokens > 0
 
 
 def test_recorded_are_all_ways_of_streaming():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vllm_environment import VERSION as VLLM_VERSION
 from vllm_environment import environment, why_not
 
 VERSION = "0.5.23"
@@ -46,3 +47,10 @@ def why_no_sglang() -> str | None:
         return reason
     here = sglang_environment()
     return None if here.stamp.exists() else f"no SGLang {VERSION} in {here.folder}; `make engines` installs it"
+
+
+if __name__ == "__main__":
+    folder = environment().folder
+    print(f"real engines: {why_not() or f'vLLM {VLLM_VERSION} in {folder}'}")
+    if why_not() is None:
+        print(f"real engines: {why_no_sglang() or f'SGLang {VERSION} in {sglang_environment().folder}'}")

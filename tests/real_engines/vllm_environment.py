@@ -77,7 +77,3 @@ def why_no_nixl() -> str | None:
     """Return why engines that are there can't give KV to each other; None when they can."""
     here = environment()
     return None if here.has_nixl else f"no NIXL in {here.folder}; `make engines` installs it where it can be had"
-
-
-if __name__ == "__main__":
-    print(f"real engines: {why_not() or f'vLLM {VERSION} in {environment().folder}'}")

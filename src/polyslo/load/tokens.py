@@ -154,12 +154,14 @@ class TokenCounter:
             self._learn_frame(event)
 
     def _count_event(self, choice: dict[str, Any]) -> None:
-        self.counted_by_events = True
         if _is_empty(choice):
+            if self._by_usage and self.usage_tokens is not None:
+                return  # how a chat ends whose tokens stated their count (SGLang)
             if choice.get("finish_reason"):
                 self.num_doubtful = 1
             elif "role" in (choice.get("delta") or ()):
                 return  # the first event of a chat
+        self.counted_by_events = True
         self.num_tokens += 1
 
     def _learn_frame(self, event: bytes) -> None:
