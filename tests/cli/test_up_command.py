@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -50,12 +52,49 @@ def test_engine_and_gateway_are_told_the_same(run, tmp_path):
 def test_sglang_has_a_constant_chunk_that_the_gateway_knows(run, monkeypatch):
     """polyslo's scheduler is vLLM's only, a profile or not."""
     monkeypatch.setattr(engine_command.shutil, "which", lambda name: f"/bin/{name}")
-    result = run("--engine", "sglang", "--model", "a", "--profile", "llama-3.1-8b-h200-tp1", "--gpus", "")
+    result = run("--engine", "sglang", "--model", "a", "--gpus", "")
     assert result.exit_code == 0, result.output
     (served,) = run.served
     (model,) = served._config.models
     assert (model.chunk_limit_tokens, model.dynamic_chunking) == (2048, False)
-    assert served._config.health.timeout_s > 2 * 1.0  # it answers looks once a second, when something has come
+    assert served._config.health.timeout_s == 5.0  # it answers looks once a second, when something has come
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_a_constant_chunk_is_one_that_the_tightest_tier_has_room_for(run, monkeypatch, tmp_path, engine):
+    """Else nothing could be promised. One that somebody has told stays, as does the usual one where none is needed."""
+    words = []
+    monkeypatch.setattr(engine_command.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(up, "LocalFleet", lambda spec, *_: words.append(spec.command(1)))
+    config = tmp_path / "gateway.toml"
+    config.write_text("[tiers]\ntpots_ms = [30]\n[[models]]\nchunk_limit_tokens = 1000\n")
+    chunk, batch = {
+        "vllm": ("--max-num-batched-tokens", "--max-num-seqs"),
+        "sglang": ("--chunked-prefill-size", "--max-running-requests"),
+    }[engine]
+    common = ("--engine", engine, "--model", "a", "--gpus", "", "--scheduler", "off", "--profile",
+              "llama-3.1-8b-h200-tp1")  # fmt: skip
+    file = ("--config", str(config))
+    ways = (
+        (),
+        ("--policy", "minimal"),
+        ("--", chunk, "4096"),
+        file,
+        (*file, "--", chunk, "700"),
+        ("--", batch, "2000"),
+    )
+    results = [run(*common, *more) for more in ways]
+    assert [result.exit_code for result in results] == [0] * len(ways), results[0].output
+    models = [served._config.models[0] for served in run.served]
+    fitting = models[0].chunk_limit_tokens
+    assert 500 < fitting < 1000
+    assert fitting % 128 == 0  # engines take whole pages
+    # Every request of a batch may decode, so a chunk is not made smaller than the batch.
+    assert [model.chunk_limit_tokens for model in models] == [fitting, 2048, 4096, 1000, 700, 2048]
+    assert models[0].max_residents == (fitting if engine == "vllm" else 1024)
+    told = [line[len(line) - line[::-1].index(chunk)] for line in words]  # behind the last of the flag
+    assert told == [str(model.chunk_limit_tokens) for model in models]
+    assert f"a chunk of {fitting} tokens, so that a full step fits into the tightest TPOT, 20 ms" in results[0].stderr
 
 
 @pytest.mark.parametrize(
@@ -66,14 +105,22 @@ def test_sglang_has_a_constant_chunk_that_the_gateway_knows(run, monkeypatch):
         (["--engine", "command", "--scheduler", "on", "--", "a", "{port}"], "only vLLM and emulated engines"),
         (["--engine", "sglang", "--model", "a", "--scheduler", "on"], "only vLLM and emulated engines"),
         (["--engine", "vllm", "--model", "a", "--scheduler", "on"], "give --profile"),
+        (
+            ["--engine", "sglang", "--model", "a", "--", "--chunked-prefill-size", "-1"],
+            "must be a whole number above 0",
+        ),
+        (["--engine", "vllm", "--model", "a", "--", "--max-num-batched-tokens=8k"], "above 0, as the gateway reckons"),
+        (["--engine", "sglang", "--model", "a", "--config", "dynamic.toml"], "no scheduler of polyslo's"),
         (["--engine", "emulated", "--instances", "2", "--min", "3"], "--min: must be at most"),
         (["--engine", "vllm", "--model", "a", "--gpus", "0", "--instances", "2"], "need 2, got 1"),
         (["--engine", "emulated", "--config", "/nowhere"], "can't be read"),
         (["--engine", "emulated", "--policy", "polyserv"], "did you mean"),
     ],
 )
-def test_what_can_not_be_served_is_refused(run, arguments, said):
+def test_what_can_not_be_served_is_refused(run, monkeypatch, tmp_path, arguments, said):
     """One line on stderr and exit code 2; nothing is started."""
+    monkeypatch.chdir(tmp_path)
+    Path("dynamic.toml").write_text("[[models]]\ndynamic_chunking = true\n")
     result = run(*arguments)
     assert (result.exit_code, run.served) == (2, [])
     assert said in result.stderr

@@ -154,6 +154,9 @@ def test_token_ids_go_on_as_token_ids():
     shown, _ = _said(shows_all, _text("on", 1, ids=[8], prompt_ids=[5, 6, 7]))
     choice = _events(shown)[0]["choices"][0]
     assert (choice["prompt_token_ids"], choice["token_ids"]) == (None, [8])
+    stray = OneStream(asked)
+    _said(stray, _text(" up", 1, ids=[7], prompt_ids=[5, 6]), _text("\ufffdon", 2, ids=[8]))
+    assert stray.said.can_go_on  # ids say which bytes those are
     without = OneStream(asked)
     _said(without, _text(" up", 1))
     assert not without.said.can_go_on
@@ -176,6 +179,7 @@ def test_what_a_failed_rest_has_said_is_forgotten():
     [
         [],
         [_text(" up\ufffd", 1)],
+        [_text(" up", 1), _text("\ufffdon", 2)],  # bytes that are no text
         [_text(" up", 1), _text("", 2)],  # held back: half a character, or what may be a stop
         [_text(" up E", 1)],  # stop: END
         [_text(" up", 9)],  # nothing is left to be made

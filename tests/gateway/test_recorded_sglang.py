@@ -9,8 +9,9 @@ from pathlib import Path
 
 import orjson
 import pytest
+from gateway.test_token_pipe import framed, told_by
 
-from polyslo.gateway.belief.count_kinds import EVENTS
+from polyslo.gateway.belief.count_kinds import EVENTS, STATED
 from polyslo.gateway.belief.engine_metrics import EngineLoad, read_load
 from polyslo.gateway.belief.stream_tokens import TokenCounter
 from polyslo.gateway.relays.broken import is_broken
@@ -73,6 +74,23 @@ def test_the_load_generator_counts_them_too(exchange):
     assert counter.num_tokens == _made(exchange) if by_usage else counter.num_tokens > 0
 
 
+@pytest.mark.parametrize("exchange", STREAMS, ids=_name)
+def test_compiled_code_counts_as_python_does(exchange):
+    """Each event an HTTP chunk, as SGLang sends them: what compiled code takes for tokens, Python counts the same."""
+    first, *events = [event + b"\n\n" for event in exchange["body"].encode().split(b"\n\n") if event]
+    python = TokenCounter(_ask(exchange))
+    stated = python.feed(first)  # the first is always Python's
+    num_compiled = 0
+    for event in events:
+        tokens = python.feed(event)
+        num_events, told = told_by(framed(event), python.kind)
+        if num_events:
+            assert tokens == (told - stated if python.kind == STATED else told)
+            num_compiled += 1
+        stated += tokens
+    assert num_compiled >= 3
+
+
 def test_recorded_are_all_ways_of_streaming():
     """So that the tests above are of something."""
     assert len(STREAMS) == 4 + 3 + 1  # chats may not list ids in streams
@@ -82,7 +100,7 @@ def test_recorded_are_all_ways_of_streaming():
 
 @pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
 def test_a_watched_stream_says_what_was_said(path):
-    """All of its text and counts are taken in, and it could go on elsewhere until its end."""
+    """All of its text and counts are taken in; it could go on elsewhere where all bytes so far were text."""
     whole = next(each for each in EXCHANGES if each["path"] == path and not each["asked"].get("stream"))
     choice = orjson.loads(whole["body"])["choices"][0]
     stated = next(
@@ -91,7 +109,7 @@ def test_a_watched_stream_says_what_was_said(path):
     stream = OneStream(_ask(stated))
     events = stated["body"].split("\n\n")
     stream.feed("\n\n".join([*events[:6], ""]).encode())  # in mid-answer
-    assert stream.said.can_go_on
+    assert stream.said.can_go_on == ("\ufffd" not in stream.said.text)
     stream.feed("\n\n".join(events[6:]).encode())
     assert stream.said.text == (choice["text"] if path == COMPLETIONS else choice["message"]["content"])
     assert (stream.said.num_tokens, stream.said.can_go_on) == (8, False)
@@ -138,8 +156,10 @@ def test_a_measurement_learns_what_it_measures(without):
 
     with HTTPServer(("127.0.0.1", 0), _Pages) as server:
         server.without = without
-        threading.Thread(target=server.serve_forever).start()
-        facts = asyncio.run(learn(f"http://127.0.0.1:{server.server_port}"))
-        server.shutdown()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            facts = asyncio.run(learn(f"http://127.0.0.1:{server.server_port}"))
+        finally:
+            server.shutdown()
     assert (facts.model, facts.max_context_tokens, facts.kv_capacity_tokens) == ("nano", 16_384, 16_384)
     assert (facts.engine, facts.version) == ("sglang", RECORDED["version"])

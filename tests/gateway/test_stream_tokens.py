@@ -68,6 +68,18 @@ def test_the_closing_of_a_chat_is_a_token_if_one_was_made(closing, usage):
         assert sum(cut.feed(stream[k : k + 1]) for k in range(len(stream))) == expected
 
 
+def test_closings_never_take_tokens_back():
+    """Of two answers at once, in lines that end otherwise, cut anywhere: a count never falls."""
+    asked = {"model": "m", "n": 2, "stream": True, "messages": [{"role": "user", "content": "x"}]}
+    both = CLOSINGS[0] % b"length"
+    stream = (ROLE + ROLE + WORD * 4 + both + both + DONE).replace(b"\n", b"\r\n")
+    for size in (1, 50, 99, 400, len(stream)):
+        counter = TokenCounter(read_body(CHAT, orjson.dumps(asked)))
+        counted = [counter.feed(stream[k : k + size]) for k in range(0, len(stream), size)]
+        assert min(counted) >= 0
+        assert 4 <= sum(counted) <= 8
+
+
 def test_usage_at_the_end_is_no_token():
     """Where it was asked for: an event without choices."""
     counter = _counter(chat=False, usage=True)

@@ -2,8 +2,8 @@
 
 They are builds for GPUs, or for pictures; without them SGLang does not start, and on a CPU, with PyTorch's own
 attention, it calls nothing of them. So whatever is asked of such a module is a class that can be called, subclassed and
-used as a decorator, and does nothing. Only SGLang is told that they are there, as others, asking whether they are,
-would use them; Triton's is told to all, as PyTorch, once SGLang has loaded it, goes on with its parts.
+used as a decorator, and does nothing. They are visible to SGLang alone, as other packages would find and use them; but
+Triton is to all, as PyTorch loads parts of it once SGLang has loaded it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Nothing(metaclass=_Anything):
 class _Absent(ModuleType):
     """A module, or a package of such."""
 
-    __version__ = "3.0.0"
+    __version__ = "3.0.0"  # SGLang compares Triton's
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

@@ -64,13 +64,21 @@ def ask(
         connection.close()
 
 
-def leave_after_first(url: str, model: str, ids: Sequence[int], output_tokens: int, headers: Mapping[str, str]) -> None:
-    """Ask for a stream, and close the connection when its first event is there."""
+def leave_after_first(
+    url: str,
+    model: str,
+    ids: Sequence[int],
+    output_tokens: int,
+    headers: Mapping[str, str],
+    before: Callable[[], object] = lambda: None,
+) -> None:
+    """Ask for a stream, and close the connection when its first event is there and `before` has been called."""
     connection = _connect(url)
     try:
         response = _send(connection, _body(model, ids, output_tokens, is_streamed=True), headers)
         assert response.status == 200, response.read()
         assert response.readline().startswith(b"data: {")
+        before()
     finally:
         connection.close()
 

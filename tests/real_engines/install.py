@@ -58,6 +58,7 @@ def main() -> None:
         install_sglang(sglang_environment(), options.uv)
     except InstallError as error:
         print(f"engines: without SGLang, {error}", file=sys.stderr)
+        sys.exit(0 if options.if_possible else 1)
 
 
 def install(target: VllmEnvironment, uv: str) -> None:

@@ -1,6 +1,7 @@
 """Record what SGLang answers, for tests that run without it: `python tests/real_engines/record_sglang.py`.
 
-Writes tests/gateway/sglang_recorded.json: a list of what was asked and what came, bodies as they were.
+Writes tests/gateway/sglang_recorded.json: what was asked and what came, bodies as they were. Of its metrics and of what
+it says of itself, only what is read.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ STATED = {"stream_options": {"include_usage": True, "continuous_usage_stats": Tr
 LISTED = {"return_token_ids": True}
 END_ID = 1  # of the token that ends an answer, in the tests' models
 GAUGES = ("num_running_reqs", "num_queue_reqs", "token_usage", "max_total_num_tokens")
-FACTS = ("version", "max_total_num_tokens", "chunked_prefill_size", "enable_mixed_chunk")  # of many that are paths
+FACTS = ("version", "max_total_num_tokens")
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
     ):
         url = fleet.engine
         exchanges = [_ask(url, path, asked) for path, asked in _questions()]
-        pages = {path: _get(url, path) for path in ("/v1/models", "/health", "/version")}
+        pages = {path: _get(url, path) for path in ("/v1/models", "/version")}
         pages["/metrics"] = _gauges(_get(url, "/metrics"))
         pages["/server_info"] = _facts(_get(url, "/server_info"))
     lines = ",\n".join(json.dumps(exchange) for exchange in exchanges)

@@ -15,7 +15,7 @@ from polyslo.gateway.app import run
 from polyslo.gateway.config.gateway import GatewayConfig, load_config
 from polyslo.gateway.config.server import LOG_LEVELS
 from polyslo.gateway.config.table import NO_FILE, MistakenConfigError
-from polyslo.gateway.explain import explain
+from polyslo.gateway.explain import Explanation, explain
 from polyslo.gateway.journal.learned_tiers import with_learned_tiers
 from polyslo.gateway.observability.log_lines import log_to_stderr
 from polyslo.gateway.warmup import warm_up
@@ -66,11 +66,16 @@ def serve_command(config_file: str | None, **flags: Any) -> None:
 
 def refuse_or_warn(config: GatewayConfig, file: str) -> None:
     """Refuse what `polyslo check` refuses, and log what it warns of. Raises `MistakenConfigError`."""
+    for warning in refuse(config, file).warnings:
+        log.warning("%s", warning)
+
+
+def refuse(config: GatewayConfig, file: str) -> Explanation:
+    """Refuse what `polyslo check` refuses; else return what it says. Raises `MistakenConfigError`."""
     explanation = explain(config)
     if explanation.mistakes:
         raise MistakenConfigError(explanation.mistakes, file)
-    for warning in explanation.warnings:
-        log.warning("%s", warning)
+    return explanation
 
 
 def _reread(

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import click
 import uvloop
 
 from polyslo.cli.options import Finite
-from polyslo.cli.serve import refuse_or_warn
+from polyslo.cli.serve import refuse, refuse_or_warn
 from polyslo.errors import ConfigError
 from polyslo.fleets.engine_command import (
     COMMAND,
@@ -33,11 +34,14 @@ from polyslo.fleets.ports import free_ports
 from polyslo.fleets.served_fleet import ServedFleet
 from polyslo.gateway.config.gateway import GatewayConfig, parse_config
 from polyslo.gateway.config.server import LOG_LEVELS
+from polyslo.gateway.fleets import live_profile
 from polyslo.gateway.journal.learned_tiers import with_learned_tiers
+from polyslo.gateway.live_policy import fitting_chunk, is_chunk_too_large
 from polyslo.gateway.observability.log_lines import log_to_stderr
 from polyslo.gateway.warmup import warm_up
 
-HEALTH = {"interval_s": 2.0, "success_threshold": 1}  # an engine on this machine is asked often, at no cost
+HAS_OWN = "--scheduler-cls"  # behind --: engines have a scheduler that somebody has chosen
+HEALTH = {"interval_s": 2.0, "success_threshold": 1}  # an engine on this machine is asked often
 # SGLang looks once a second whether anything has come of its scheduler, and answers then.
 ENGINE_HEALTH = {SGLANG: {"timeout_s": 5.0}}
 
@@ -83,7 +87,8 @@ def up_command(
     table = _read(config_file)
     model = _model(table, config_file)
     profile = options["profile"] or model.get("profile")
-    spec = _spec(engine, scheduler, bool(usable), extra, {**options, "profile": profile})
+    told = {**options, "profile": profile, "chunk_limit_tokens": model.get("chunk_limit_tokens")}
+    spec = _spec(engine, scheduler, bool(usable), extra, told)
     needs_gpus = engine in (VLLM, SGLANG) or (engine == COMMAND and gpus is not None)
     assigned = assign_gpus(usable if needs_gpus else [], instances, spec.tensor_parallel)
     rule = _pool_rule(least, instances, linger_s)
@@ -92,9 +97,15 @@ def up_command(
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     file = config_file or "polyslo up"
     config = _config(table, model, file, spec, urls, flags)
-    log_to_stderr(config.server.log_level)
-    refuse_or_warn(config, file)  # before engines start
+    refuse(config, file)  # before engines start
     config = with_learned_tiers(config)
+    if (chunk := _fitting_chunk(spec, config)) is not None:
+        spec = replace(spec, chunk_limit_tokens=chunk)
+        config = replace(_config(table, model, file, spec, urls, flags), tiers=config.tiers)
+        full = f"so that a full step fits into the tightest TPOT, {1e3 * config.tiers_s[0]:g} ms"
+        click.echo(f"engines get a chunk of {chunk} tokens, {full}", err=True)
+    log_to_stderr(config.server.log_level)
+    refuse_or_warn(config, file)
     folder = _log_folder(log_dir)
     warm_up()
 
@@ -126,10 +137,24 @@ def _spec(
         profile=options["profile"],
         speed=options["speed"],
         tensor_parallel=options["tensor_parallel"],
-        has_scheduler=has_scheduler and "--scheduler-cls" not in extra,
+        has_scheduler=has_scheduler and HAS_OWN not in extra,
         is_on_gpu=is_on_gpu,
+        chunk_limit_tokens=options["chunk_limit_tokens"],
         extra=extra,
     )
+
+
+def _fitting_chunk(spec: EngineSpec, config: GatewayConfig) -> int | None:
+    """Return the chunk that the tightest tier has room for, where the usual one is too large and ours to choose."""
+    if spec.profile is None or not spec.may_choose_chunk:
+        return None
+    (model,) = config.models
+    profile = live_profile(model)
+    if not is_chunk_too_large(model, profile, config.tiers_s):
+        return None
+    chunk = fitting_chunk(model, profile, config.tiers_s)
+    has_room = chunk is not None and chunk >= (spec.max_residents or 0)  # each may decode
+    return chunk if has_room else None
 
 
 def _can_have_scheduler(options: Mapping[str, Any]) -> bool:
@@ -146,15 +171,21 @@ def _config(
     table: dict[str, Any], model: dict[str, Any], file: str, spec: EngineSpec, urls: list[str], flags: Mapping[str, Any]
 ) -> GatewayConfig:
     """Return the gateway's configuration: the file's, with these engines and what is known of them."""
+    if model.get("dynamic_chunking") and spec.engine != COMMAND and not (spec.has_scheduler or HAS_OWN in spec.extra):
+        raise ConfigError(
+            f"{file}: dynamic_chunking: with these options engines have no scheduler of polyslo's; leave it out, or "
+            "see --scheduler"
+        )
     known = {
         "name": spec.served_name,
         "profile": spec.profile,
         "speed": spec.speed if spec.speed != 1.0 else None,
         "dynamic_chunking": spec.has_scheduler or None,
-        "chunk_limit_tokens": spec.chunk_tokens,
         "max_residents": spec.max_residents,
     }
     known = {key: value for key, value in known.items() if value is not None and key not in model}
+    if spec.chunk_tokens is not None:  # the file's, unless engines were told another behind --
+        known["chunk_limit_tokens"] = spec.chunk_tokens
     endpoints = [{"url": url, "name": f"engine-{i}"} for i, url in enumerate(urls)]
     models = [{**model, **known, "endpoints": endpoints}]
     health = HEALTH | ENGINE_HEALTH.get(spec.engine, {}) | table.get("health", {})

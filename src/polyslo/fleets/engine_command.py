@@ -20,6 +20,7 @@ ENGINES = (VLLM, SGLANG, EMULATED, COMMAND)
 HOST = "127.0.0.1"
 PORT_WORD = "{port}"
 STOCK_CHUNK_TOKENS = 2048  # vLLM's own default on most GPUs; told to engines, so that gateway and engine agree
+USUAL_RESIDENTS = 1024  # requests of a batch, where nobody says it
 DYNAMIC_CHUNK_TOKENS = 8192  # a bound only, where chunks are sized by SLOs
 _VLLM_LIMITS = "--max-num-batched-tokens", "--max-num-seqs"
 # The flags by which engines are told the tokens of an iteration and the requests of a batch.
@@ -28,7 +29,11 @@ _LIMITS = {VLLM: _VLLM_LIMITS, SGLANG: ("--chunked-prefill-size", "--max-running
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """An engine, as all instances of a fleet have it. `extra` are arguments of its own command line."""
+    """An engine, as all instances of a fleet have it.
+
+    `extra` are arguments of its own command line, and go over all others. `chunk_limit_tokens` are those of an
+    iteration; None: as many as is usual.
+    """
 
     engine: str
     model: str | None = None
@@ -38,6 +43,7 @@ class EngineSpec:
     tensor_parallel: int = 1
     has_scheduler: bool = False  # polyslo's, in the engine
     is_on_gpu: bool = False
+    chunk_limit_tokens: int | None = None
     extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -46,6 +52,12 @@ class EngineSpec:
             raise ConfigError(
                 f"--model: must be given with --engine {self.engine}, got none; a folder or a name of the hub"
             )
+        for flag in self._limit_flags if self.engine != COMMAND else ():
+            given = _value(self.extra, flag)
+            if given is not None and (not given.isdigit() or int(given) == 0):
+                raise ConfigError(
+                    f"{flag}: must be a whole number above 0, as the gateway reckons with it, got {given!r}"
+                )
         if self.engine == COMMAND and not any(PORT_WORD in word for word in self.extra):
             raise ConfigError(
                 f"--engine command: needs the engine's command with {PORT_WORD} in it, got {' '.join(self.extra)!r}; "
@@ -58,12 +70,21 @@ class EngineSpec:
         given = _whole(self.extra, self._limit_flags[0])
         if given is not None or self.engine == COMMAND:
             return given
-        return DYNAMIC_CHUNK_TOKENS if self.has_scheduler else STOCK_CHUNK_TOKENS
+        return self.chunk_limit_tokens or (DYNAMIC_CHUNK_TOKENS if self.has_scheduler else STOCK_CHUNK_TOKENS)
+
+    @property
+    def may_choose_chunk(self) -> bool:
+        """Whether the chunk is constant, and nobody has said how large."""
+        told = self.chunk_limit_tokens is not None or _whole(self.extra, self._limit_flags[0]) is not None
+        return not (told or self.has_scheduler or self.engine == COMMAND)
 
     @property
     def max_residents(self) -> int | None:
-        """Requests of a batch, where the engine is told."""
-        return _whole(self.extra, self._limit_flags[1])
+        """Requests of a batch, where the engine is told. vLLM has no more than tokens in an iteration."""
+        told, chunk = _whole(self.extra, self._limit_flags[1]), self.chunk_tokens
+        if told is not None or self.engine != VLLM or chunk is None or chunk >= USUAL_RESIDENTS:
+            return told
+        return chunk
 
     @property
     def _limit_flags(self) -> tuple[str, str]:
@@ -181,10 +202,15 @@ def _absolute(profile: str) -> str:
 
 
 def _whole(words: Sequence[str], flag: str) -> int | None:
-    """Return the whole number that a flag has in a command line, written either way."""
+    """Return the whole number that a flag has in a command line."""
+    value = _value(words, flag)
+    return int(value) if value is not None and value.isdigit() else None
+
+
+def _value(words: Sequence[str], flag: str) -> str | None:
+    """Return what a flag has in a command line, written either way."""
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name == flag:
-            text = value if equals else "".join(words[index + 1 : index + 2])
-            return int(text) if text.isdigit() else None
+            return value if equals else "".join(words[index + 1 : index + 2])
     return None

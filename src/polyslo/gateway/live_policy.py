@@ -19,7 +19,9 @@ from polyslo.policies.table import EXTERNAL, POLICIES
 from polyslo.sim.fleet import PolicySpec
 
 FALLBACK = "minimal"
-BATCH, CONTEXT_TOKENS = 16, 1000  # beside which a chunk is recommended: decodes, and the KV tokens of each
+NUM_DECODES, CONTEXT_TOKENS = 16, 1000  # beside which a chunk is recommended, and the KV tokens of each
+LEAST_PROMPT_TOKENS = 16  # of a chunk that is recommended
+PAGE_TOKENS = 128  # SGLang takes whole pages, of at most so many with most kinds of attention
 
 
 def live_policy(model: ModelConfig, profile: Profile, tiers_s: Sequence[float]) -> PolicySpec:
@@ -35,7 +37,7 @@ def live_policy(model: ModelConfig, profile: Profile, tiers_s: Sequence[float]) 
         )
     if not spec.kind.elastic or model.dynamic_chunking:
         return spec
-    if why_fallback(model, profile, tiers_s) is not None:
+    if is_chunk_too_large(model, profile, tiers_s):
         return replace(PolicySpec.parse(FALLBACK), chunk_tokens=model.chunk_limit_tokens)
     return replace(spec, without=spec.without | {"chunking"}, chunk_tokens=model.chunk_limit_tokens)
 
@@ -45,21 +47,43 @@ def why_fallback(model: ModelConfig, profile: Profile, tiers_s: Sequence[float])
 
     `model` has one of our policies.
     """
-    if model.dynamic_chunking or model.mode == DISAGGREGATED or not PolicySpec.parse(model.policy).kind.elastic:
+    if not is_chunk_too_large(model, profile, tiers_s):
         return None
     chunk = model.chunk_limit_tokens
-    full_s = profile.iteration_s(0, chunk, 0.0, 0.5 * chunk)
-    if full_s <= tiers_s[0]:
-        return None
-    fitting = profile.largest_chunk(tiers_s[0], BATCH, BATCH * CONTEXT_TOKENS, 0, chunk)
+    full_ms = 1e3 * _full_step_s(profile, chunk)
+    fitting = fitting_chunk(model, profile, tiers_s)
     remedy = (
         f"give the engines a chunk of {fitting} tokens (vLLM: --max-num-batched-tokens, SGLang: "
         f"--chunked-prefill-size) and set chunk_limit_tokens = {fitting}"
-        if fitting >= 16
+        if fitting is not None
         else "loosen the tightest tier"
     )
     return (
-        f"model {model.name!r}: a full step of {chunk} tokens takes {1e3 * full_s:.0f} ms, the tightest tier is "
+        f"model {model.name!r}: a full step of {chunk} tokens takes {full_ms:.0f} ms, the tightest tier is "
         f"{1e3 * tiers_s[0]:g} ms: nothing can be promised, so requests go to the least loaded instance; {remedy}, "
         "or use engines with polyslo's scheduler and set dynamic_chunking = true"
     )
+
+
+def is_chunk_too_large(model: ModelConfig, profile: Profile, tiers_s: Sequence[float]) -> bool:
+    """Tell whether the engines' constant chunk keeps the policy from promising anything to the tightest tier."""
+    if model.dynamic_chunking or model.mode == DISAGGREGATED or not PolicySpec.parse(model.policy).kind.elastic:
+        return False
+    return _full_step_s(profile, model.chunk_limit_tokens) > tiers_s[0]
+
+
+def fitting_chunk(model: ModelConfig, profile: Profile, tiers_s: Sequence[float]) -> int | None:
+    """Return the tokens of an iteration, a batch of decodes among them, that the tightest tier has room for.
+
+    None where no prompt could make progress so. Engines take whole pages.
+    """
+    room = model.chunk_limit_tokens - NUM_DECODES
+    prompt = profile.largest_chunk(tiers_s[0], NUM_DECODES, NUM_DECODES * CONTEXT_TOKENS, 0, room)
+    if prompt < LEAST_PROMPT_TOKENS:
+        return None
+    chunk = prompt + NUM_DECODES
+    return chunk - chunk % (PAGE_TOKENS if chunk >= PAGE_TOKENS else LEAST_PROMPT_TOKENS)
+
+
+def _full_step_s(profile: Profile, chunk: int) -> float:
+    return profile.iteration_s(0, chunk, 0.0, 0.5 * chunk)

@@ -4,7 +4,7 @@ One event is one token in the usual case, and not always: the first event of a c
 usage, an engine that is ahead of its reader sends several tokens at once, and a broken one sends an `error` event
 followed by `[DONE]` (vLLM does when its engine dies). So events are read as JSON, but not all: the events of one
 stream differ in their text only, so that one which begins and ends as a plain token did is another plain token.
-With `by_usage` the count is the server's own, which comes in every event when `continuous_usage_stats` was asked
+With `by_usage` the count is the server's own, which comes with every token when `continuous_usage_stats` was asked
 for.
 """
 

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 EVENTS = 0  # they don't: each is as many as events of its engine have been (`EventTokens`)
-LISTED = 1  # by the ids of their tokens (`return_token_ids`: vLLM); one without a list is as with EVENTS
+LISTED = 1  # by the ids of their tokens (`return_token_ids`: vLLM, SGLang); one without a list is as with EVENTS
 STATED = 2  # by how many there are so far (`stream_options.continuous_usage_stats`: vLLM, SGLang)

@@ -3,12 +3,13 @@
 Engines send an event a token, or several tokens in one: where they speculate, where they were told to speak less often
 (vLLM's `--stream-interval`), where they have fallen behind. What the client asked for says which (`count_kinds`).
 Three kinds of events are no token: the opening of a chat, which names the role and says nothing (vLLM and SGLang send
-it just before the first token); its closing, where that says but that the limit was reached (SGLang's and OpenAI's;
-what ends by itself has made a last token that is not shown); and the usage after the last one, which has no choices.
-Where nobody asked for usage and an engine sends it all the same, it counts as a token until the end trues that up.
+it just before the first token); its closing, where that says only that the limit was reached (SGLang, OpenAI; vLLM too
+where a parser of tools has kept the last token, which is then missed; what ends by itself has made a last token that is
+not shown); and the usage after the last one, which has no choices. Where nobody asked for usage and an engine sends it
+all the same, it counts as a token until the end trues that up.
 
-So events are looked at whole, the beginning of one waits for its end; but not in a completion whose client asked for no
-counts: there each is a token, and nothing is kept.
+So events are looked at whole, and the beginning of one waits for its end; but not in a completion whose client asked
+for no counts: there nothing is kept.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class TokenCounter:
         events = self._events.feed(data)
         if events and self._awaits_opening:
             events -= self._note_opening(data)
-        if events and self._is_chat and _LIMIT_REACHED in data:
-            events -= len(_CLOSING.findall(data))
+        if events and self._is_chat and self._is_whole and _LIMIT_REACHED in data:
+            events = max(0, events - len(_CLOSING.findall(data)))
         if events and self._counts_usage and _NO_CHOICES in data:
             events = max(0, events - data.count(_NO_CHOICES))
         if self.kind == EVENTS:

@@ -14,7 +14,7 @@ from polyslo.gateway.requests.body import Ask
 from polyslo.gateway.requests.resumable import has_token_ids, stops
 
 MOST_KEPT = 1 << 20  # characters and token ids of one stream
-_UNFINISHED = "\ufffd"  # bytes that are no character yet
+_NO_CHARACTER = "\ufffd"  # stands for bytes that are none, or none yet: which they were is not known any more
 # Templates leave thoughts out of the answers before, or write their own: an answer with some would not be found again.
 _THOUGHTS = ("<think>", "</think>")
 _TEXT_OF_CHAT = frozenset({"role", "content"})
@@ -64,7 +64,8 @@ class Transcript:
         if self._wants_ids and len(self._ids) != self.num_tokens:
             return False
         text = self.text
-        if not text or text.endswith(_UNFINISHED) or self._may_be_stopping(text):
+        seen = text[-1:] if self._wants_ids else text  # ids say which bytes there were, but for those held back
+        if not text or _NO_CHARACTER in seen or self._may_be_stopping(text):
             return False
         # Templates may strip an answer that they continue; what they strip before it was said all the same.
         return not self._is_chat or (text == text.rstrip() and not any(mark in text for mark in _THOUGHTS))
