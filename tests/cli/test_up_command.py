@@ -111,6 +111,7 @@ def test_a_constant_chunk_is_one_that_the_tightest_tier_has_room_for(run, monkey
         ),
         (["--engine", "vllm", "--model", "a", "--", "--max-num-batched-tokens=8k"], "above 0, as the gateway reckons"),
         (["--engine", "sglang", "--model", "a", "--config", "dynamic.toml"], "no scheduler of polyslo's"),
+        (["--engine", "sglang", "--model", "a", "--config", "words.toml"], "chunk_limit_tokens"),
         (["--engine", "emulated", "--instances", "2", "--min", "3"], "--min: must be at most"),
         (["--engine", "vllm", "--model", "a", "--gpus", "0", "--instances", "2"], "need 2, got 1"),
         (["--engine", "emulated", "--config", "/nowhere"], "can't be read"),
@@ -121,6 +122,7 @@ def test_what_can_not_be_served_is_refused(run, monkeypatch, tmp_path, arguments
     """One line on stderr and exit code 2; nothing is started."""
     monkeypatch.chdir(tmp_path)
     Path("dynamic.toml").write_text("[[models]]\ndynamic_chunking = true\n")
+    Path("words.toml").write_text('[[models]]\nchunk_limit_tokens = "many"\n')
     result = run(*arguments)
     assert (result.exit_code, run.served) == (2, [])
     assert said in result.stderr

@@ -87,8 +87,7 @@ def up_command(
     table = _read(config_file)
     model = _model(table, config_file)
     profile = options["profile"] or model.get("profile")
-    told = {**options, "profile": profile, "chunk_limit_tokens": model.get("chunk_limit_tokens")}
-    spec = _spec(engine, scheduler, bool(usable), extra, told)
+    spec = _spec(engine, scheduler, bool(usable), extra, {**options, "profile": profile, "chunk": _chunk(model)})
     needs_gpus = engine in (VLLM, SGLANG) or (engine == COMMAND and gpus is not None)
     assigned = assign_gpus(usable if needs_gpus else [], instances, spec.tensor_parallel)
     rule = _pool_rule(least, instances, linger_s)
@@ -139,7 +138,7 @@ def _spec(
         tensor_parallel=options["tensor_parallel"],
         has_scheduler=has_scheduler and HAS_OWN not in extra,
         is_on_gpu=is_on_gpu,
-        chunk_limit_tokens=options["chunk_limit_tokens"],
+        chunk_limit_tokens=options["chunk"],
         extra=extra,
     )
 
@@ -181,11 +180,12 @@ def _config(
         "profile": spec.profile,
         "speed": spec.speed if spec.speed != 1.0 else None,
         "dynamic_chunking": spec.has_scheduler or None,
+        "chunk_limit_tokens": spec.chunk_tokens,
         "max_residents": spec.max_residents,
     }
     known = {key: value for key, value in known.items() if value is not None and key not in model}
-    if spec.chunk_tokens is not None:  # the file's, unless engines were told another behind --
-        known["chunk_limit_tokens"] = spec.chunk_tokens
+    if spec.given_chunk_tokens is not None:  # behind --, which goes over the file
+        known["chunk_limit_tokens"] = spec.given_chunk_tokens
     endpoints = [{"url": url, "name": f"engine-{i}"} for i, url in enumerate(urls)]
     models = [{**model, **known, "endpoints": endpoints}]
     health = HEALTH | ENGINE_HEALTH.get(spec.engine, {}) | table.get("health", {})
@@ -198,6 +198,12 @@ def _model(table: Mapping[str, Any], file: str | None) -> dict[str, Any]:
     if not isinstance(models, list) or len(models) > 1 or not all(isinstance(model, dict) for model in models):
         raise ConfigError(f"{file}: up serves one model; leave the others out, or use polyslo serve")
     return dict(models[0]) if models else {}
+
+
+def _chunk(model: Mapping[str, Any]) -> int | None:
+    """Return the chunk that the file states; what is none is refused with its other mistakes."""
+    chunk = model.get("chunk_limit_tokens")
+    return chunk if isinstance(chunk, int) and chunk > 0 else None
 
 
 def _read(file: str | None) -> dict[str, Any]:

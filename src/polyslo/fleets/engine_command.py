@@ -67,15 +67,20 @@ class EngineSpec:
     @property
     def chunk_tokens(self) -> int | None:
         """Tokens of an iteration, as the engine is told; None where only it knows."""
-        given = _whole(self.extra, self._limit_flags[0])
+        given = self.given_chunk_tokens
         if given is not None or self.engine == COMMAND:
             return given
         return self.chunk_limit_tokens or (DYNAMIC_CHUNK_TOKENS if self.has_scheduler else STOCK_CHUNK_TOKENS)
 
     @property
+    def given_chunk_tokens(self) -> int | None:
+        """The same, where its own command line says it."""
+        return _whole(self.extra, self._limit_flags[0])
+
+    @property
     def may_choose_chunk(self) -> bool:
         """Whether the chunk is constant, and nobody has said how large."""
-        told = self.chunk_limit_tokens is not None or _whole(self.extra, self._limit_flags[0]) is not None
+        told = self.chunk_limit_tokens or self.given_chunk_tokens
         return not (told or self.has_scheduler or self.engine == COMMAND)
 
     @property
@@ -94,8 +99,7 @@ class EngineSpec:
         """Return the command line of an instance."""
         if self.engine == COMMAND:
             return [word.replace(PORT_WORD, str(port)) for word in self.extra]
-        flag, _ = self._limit_flags
-        chunk = () if _whole(self.extra, flag) else (flag, str(self.chunk_tokens))
+        chunk = () if self.given_chunk_tokens else (self._limit_flags[0], str(self.chunk_tokens))
         return [*_COMMANDS[self.engine](self, port), *chunk, *self.extra]
 
 
