@@ -32,6 +32,11 @@ def prompt(number: int, num_tokens: int) -> list[int]:
     return [16 + (number * 7919 + k * k * 31 + k * 17) % 1900 for k in range(num_tokens)]
 
 
+def slo_headers(ttft_ms: float, tpot_ms: float) -> dict[str, str]:
+    """Return an SLO as the gateway takes it; with it the answer is to say what was decided."""
+    return {"x-llm-d-slo-ttft-ms": str(ttft_ms), "x-llm-d-slo-tpot-ms": str(tpot_ms), "x-polyslo-explain": "1"}
+
+
 def ask(
     url: str,
     model: str,

@@ -18,12 +18,12 @@ import hashlib
 import os
 import shutil
 import sys
-import time
 import tomllib
+from functools import partial
 from pathlib import Path
 
 from install_sglang import install_sglang
-from installing import InstallError, alone, make_environment, never, run, site_packages
+from installing import InstallError, alone, install_once, make_environment, never, run, site_packages
 from sglang_environment import sglang_environment
 from vllm_environment import CHECKOUT, SKIP, VERSION, VllmEnvironment, environment
 
@@ -64,19 +64,8 @@ def main() -> None:
 def install(target: VllmEnvironment, uv: str) -> None:
     """Make the environment, unless it is there as it should be; one process at a time."""
     with alone(target.folder):
-        if target.is_ready and target.stamp.read_text() == recipe():
-            add_nixl(target, uv)
-            return
-        print(f"engines: installing vLLM {VERSION} for CPUs into {target.folder}; this takes minutes", flush=True)
-        began_s = time.monotonic()
-        try:
-            make(target, uv)
-        except InstallError:
-            shutil.rmtree(target.folder, ignore_errors=True)
-            raise
-        target.stamp.write_text(recipe())
+        install_once(target, f"vLLM {VERSION} for CPUs", recipe(), partial(make, target, uv))
         add_nixl(target, uv)
-        print(f"engines: installed in {time.monotonic() - began_s:.0f} s", flush=True)
 
 
 def make(target: VllmEnvironment, uv: str) -> None:

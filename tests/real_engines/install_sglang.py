@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
+from functools import partial
 from pathlib import Path
 
-from installing import InstallError, alone, make_environment, never, run, site_packages
+from installing import alone, install_once, make_environment, never, run, site_packages
 from sglang_environment import VERSION, SglangEnvironment
 
 # Builds for CUDA, and what is for pictures, sound and films.
@@ -27,17 +27,7 @@ STAND_IN = Path(__file__).with_name("absent_packages.py")
 def install_sglang(target: SglangEnvironment, uv: str) -> None:
     """Make the environment, unless it is there as it should be; raises `InstallError`."""
     with alone(target.folder):
-        if target.stamp.exists() and target.stamp.read_text() == recipe():
-            return
-        print(f"engines: installing SGLang {VERSION} into {target.folder}", flush=True)
-        began_s = time.monotonic()
-        try:
-            make(target, uv)
-        except InstallError:
-            shutil.rmtree(target.folder, ignore_errors=True)
-            raise
-        target.stamp.write_text(recipe())
-        print(f"engines: installed in {time.monotonic() - began_s:.0f} s", flush=True)
+        install_once(target, f"SGLang {VERSION}", recipe(), partial(make, target, uv))
 
 
 def make(target: SglangEnvironment, uv: str) -> None:

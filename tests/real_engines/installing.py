@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from vllm_environment import EngineEnvironment
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TRIES = 3
@@ -29,6 +31,21 @@ def alone(folder: Path) -> Iterator[None]:
     with (folder.parent / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def install_once(target: EngineEnvironment, name: str, recipe: str, make: Callable[[], None]) -> None:
+    """Make an environment, unless it is there by this recipe; one that fails leaves nothing, raises `InstallError`."""
+    if target.is_ready and target.stamp.read_text() == recipe:
+        return
+    print(f"engines: installing {name} into {target.folder}; this takes minutes", flush=True)
+    began_s = time.monotonic()
+    try:
+        make()
+    except InstallError:
+        shutil.rmtree(target.folder, ignore_errors=True)
+        raise
+    target.stamp.write_text(recipe)
+    print(f"engines: installed in {time.monotonic() - began_s:.0f} s", flush=True)
 
 
 def make_environment(folder: Path, uv: str, wanted: Sequence[str], *, overrides: Sequence[str]) -> None:

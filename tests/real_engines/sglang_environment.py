@@ -5,30 +5,16 @@ Nothing here imports what is not in Python itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_environment import VERSION as VLLM_VERSION
-from vllm_environment import environment, why_not
+from vllm_environment import EngineEnvironment, environment, why_not
 
 VERSION = "0.5.23"
 
 
-@dataclass(frozen=True)
-class SglangEnvironment:
-    """A virtual environment with SGLang, on a CPU."""
-
-    folder: Path
-
-    @property
-    def python(self) -> Path:
-        """The interpreter."""
-        return self.folder / "bin" / "python"
-
-    @property
-    def stamp(self) -> Path:
-        """Written when everything else is in place; its text says what was installed."""
-        return self.folder / "polyslo-installed"
+class SglangEnvironment(EngineEnvironment):
+    """One with SGLang, on a CPU."""
 
     @property
     def models(self) -> Path:
@@ -46,7 +32,7 @@ def why_no_sglang() -> str | None:
     if (reason := why_not()) is not None:
         return reason
     here = sglang_environment()
-    return None if here.stamp.exists() else f"no SGLang {VERSION} in {here.folder}; `make engines` installs it"
+    return None if here.is_ready else f"no SGLang {VERSION} in {here.folder}; `make engines` installs it"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from asking import Answer, ask, ask_all, leave_after_first, prompt
+from asking import Answer, ask, ask_all, leave_after_first, prompt, slo_headers
 from gateway_process import serving
 from vllm_engine import VllmEngine
 from vllm_environment import VllmEnvironment, why_no_nixl
@@ -114,9 +114,9 @@ def serve(engines: Engines, folder: Path, name: str, spare_role: str) -> Iterato
         yield address
 
 
-def slo_headers(tpot_ms: float, ttft_ms: float = 60_000) -> dict[str, str]:
+def slo(tpot_ms: float, ttft_ms: float = 60_000) -> dict[str, str]:
     """Return an SLO as the gateway takes it, with time for the slowest machine's transfer."""
-    return {"x-llm-d-slo-ttft-ms": str(ttft_ms), "x-llm-d-slo-tpot-ms": str(tpot_ms), "x-polyslo-explain": "1"}
+    return slo_headers(ttft_ms, tpot_ms)
 
 
 def until_zero(engine: VllmEngine, metric: str) -> None:
@@ -157,7 +157,7 @@ def test_answers_are_those_of_one_engine_alone(gateway: str, alone: list[Answer]
     """
     before = {name: prompt_tokens(folder, name) for name in NAMES}
     calls = [
-        partial(ask, gateway, MODEL, prompt(k, inputs), outputs, headers=slo_headers(tpot), is_streamed=k % 3 > 0)
+        partial(ask, gateway, MODEL, prompt(k, inputs), outputs, headers=slo(tpot), is_streamed=k % 3 > 0)
         for k, (inputs, outputs, tpot) in enumerate(MIX)
     ]
     given = ask_all(calls)
@@ -173,7 +173,7 @@ def test_answers_are_those_of_one_engine_alone(gateway: str, alone: list[Answer]
 
 def test_a_client_that_left_leaves_nothing_behind(gateway: str, engines: Engines) -> None:
     """A client that goes while it is answered: the engines work no more, and their KV caches are empty again."""
-    leave_after_first(gateway, MODEL, prompt(300, 900), 4000, slo_headers(200))
+    leave_after_first(gateway, MODEL, prompt(300, 900), 4000, slo(200))
     for engine in engines.values():
         until_zero(engine, "vllm:num_requests_running")
         until_zero(engine, "vllm:kv_cache_usage_perc")
@@ -186,11 +186,11 @@ def test_a_prefill_engine_killed_in_the_middle(flexible: str, engines: Engines, 
     with ThreadPoolExecutor(2) as pool:
         has_begun = threading.Event()
         running = pool.submit(
-            ask, flexible, MODEL, running_ids, 300, headers=slo_headers(200), on_first=has_begun.set
+            ask, flexible, MODEL, running_ids, 300, headers=slo(200), on_first=has_begun.set
         )  # fmt: skip
         assert has_begun.wait(120.0)
         before = prompt_tokens(folder, "prefill")
-        struck = pool.submit(ask, flexible, MODEL, ids, 8, headers=slo_headers(200))
+        struck = pool.submit(ask, flexible, MODEL, ids, 8, headers=slo(200))
         until_prefilled(folder, "prefill", before)
         engines["prefill"].kill_core()
         answer, unaware = struck.result(), running.result()
@@ -210,7 +210,7 @@ def test_kv_that_is_lost_on_the_way(flexible: str, engines: Engines, folder: Pat
     with ThreadPoolExecutor(1) as pool:
         engines["decode"].freeze()
         try:
-            call = pool.submit(ask, flexible, MODEL, ids, 8, headers=slo_headers(200, ttft_ms=15_000))
+            call = pool.submit(ask, flexible, MODEL, ids, 8, headers=slo(200, ttft_ms=15_000))
             until_prefilled(folder, "spare", before + LOST_PROMPT - 1)
             engines["spare"].kill_core()
         finally:
@@ -224,6 +224,6 @@ def test_without_a_prefill_engine_the_other_side_serves_alone(gateway: str, engi
     """Nobody is left who may prefill: a decode engine serves what can't be in time any more, whole."""
     ids = prompt(700, 64)
     own = ask(engines["decode"].url, MODEL, ids, 8)
-    answer = ask(gateway, MODEL, ids, 8, headers=slo_headers(200, ttft_ms=5_000))
+    answer = ask(gateway, MODEL, ids, 8, headers=slo(200, ttft_ms=5_000))
     assert (answer.status, answer.error, answer.token_ids) == (200, None, own.token_ids)
     assert answer.headers["x-polyslo-instance"] == "decode"

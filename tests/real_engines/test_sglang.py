@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from asking import Answer, ask, ask_all, leave_after_first, prompt
+from asking import Answer, ask, ask_all, leave_after_first, prompt, slo_headers
 from gateway_process import read_metric
 from sglang_environment import sglang_environment, why_no_sglang
 from sglang_fleet import START_S, SglangFleet, sglang_fleet
@@ -58,11 +58,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SglangFleet]:
 def alone(fleet: SglangFleet) -> list[Answer]:
     """What the engine answers to each of the mix alone."""
     return [ask(fleet.engine, "nano", prompt(k, inputs), outputs) for k, (inputs, outputs, _) in enumerate(MIX)]
-
-
-def slo_headers(ttft_ms: float, tpot_ms: float) -> dict[str, str]:
-    """Return an SLO as the gateway takes it."""
-    return {"x-llm-d-slo-ttft-ms": str(ttft_ms), "x-llm-d-slo-tpot-ms": str(tpot_ms), "x-polyslo-explain": "1"}
 
 
 def chat(

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from asking import Answer, ask, ask_all, prompt
+from asking import Answer, ask, ask_all, prompt, slo_headers
 from gateway_process import read_metric, serving
 from vllm_engine import VllmEngine
 from vllm_environment import VllmEnvironment
@@ -116,11 +116,6 @@ def alone(steady: VllmEngine) -> list[Answer]:
 def profile() -> Profile:
     """What the engines are paced to."""
     return load_profile(PROFILE).profile.slowed(1.0 / SPEED)
-
-
-def slo_headers(ttft_ms: float, tpot_ms: float) -> dict[str, str]:
-    """Return an SLO as the gateway takes it."""
-    return {"x-llm-d-slo-ttft-ms": str(ttft_ms), "x-llm-d-slo-tpot-ms": str(tpot_ms), "x-polyslo-explain": "1"}
 
 
 def read_steps(path: Path) -> list[dict[str, float]]:

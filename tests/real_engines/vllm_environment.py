@@ -16,8 +16,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
-class VllmEnvironment:
-    """A virtual environment with one version of vLLM for CPUs, and models made on the spot beside it."""
+class EngineEnvironment:
+    """A virtual environment with one engine."""
 
     folder: Path
 
@@ -30,6 +30,15 @@ class VllmEnvironment:
     def stamp(self) -> Path:
         """Written when everything else is in place; its text says what was installed."""
         return self.folder / "polyslo-installed"
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether it was installed completely."""
+        return self.stamp.exists()
+
+
+class VllmEnvironment(EngineEnvironment):
+    """One with a version of vLLM for CPUs, and models made on the spot beside it."""
 
     @property
     def nixl_stamp(self) -> Path:
@@ -45,11 +54,6 @@ class VllmEnvironment:
     def models(self) -> Path:
         """The folder of the models."""
         return self.folder / "models"
-
-    @property
-    def is_ready(self) -> bool:
-        """Tell whether it was installed completely."""
-        return self.stamp.exists()
 
     @property
     def has_nixl(self) -> bool:

@@ -57,16 +57,16 @@ def serve_command(config_file: str | None, **flags: Any) -> None:
     """
     config = load_config(config_file, flags)
     log_to_stderr(config.server.log_level)
-    refuse_or_warn(config, config_file or NO_FILE)
+    warn(refuse(config, config_file or NO_FILE))
     warm_up()
     learned = with_learned_tiers(config)
     reread = partial(_reread, config_file, flags, config, learned)
     run(learned, lambda line: click.echo(line, err=True), config_file, reread)
 
 
-def refuse_or_warn(config: GatewayConfig, file: str) -> None:
-    """Refuse what `polyslo check` refuses, and log what it warns of. Raises `MistakenConfigError`."""
-    for warning in refuse(config, file).warnings:
+def warn(explanation: Explanation) -> None:
+    """Log what `polyslo check` warns of."""
+    for warning in explanation.warnings:
         log.warning("%s", warning)
 
 

@@ -14,7 +14,7 @@ import click
 import uvloop
 
 from polyslo.cli.options import Finite
-from polyslo.cli.serve import refuse, refuse_or_warn
+from polyslo.cli.serve import refuse, warn
 from polyslo.errors import ConfigError
 from polyslo.fleets.engine_command import (
     COMMAND,
@@ -96,15 +96,16 @@ def up_command(
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     file = config_file or "polyslo up"
     config = _config(table, model, file, spec, urls, flags)
-    refuse(config, file)  # before engines start
+    explanation = refuse(config, file)  # before engines start
     config = with_learned_tiers(config)
     if (chunk := _fitting_chunk(spec, config)) is not None:
         spec = replace(spec, chunk_limit_tokens=chunk)
         config = replace(_config(table, model, file, spec, urls, flags), tiers=config.tiers)
+        explanation = refuse(config, file)
         full = f"so that a full step fits into the tightest TPOT, {1e3 * config.tiers_s[0]:g} ms"
         click.echo(f"engines get a chunk of {chunk} tokens, {full}", err=True)
     log_to_stderr(config.server.log_level)
-    refuse_or_warn(config, file)
+    warn(explanation)
     folder = _log_folder(log_dir)
     warm_up()
 

@@ -23,8 +23,8 @@ STOCK_CHUNK_TOKENS = 2048  # vLLM's own default on most GPUs; told to engines, s
 USUAL_RESIDENTS = 1024  # requests of a batch, where nobody says it
 DYNAMIC_CHUNK_TOKENS = 8192  # a bound only, where chunks are sized by SLOs
 _VLLM_LIMITS = "--max-num-batched-tokens", "--max-num-seqs"
-# The flags by which engines are told the tokens of an iteration and the requests of a batch.
-_LIMITS = {VLLM: _VLLM_LIMITS, SGLANG: ("--chunked-prefill-size", "--max-running-requests")}
+# The flags by which engines are told the tokens of an iteration and the requests of a batch; all others have vLLM's.
+_LIMITS = {SGLANG: ("--chunked-prefill-size", "--max-running-requests")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +145,7 @@ def has_tested_vllm() -> bool:
 def _vllm_command(spec: EngineSpec, port: int) -> list[str]:
     assert spec.model is not None
     command = [_program("vllm", "vLLM"), "serve", spec.model, "--host", HOST, "--port", str(port)]
-    if spec.served_name and "--served-model-name" not in spec.extra:
-        command += ["--served-model-name", spec.served_name]
-    if spec.tensor_parallel > 1:
-        command += ["--tensor-parallel-size", str(spec.tensor_parallel)]
+    command += _name_and_parts(spec, "--tensor-parallel-size")
     return [*command, *(_scheduler_flags(spec) if spec.has_scheduler else ())]
 
 
@@ -157,11 +154,17 @@ def _sglang_command(spec: EngineSpec, port: int) -> list[str]:
     assert spec.model is not None
     command = [_program("sglang", "SGLang"), "serve", "--model-path", spec.model, "--host", HOST, "--port", str(port),
                "--enable-metrics", "--enable-mixed-chunk"]  # fmt: skip
+    return command + _name_and_parts(spec, "--tp-size")
+
+
+def _name_and_parts(spec: EngineSpec, parallel_flag: str) -> list[str]:
+    """Return the flags that name the model, and part it over GPUs, where they are needed."""
+    flags: list[str] = []
     if spec.served_name and "--served-model-name" not in spec.extra:
-        command += ["--served-model-name", spec.served_name]
+        flags += ["--served-model-name", spec.served_name]
     if spec.tensor_parallel > 1:
-        command += ["--tp-size", str(spec.tensor_parallel)]
-    return command
+        flags += [parallel_flag, str(spec.tensor_parallel)]
+    return flags
 
 
 def _program(name: str, title: str) -> str:
